@@ -1,0 +1,97 @@
+"""All that a plugin imports at top level: hook markers, specs, kinds and configs (torch-free).
+
+    import zoo.plugin as zp
+
+    __zoo_api__ = 1
+
+    @zp.hookimpl
+    def zoo_components():
+        return (zp.MixerSpec(name="swirl", target="zoo_swirl.layers:Swirl", ...),)
+
+The module that holds the hooks is named by an entry point of the group `zoo.plugins`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pluggy
+
+from zoo.config import Config, ConfigError, param
+from zoo.errors import ContractError, ZooError
+from zoo.kinds import IGNORE, Classes, DataKind, Ids, Image, NextId, Series, TargetKind, Values, Vector
+from zoo.specs import (
+    DatasetSpec,
+    FeedForwardSpec,
+    HeadSpec,
+    MixerSpec,
+    ModelSpec,
+    Paper,
+    Spec,
+    StemSpec,
+    TaskSpec,
+    TransformSpec,
+)
+
+#: Raised only when something is removed or changes its meaning; a plugin states it as `__zoo_api__`.
+API_VERSION = 1
+
+ENTRY_POINT_GROUP = "zoo.plugins"
+
+hookspec = pluggy.HookspecMarker("zoo")
+hookimpl = pluggy.HookimplMarker("zoo")
+
+
+class Hooks:
+    """Every hook a plugin may implement. All are optional."""
+
+    @hookspec
+    def zoo_components(self) -> Iterable[Spec]:  # type: ignore[empty-body]
+        """Return the specs of everything this plugin provides."""
+
+    @hookspec
+    def zoo_recipe_ready(self, recipe: Any) -> None:
+        """A recipe is about to run; raise `ZooError` to refuse it. The recipe is frozen."""
+
+    @hookspec
+    def zoo_trainer_options(self, recipe: Any) -> Mapping[str, Any]:  # type: ignore[empty-body]
+        """Return keyword arguments for Lightning's Trainer; two plugins that disagree are an error."""
+
+    @hookspec
+    def zoo_run_finished(self, run: Any) -> None:
+        """A run ended well and its folder is complete: write reports, upload."""
+
+
+__all__ = [
+    "API_VERSION",
+    "ENTRY_POINT_GROUP",
+    "IGNORE",
+    "Classes",
+    "Config",
+    "ConfigError",
+    "ContractError",
+    "DataKind",
+    "DatasetSpec",
+    "FeedForwardSpec",
+    "HeadSpec",
+    "Hooks",
+    "Ids",
+    "Image",
+    "MixerSpec",
+    "ModelSpec",
+    "NextId",
+    "Paper",
+    "Series",
+    "Spec",
+    "StemSpec",
+    "TargetKind",
+    "TaskSpec",
+    "TransformSpec",
+    "Values",
+    "Vector",
+    "ZooError",
+    "hookimpl",
+    "hookspec",
+    "param",
+]

@@ -1,0 +1,269 @@
+"""What a plugin says about each of its components: frozen, torch-free records.
+
+A spec holds strings and plain data only. `target` ("package.module:attribute") is imported by
+`load()` and nowhere else, so that listing a thousand components costs nothing.
+
+Claims are data: what a spec says of a component (`causal`, `streaming`, `state`, `cost`,
+`exact_when`) is what the conformance checks hold it to.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+from zoo.errors import ZooError
+from zoo.kinds import DataKind, TargetKind
+
+#: never: every output may depend on every input. optional: built either way. always: never sees the future.
+Causal = Literal["never", "optional", "always"]
+#: How the state of a stream grows with the tokens seen. none: cannot stream.
+State = Literal["none", "constant", "window", "logarithmic", "linear"]
+#: How time and memory grow with the tokens N.
+Cost = Literal["linear", "linearithmic", "subquadratic", "quadratic"]
+
+NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
+_TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*\Z")
+
+
+class BadSpec(ValueError):
+    """A spec that contradicts itself; a mistake of the plugin's author."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Paper:
+    """Where a component comes from."""
+
+    title: str
+    url: str
+    year: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spec:
+    """What every kind of component has.
+
+    name: short name, `[a-z][a-z0-9_]*`; the full name is `plugin/name`.
+    target: "package.module:attribute" in the plugin's own distribution.
+    config: "package.module:Dataclass" in a torch-free module; `None` means that it takes no parameters.
+    revision: raised whenever outputs change for the same weights; stored in checkpoints.
+    extras: extras of the distribution that the target needs, e.g. `("timm",)`.
+    known_limits: conformance check -> why it cannot pass (expected, strictly).
+    """
+
+    kind: ClassVar[str] = "component"
+
+    name: str
+    target: str = ""
+    config: str | None = None
+    summary: str = ""
+    paper: Paper | None = None
+    tags: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
+    known_limits: Mapping[str, str] = field(default_factory=dict)
+    status: Literal["faithful", "variant", "experimental"] = "faithful"
+    since: str = ""
+    revision: int = 1
+    extras: tuple[str, ...] = ()
+    #: The id of the plugin that provides it; filled in by the catalogue.
+    plugin: str = ""
+
+    def __post_init__(self) -> None:
+        for problem in self._problems():
+            raise BadSpec(f"{type(self).__name__} {self.name!r}: {problem}")
+
+    def _problems(self) -> Iterator[str]:
+        for name in (self.name, *self.aliases):
+            if not isinstance(name, str) or not NAME.match(name):
+                yield f"name {name!r} must be lower case: letters, digits and '_', starting with a letter"
+        for what in ("target", "config"):
+            path = getattr(self, what)
+            if path and not _TARGET.match(path):
+                yield f"{what} {path!r} must read 'package.module:attribute'"
+        if not self.target and not getattr(self, "base", None):
+            yield "target is missing: 'package.module:attribute'"
+
+    @property
+    def id(self) -> str:
+        """The full name, `plugin/name`."""
+        return f"{self.plugin}/{self.name}" if self.plugin else self.name
+
+    def load(self) -> Any:
+        """Import the target. This is where torch may be loaded.
+
+        Raises:
+            ZooError: the target's module needs a package that is not installed, or has no such attribute.
+        """
+        return _resolve(self.target, self)
+
+    def config_class(self) -> type[Any] | None:
+        """Import the (torch-free) parameter dataclass."""
+        return _resolve(self.config, self) if self.config else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec(Spec):
+    """An architecture: tokens -> tokens, vector -> vector, or image -> features.
+
+    Target: `build(config, *, width, max_tokens, causal, ...) -> nn.Module`, see docs/architecture.md.
+
+    base, params: a preset of another model with other defaults, e.g. `base="core/transformer",
+        params={"layers": ["aaren/aaren"]}`; then `target` and `config` stay empty and the claims are the
+        base's, refined by its config.
+    presets: named sets of parameters, e.g. `{"tiny": {"depth": 2}}`.
+    exact_when: parameters with which it equals softmax attention.
+    """
+
+    kind: ClassVar[str] = "model"
+
+    accepts: Literal["tokens", "vector", "image"] = "tokens"
+    causal: Causal = "optional"
+    streaming: bool = False
+    state: State = "none"
+    cost: Cost = "linear"
+    min_tokens: int = 1
+    max_tokens: int | None = None
+    base: str | None = None
+    params: Mapping[str, Any] = field(default_factory=dict)
+    presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    exact_when: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixerSpec(Spec):
+    """Token mixing, (B, N, D) -> (B, N, D): a layer of any transformer stack.
+
+    Target: `Mixer(config, *, width, heads, causal, max_tokens[, rotary])` with
+    `forward(x, *, mask=None)`, and where `streaming` also `initial_state(batch_size)` and
+    `step(x, state) -> (y, state)`.
+
+    rotary: takes a `rotary=` module and turns its queries and keys with it.
+    """
+
+    kind: ClassVar[str] = "mixer"
+
+    causal: Causal = "optional"
+    streaming: bool = False
+    state: State = "none"
+    cost: Cost = "linear"
+    min_tokens: int = 1
+    max_tokens: int | None = None
+    rotary: bool = False
+    exact_when: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeedForwardSpec(Spec):
+    """Channel mixing, position by position: (..., D) -> (..., D). Target: `FeedForward(config, *, width)`."""
+
+    kind: ClassVar[str] = "feed_forward"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformSpec(Spec):
+    """A change to a built model. Target: `apply(model, config) -> model`, with an optional `fold(model)`."""
+
+    kind: ClassVar[str] = "transform"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StemSpec(Spec):
+    """A data kind -> what a backbone accepts. Target: `Stem(config, *, inputs, width)`.
+
+    The config class (required) has the torch-free method
+    `tokens(inputs) -> int | None`: how many tokens come out (`None` for a vector); it raises
+    `ContractError` where this input cannot be taken.
+
+    cost: the contract picks the cheapest stem that fits; ties go to the first name.
+    """
+
+    kind: ClassVar[str] = "stem"
+
+    accepts: Literal["image", "ids", "series", "vector"]
+    returns: Literal["tokens", "vector"]
+    cost: int = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadSpec(Spec):
+    """Features -> the outputs a task asks for. Target: `Head(config, *, targets, width)`."""
+
+    kind: ClassVar[str] = "head"
+
+    accepts: Literal["tokens", "vector", "image"]
+    answers: str  # the `kind` of a target kind, e.g. "classes"
+    cost: int = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetSpec(Spec):
+    """Data: what comes in, what is asked, and where it comes from. Target: `load(config) -> Splits`.
+
+    inputs, targets: the kinds at default parameters. Where parameters change them, the config class
+    has the torch-free method `kinds() -> (DataKind, TargetKind)`.
+    baseline, known_good: one line each for the card: what a naive answer gets, a known good score.
+    """
+
+    kind: ClassVar[str] = "dataset"
+
+    inputs: DataKind
+    targets: TargetKind
+    licence: str = ""
+    source: str = ""
+    examples: str = ""
+    synthetic: bool = False
+    baseline: str = ""
+    known_good: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskSpec(Spec):
+    """Target kind -> loss and metrics. Target: `Task(config, *, targets)`.
+
+    needs_causal: the model must not see the future, or the answer leaks.
+    monitor: the metric that says which checkpoint is best; fields of the target kind may be named,
+        e.g. `val/bits_per_{unit}`.
+    """
+
+    kind: ClassVar[str] = "task"
+
+    answers: str
+    needs_causal: bool = False
+    monitor: str = "val/loss"
+    mode: Literal["min", "max"] = "min"
+    cost: int = 10
+
+
+SPEC_KINDS: tuple[type[Spec], ...] = (
+    ModelSpec,
+    MixerSpec,
+    FeedForwardSpec,
+    TransformSpec,
+    StemSpec,
+    HeadSpec,
+    DatasetSpec,
+    TaskSpec,
+)
+
+
+def _resolve(path: str, spec: Spec) -> Any:
+    module_name, _, attribute = path.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name and (module_name + ".").startswith(error.name + "."):
+            hint = f"module {error.name!r} does not exist; tell the author of plugin {spec.plugin!r}"
+        elif spec.extras:
+            hint = f"{error.name!r} is not installed; the extra {'/'.join(spec.extras)!r} brings it"
+        else:
+            hint = f"{error.name!r} is not installed; try: pip install {error.name}"
+        raise ZooError(f"{spec.kind} {spec.id!r} cannot be loaded: {hint}") from error
+    try:
+        return getattr(module, attribute)
+    except AttributeError:
+        raise ZooError(
+            f"{spec.kind} {spec.id!r} cannot be loaded: module {module_name!r} has no {attribute!r}"
+        ) from None
