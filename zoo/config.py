@@ -118,11 +118,11 @@ class Config:
             raise ConfigError(problems, owner=type(self).__name__)
 
     def check(self) -> Iterator[tuple[str, str]]:
-        """Yield (field, what is wrong) for rules that bind several fields. Runs once types and bounds hold."""
+        """Yield (field, what is wrong) for rules that bind several fields; types and bounds hold by then."""
         yield from ()
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def field_types(cls: type) -> dict[str, Any]:
     """Resolved annotations of a dataclass, by field name."""
     hints = typing.get_type_hints(cls)

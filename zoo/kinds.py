@@ -38,7 +38,7 @@ class Ids:
 
 @dataclass(frozen=True, kw_only=True)
 class Series:
-    """Multivariate series, float (B, N, C); `length` is the longest N. Ragged ones are padded on the right."""
+    """Multivariate series, float (B, N, C), ragged ones padded on the right; `length` is the longest N."""
 
     kind: ClassVar[str] = "series"
     channels: int

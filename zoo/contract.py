@@ -1,0 +1,374 @@
+"""Dataset x model -> one plan, or one reason (torch-free).
+
+    data kind --stem--> what the model accepts --model--> features --head--> target kind <-- task
+
+Each arrow is one declared component. Where the recipe does not pin a stem, head or task, the cheapest
+that fits is taken. What cannot work is refused here, before torch is imported, in a sentence that
+names what would.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import Any, TypeVar, cast
+
+from zoo.catalogue import Catalogue, Part
+from zoo.config import ConfigError, Problem
+from zoo.errors import ContractError, either
+from zoo.kinds import DataKind, TargetKind, kind_from_dict, kind_to_dict
+from zoo.specs import DatasetSpec, HeadSpec, ModelSpec, Spec, StemSpec, TaskSpec
+
+S = TypeVar("S", bound=Spec)
+
+#: A flattened input wider than this is worth a remark: the first layer holds most of the parameters.
+WIDE_FLATTEN = 4096
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Everything needed to build a model, and all that was decided on the way.
+
+    width: D, shared by stem, backbone and head. tokens: the most tokens the stem yields (`None`: a vector).
+    causal: whether the backbone is built so that it cannot see the future.
+    claims: the model's spec, refined for these parameters.
+    """
+
+    inputs: DataKind
+    targets: TargetKind
+    model: Part
+    head: Part
+    claims: ModelSpec
+    width: int
+    causal: bool
+    stem: Part | None = None
+    task: Part | None = None
+    dataset: Part | None = None
+    tokens: int | None = None
+    monitor: str | None = None
+    mode: str | None = None
+    notes: tuple[str, ...] = ()
+
+    def describe(self) -> str:
+        """One line: `digits image(1, 8, 8) -> core/patches -> 16 tokens x 64 -> ... -> 10 classes (task)`."""
+        source = f"{self.dataset.id} " if self.dataset else ""
+        shape = f"{self.tokens} tokens x {self.width}" if self.tokens else f"vector x {self.width}"
+        direction = " (causal)" if self.causal else ""
+        steps = [f"{source}{self.inputs}"]
+        if self.stem:
+            steps += [_call(self.stem), shape]
+        steps += [_call(self.model) + direction, _call(self.head), str(self.targets)]
+        task = f" ({self.task.id})" if self.task else ""
+        return " -> ".join(steps) + task
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, for JSON; `from_dict` is the inverse."""
+        parts = {name: getattr(self, name) for name in _PARTS}
+        return {
+            "inputs": kind_to_dict(self.inputs),
+            "targets": kind_to_dict(self.targets),
+            **{name: _part_to_dict(part) for name, part in parts.items() if part},
+            "width": self.width,
+            "causal": self.causal,
+            "tokens": self.tokens,
+            "monitor": self.monitor,
+            "mode": self.mode,
+        }
+
+    @classmethod
+    def from_dict(cls, catalogue: Catalogue, data: dict[str, Any]) -> Plan:
+        """The plan that `to_dict` wrote, checked again against the installed components.
+
+        Raises:
+            UnknownName, ConfigError, ContractError, ValueError: it does not fit what is installed.
+        """
+        parts: dict[str, Part] = {}
+        for name, kind in _PARTS.items():
+            if name in data:
+                part = catalogue.part(kind, data[name]["id"], data[name]["params"])
+                parts[name] = replace(part, revision=data[name]["revision"])
+        plan = resolve(
+            catalogue,
+            model=parts["model"],
+            width=data["width"],
+            inputs=kind_from_dict(data["inputs"]),
+            targets=kind_from_dict(data["targets"]),
+            stem=parts.get("stem"),
+            head=parts.get("head"),
+            task=parts.get("task"),
+            causal=data["causal"],
+        )
+        return replace(plan, dataset=parts.get("dataset"), monitor=data["monitor"], mode=data["mode"])
+
+
+_PARTS = {"dataset": "dataset", "stem": "stem", "model": "model", "head": "head", "task": "task"}
+
+
+class Refusal(ContractError):
+    """A `ContractError` that knows which part is at fault: "model", "stem", "head", "task" or "dataset"."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        self.path = path
+        super().__init__(reason)
+
+
+def resolve(
+    catalogue: Catalogue,
+    *,
+    model: Part,
+    width: int = 128,
+    dataset: Part | None = None,
+    inputs: DataKind | None = None,
+    targets: TargetKind | None = None,
+    stem: Part | None = None,
+    head: Part | None = None,
+    task: Part | None = None,
+    causal: bool | None = None,
+) -> Plan:
+    """The one plan for this model on this dataset (or on these kinds).
+
+    Args:
+        dataset: gives `inputs` and `targets`; without one, both must be given.
+        stem, head, task: pinned parts; `None` lets the contract choose the cheapest that fits. Without
+            a dataset, a task is used only where it is pinned.
+        causal: what the caller wants; `None` follows the task and the model.
+
+    Raises:
+        ContractError: they cannot work together; `.path` names the part at fault.
+        ConfigError: parameters of the model contradict each other.
+    """
+    if dataset is not None:
+        inputs, targets = kinds_of(catalogue, dataset)
+    if inputs is None or targets is None:
+        raise Refusal("dataset", "give a dataset, or both inputs= and targets= (what goes in, what is asked)")
+    claims = catalogue.claims(model)
+    _check_width(model, width)
+    task_spec = _choose_task(catalogue, task, targets) if dataset is not None or task is not None else None
+    if task is None and task_spec is not None:
+        task = catalogue.part("task", task_spec.id)
+    causal = _direction(catalogue, claims, causal, task_spec)
+    notes: list[str] = []
+    stem, tokens = _choose_stem(catalogue, stem, inputs, claims, notes)
+    if tokens is not None:
+        _check_tokens(claims, tokens, inputs)
+    head = _choose_head(catalogue, head, claims, targets)
+    return Plan(
+        inputs=inputs,
+        targets=targets,
+        stem=stem,
+        model=model,
+        head=head,
+        task=task,
+        dataset=dataset,
+        claims=claims,
+        width=width,
+        tokens=tokens,
+        causal=causal,
+        monitor=task_spec.monitor.format(**asdict(targets)) if task_spec else None,
+        mode=task_spec.mode if task_spec else None,
+        notes=tuple(notes),
+    )
+
+
+def kinds_of(catalogue: Catalogue, dataset: Part) -> tuple[DataKind, TargetKind]:
+    """What a dataset gives and asks with its parameters."""
+    kinds = getattr(dataset.config, "kinds", None)
+    if kinds is not None:
+        return kinds()
+    spec = cast(DatasetSpec, catalogue.get("dataset", dataset.id))
+    return spec.inputs, spec.targets
+
+
+def matrix(catalogue: Catalogue, *, width: int = 128) -> Iterator[tuple[str, str, Plan | str]]:
+    """(model, dataset, plan or reason) for every pair at default parameters."""
+    for model in catalogue.specs("model"):
+        for dataset in catalogue.specs("dataset"):
+            try:
+                outcome: Plan | str = resolve(
+                    catalogue,
+                    model=catalogue.part("model", model.id),
+                    dataset=catalogue.part("dataset", dataset.id),
+                    width=width,
+                )
+            except (ContractError, ConfigError) as error:
+                outcome = str(error)
+            yield model.id, dataset.id, outcome
+
+
+def _direction(catalogue: Catalogue, claims: ModelSpec, wanted: bool | None, task: TaskSpec | None) -> bool:
+    """Whether the model is built causal: what the task needs, else what was asked, else what it is."""
+    needed = task is not None and task.needs_causal
+    if needed and task is not None and (claims.causal == "never" or wanted is False):
+        asked = "" if claims.causal == "never" else " when causal=False is asked for"
+        others = [s.id for s in _specs(catalogue, "model", ModelSpec) if _can_be_causal(catalogue, s)]
+        tasks = [t.id for t in _specs(catalogue, "task", TaskSpec) if not t.needs_causal]
+        raise Refusal(
+            "model",
+            f"model {claims.id!r} cannot do task {task.id!r}{asked}: it sees both directions "
+            f"(causal: {claims.causal}), so the answer would leak. Works with it: {', '.join(tasks)}. "
+            f"Models that can be causal: {_some(others)}.",
+        )
+    if wanted is True and claims.causal == "never":
+        raise Refusal("model", f"model {claims.id!r} cannot be built causal: it sees both directions")
+    if wanted is False and claims.causal == "always":
+        raise Refusal("model", f"model {claims.id!r} is always causal and cannot be built with causal=False")
+    if claims.causal == "always" or needed:
+        return True
+    return bool(wanted)
+
+
+def _choose_task(catalogue: Catalogue, pinned: Part | None, targets: TargetKind) -> TaskSpec:
+    def fits(spec: TaskSpec) -> bool:
+        return spec.answers == targets.kind
+
+    tasks = _specs(catalogue, "task", TaskSpec)
+    if pinned is None:
+        fitting = [spec for spec in tasks if fits(spec)]
+        if not fitting:
+            raise Refusal("task", f"no installed task answers {targets.kind!r} ({targets})")
+        return _cheapest(fitting)
+    spec = cast(TaskSpec, catalogue.get("task", pinned.id))
+    if not fits(spec):
+        raise Refusal(
+            "task",
+            f"task {spec.id!r} answers {spec.answers!r}, but the dataset asks for {targets.kind!r} "
+            f"({targets}).{_would_work(tasks, fits)}",
+        )
+    return spec
+
+
+def _choose_stem(
+    catalogue: Catalogue, pinned: Part | None, inputs: DataKind, claims: ModelSpec, notes: list[str]
+) -> tuple[Part | None, int | None]:
+    """The stem between this data and this model, and the most tokens it yields."""
+
+    def fits(spec: StemSpec) -> bool:
+        return spec.accepts == inputs.kind and spec.returns == claims.accepts
+
+    if claims.accepts == "image":
+        if pinned is not None:
+            raise Refusal("stem", f"model {claims.id!r} takes images itself; remove the stem {pinned.id!r}")
+        if inputs.kind != "image":
+            raise Refusal(
+                "model", f"model {claims.id!r} takes images, but the dataset gives {inputs.kind} ({inputs})"
+            )
+        return None, None
+    stems = _specs(catalogue, "stem", StemSpec)
+    if pinned is None:
+        fitting = [spec for spec in stems if fits(spec)]
+        if not fitting:
+            raise Refusal(
+                "model",
+                f"no installed stem turns {inputs.kind} ({inputs}) into the {claims.accepts} that model "
+                f"{claims.id!r} takes. Stems: {', '.join(f'{s.id} ({s.accepts} -> {s.returns})' for s in stems)}",
+            )
+        pinned = catalogue.part("stem", _cheapest(fitting).id)
+    else:
+        spec = cast(StemSpec, catalogue.get("stem", pinned.id))
+        if not fits(spec):
+            raise Refusal(
+                "stem",
+                f"stem {spec.id!r} turns {spec.accepts} into {spec.returns}, but here {inputs.kind} "
+                f"({inputs}) must become {claims.accepts}.{_would_work(stems, fits)}",
+            )
+    try:
+        tokens = pinned.config.tokens(inputs)
+    except ContractError as error:
+        raise Refusal("stem", str(error)) from None
+    features = getattr(pinned.config, "flattened", None)
+    if features is not None and (count := features(inputs)) > WIDE_FLATTEN:
+        notes.append(f"{pinned.id} flattens {count} values: the first layer holds most of the parameters")
+    return pinned, tokens
+
+
+def _check_tokens(claims: ModelSpec, tokens: int, inputs: DataKind) -> None:
+    if tokens < claims.min_tokens:
+        raise Refusal(
+            "model",
+            f"model {claims.id!r} needs at least {claims.min_tokens} tokens, but {inputs} gives {tokens}",
+        )
+    if claims.max_tokens is not None and tokens > claims.max_tokens:
+        raise Refusal(
+            "model",
+            f"model {claims.id!r} takes at most {claims.max_tokens} tokens, but {inputs} gives {tokens}",
+        )
+
+
+def _choose_head(catalogue: Catalogue, pinned: Part | None, claims: ModelSpec, targets: TargetKind) -> Part:
+    def fits(spec: HeadSpec) -> bool:
+        return spec.accepts == claims.accepts and spec.answers == targets.kind
+
+    heads = _specs(catalogue, "head", HeadSpec)
+    if pinned is not None:
+        spec = cast(HeadSpec, catalogue.get("head", pinned.id))
+        if fits(spec):
+            return pinned
+        raise Refusal(
+            "head",
+            f"head {spec.id!r} turns {spec.accepts} into {spec.answers}, but here {claims.accepts} must become "
+            f"{targets.kind} ({targets}).{_would_work(heads, fits)}",
+        )
+    fitting = [spec for spec in heads if fits(spec)]
+    if fitting:
+        return catalogue.part("head", _cheapest(fitting).id)
+    answers = sorted({spec.answers for spec in heads if spec.accepts == claims.accepts})
+    takers = sorted({spec.accepts for spec in heads if spec.answers == targets.kind})
+    models = [s.id for s in _specs(catalogue, "model", ModelSpec) if s.accepts in takers]
+    would = f" Models that can answer it: {_some(models)}." if models else ""
+    raise Refusal(
+        "model",
+        f"model {claims.id!r} works on {claims.accepts}, from which no installed head answers {targets.kind} "
+        f"({targets}). It can answer: {', '.join(answers) or 'nothing'}.{would}",
+    )
+
+
+def _check_width(model: Part, width: int) -> None:
+    """Let the model's parameters refuse a width that they cannot divide."""
+    check: Callable[[int], None] | None = getattr(model.config, "check_width", None)
+    if width < 1:
+        raise ConfigError([Problem("width", f"must be at least 1, got {width}")])
+    if check is not None:
+        check(width)
+
+
+def _can_be_causal(catalogue: Catalogue, spec: ModelSpec) -> bool:
+    if spec.accepts != "tokens":
+        return False
+    try:
+        return catalogue.claims(catalogue.part("model", spec.id)).causal != "never"
+    except (ConfigError, ContractError):
+        return False
+
+
+def _specs(catalogue: Catalogue, kind: str, cls: type[S]) -> list[S]:
+    return [spec for spec in catalogue.specs(kind) if isinstance(spec, cls)]
+
+
+def _cheapest(specs: list[Any]) -> Any:
+    return min(specs, key=lambda spec: (spec.cost, spec.id))
+
+
+def _would_work(specs: list[S], fits: Callable[[S], bool]) -> str:
+    names = [spec.id for spec in specs if fits(spec)]
+    return f" What works here: {either(names)}." if names else ""
+
+
+def _some(names: list[str], most: int = 3) -> str:
+    if not names:
+        return "none"
+    more = f" (+{len(names) - most} more)" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def _call(part: Part) -> str:
+    """`core/patches(patch=2)`: the name with the parameters that differ from their defaults."""
+    if part.config is None:
+        return part.id
+    defaults = {f.name: f.default for f in part.config.__dataclass_fields__.values()}
+    changed = [f"{k}={v!r}" for k, v in asdict(part.config).items() if v != defaults[k] and v not in ({}, ())]
+    return f"{part.id}({', '.join(changed)})" if changed else part.id
+
+
+def _part_to_dict(part: Part) -> dict[str, Any]:
+    params = asdict(part.config) if part.config is not None else {}
+    return {"id": part.id, "params": params, "revision": part.revision}
