@@ -185,9 +185,10 @@ class Catalogue:
                 self._take(plugin, spec, getattr(module, "__name__", plugin.value))
         except (Exception, SystemExit):
             self._manager.unregister(name=plugin.id)
-            for by_id in (*self._specs.values(), *self._aliases.values()):
-                for name in [n for n in by_id if n.startswith(f"{plugin.id}/")]:
-                    del by_id[name]
+            tables: list[dict[str, Any]] = [*self._specs.values(), *self._aliases.values()]
+            for table in tables:
+                for name in [n for n in table if n.startswith(f"{plugin.id}/")]:
+                    del table[name]
             raise
 
     def _take(self, plugin: Plugin, spec: Any, module_name: str) -> None:

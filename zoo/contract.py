@@ -257,10 +257,11 @@ def _choose_stem(
     if pinned is None:
         fitting = [spec for spec in stems if fits(spec)]
         if not fitting:
+            installed = ", ".join(f"{s.id} ({s.accepts} -> {s.returns})" for s in stems)
             raise Refusal(
                 "model",
                 f"no installed stem turns {inputs.kind} ({inputs}) into the {claims.accepts} that model "
-                f"{claims.id!r} takes. Stems: {', '.join(f'{s.id} ({s.accepts} -> {s.returns})' for s in stems)}",
+                f"{claims.id!r} takes. Stems: {installed}",
             )
         pinned = catalogue.part("stem", _cheapest(fitting).id)
     else:
@@ -305,8 +306,8 @@ def _choose_head(catalogue: Catalogue, pinned: Part | None, claims: ModelSpec, t
             return pinned
         raise Refusal(
             "head",
-            f"head {spec.id!r} turns {spec.accepts} into {spec.answers}, but here {claims.accepts} must become "
-            f"{targets.kind} ({targets}).{_would_work(heads, fits)}",
+            f"head {spec.id!r} turns {spec.accepts} into {spec.answers}, but here {claims.accepts} must "
+            f"become {targets.kind} ({targets}).{_would_work(heads, fits)}",
         )
     fitting = [spec for spec in heads if fits(spec)]
     if fitting:

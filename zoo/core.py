@@ -1,0 +1,241 @@
+"""The core's own plugin: its components come in by the same hook as a stranger's (torch-free)."""
+
+from __future__ import annotations
+
+import zoo.plugin as zp
+from zoo.data.specs import SPECS as DATASETS
+
+__zoo_api__ = 1
+
+_TRANSFORMER = zp.Paper(title="Attention Is All You Need", url="https://arxiv.org/abs/1706.03762", year=2017)
+
+MODELS = (
+    zp.ModelSpec(
+        name="transformer",
+        target="zoo.layers.transformer:Transformer",
+        config="zoo.layers.config:TransformerConfig",
+        summary="Pre-norm residual stack; a mixer and a feed-forward per layer.",
+        paper=_TRANSFORMER,
+        causal="optional",
+        streaming=True,
+        state="linear",
+        cost="quadratic",
+        tags=("attention", "baseline"),
+        since="0.1",
+    ),
+    zp.ModelSpec(
+        name="mlp_net",
+        target="zoo.layers.mlp_net:MlpNet",
+        config="zoo.layers.config:MlpNetConfig",
+        summary="Residual multi-layer perceptron on vectors, the baseline for tables.",
+        accepts="vector",
+        causal="never",
+        tags=("baseline",),
+        since="0.1",
+    ),
+)
+
+MIXERS = (
+    zp.MixerSpec(
+        name="softmax",
+        target="zoo.layers.attention:SoftmaxAttention",
+        config="zoo.layers.config:SoftmaxConfig",
+        summary="Scaled dot-product attention, optionally in a sliding window.",
+        paper=_TRANSFORMER,
+        causal="optional",
+        streaming=True,
+        state="linear",
+        cost="quadratic",
+        rotary=True,
+        exact_when={},
+        since="0.1",
+    ),
+)
+
+FEED_FORWARDS = (
+    zp.FeedForwardSpec(
+        name="mlp",
+        target="zoo.layers.feed_forward:Mlp",
+        config="zoo.layers.config:MlpConfig",
+        summary="Two linear maps with a GELU between them.",
+        paper=_TRANSFORMER,
+        since="0.1",
+    ),
+    zp.FeedForwardSpec(
+        name="swiglu",
+        target="zoo.layers.feed_forward:SwiGlu",
+        config="zoo.layers.config:SwiGluConfig",
+        summary="Gated linear unit with SiLU.",
+        paper=zp.Paper(
+            title="GLU Variants Improve Transformer", url="https://arxiv.org/abs/2002.05202", year=2020
+        ),
+        since="0.1",
+    ),
+)
+
+STEMS = (
+    zp.StemSpec(
+        name="patches",
+        target="zoo.layers.stems:Patches",
+        config="zoo.layers.config:PatchesConfig",
+        summary="Square patches of an image, each a token.",
+        accepts="image",
+        returns="tokens",
+    ),
+    zp.StemSpec(
+        name="flatten",
+        target="zoo.layers.stems:Flatten",
+        config="zoo.layers.config:FlattenConfig",
+        summary="All pixels as one vector.",
+        accepts="image",
+        returns="vector",
+    ),
+    zp.StemSpec(
+        name="embedding",
+        target="zoo.layers.stems:Embedding",
+        config="zoo.layers.config:EmbeddingConfig",
+        summary="One learned vector per symbol.",
+        accepts="ids",
+        returns="tokens",
+    ),
+    zp.StemSpec(
+        name="bag",
+        target="zoo.layers.stems:Bag",
+        config="zoo.layers.config:BagConfig",
+        summary="The mean of the symbols' vectors; their order is lost.",
+        accepts="ids",
+        returns="vector",
+    ),
+    zp.StemSpec(
+        name="steps",
+        target="zoo.layers.stems:Steps",
+        config="zoo.layers.config:StepsConfig",
+        summary="Each time step a token.",
+        accepts="series",
+        returns="tokens",
+    ),
+    zp.StemSpec(
+        name="series_pool",
+        target="zoo.layers.stems:SeriesPool",
+        config="zoo.layers.config:SeriesPoolConfig",
+        summary="Mean, deviation, minimum and maximum of each channel.",
+        accepts="series",
+        returns="vector",
+    ),
+    zp.StemSpec(
+        name="features",
+        target="zoo.layers.stems:Features",
+        config="zoo.layers.config:FeaturesConfig",
+        summary="Each feature of a table a token.",
+        paper=zp.Paper(
+            title="Revisiting Deep Learning Models for Tabular Data",
+            url="https://arxiv.org/abs/2106.11959",
+            year=2021,
+        ),
+        accepts="vector",
+        returns="tokens",
+    ),
+    zp.StemSpec(
+        name="linear",
+        target="zoo.layers.stems:Linear",
+        config="zoo.layers.config:LinearConfig",
+        summary="One linear map to the model's width.",
+        accepts="vector",
+        returns="vector",
+    ),
+)
+
+HEADS = (
+    zp.HeadSpec(
+        name="pooled_classifier",
+        target="zoo.layers.heads:PooledHead",
+        config="zoo.layers.config:PooledHeadConfig",
+        summary="Pool the tokens, then classify.",
+        accepts="tokens",
+        answers="classes",
+    ),
+    zp.HeadSpec(
+        name="pooled_regressor",
+        target="zoo.layers.heads:PooledHead",
+        config="zoo.layers.config:PooledHeadConfig",
+        summary="Pool the tokens, then predict values.",
+        accepts="tokens",
+        answers="values",
+    ),
+    zp.HeadSpec(
+        name="classifier",
+        target="zoo.layers.heads:VectorHead",
+        config="zoo.layers.config:VectorHeadConfig",
+        summary="One linear map to the classes.",
+        accepts="vector",
+        answers="classes",
+    ),
+    zp.HeadSpec(
+        name="regressor",
+        target="zoo.layers.heads:VectorHead",
+        config="zoo.layers.config:VectorHeadConfig",
+        summary="One linear map to the values.",
+        accepts="vector",
+        answers="values",
+    ),
+    zp.HeadSpec(
+        name="image_classifier",
+        target="zoo.layers.heads:ImageHead",
+        config="zoo.layers.config:ImageHeadConfig",
+        summary="Average the feature map, then classify.",
+        accepts="image",
+        answers="classes",
+    ),
+    zp.HeadSpec(
+        name="image_regressor",
+        target="zoo.layers.heads:ImageHead",
+        config="zoo.layers.config:ImageHeadConfig",
+        summary="Average the feature map, then predict values.",
+        accepts="image",
+        answers="values",
+    ),
+    zp.HeadSpec(
+        name="next_id",
+        target="zoo.layers.heads:NextIdHead",
+        config="zoo.layers.config:NextIdHeadConfig",
+        summary="Scores of the next symbol at each position, optionally with the stem's own vectors.",
+        accepts="tokens",
+        answers="next_id",
+    ),
+)
+
+TASKS = (
+    zp.TaskSpec(
+        name="classification",
+        target="zoo.tasks.classification:Classification",
+        config="zoo.tasks.config:ClassificationConfig",
+        summary="Cross entropy; accuracy and macro F1.",
+        answers="classes",
+        monitor="val/accuracy",
+        mode="max",
+    ),
+    zp.TaskSpec(
+        name="regression",
+        target="zoo.tasks.regression:Regression",
+        config="zoo.tasks.config:RegressionConfig",
+        summary="Mean squared error; MAE and R2.",
+        answers="values",
+        monitor="val/mse",
+        mode="min",
+    ),
+    zp.TaskSpec(
+        name="language_modelling",
+        target="zoo.tasks.language_modelling:LanguageModelling",
+        config="zoo.tasks.config:LanguageModellingConfig",
+        summary="Cross entropy of the next symbol; bits per symbol, perplexity, accuracy.",
+        answers="next_id",
+        needs_causal=True,
+        monitor="val/bits_per_{unit}",
+        mode="min",
+    ),
+)
+
+
+@zp.hookimpl
+def zoo_components() -> tuple[zp.Spec, ...]:
+    return (*MODELS, *MIXERS, *FEED_FORWARDS, *STEMS, *HEADS, *TASKS, *DATASETS)
