@@ -1,0 +1,35 @@
+# `make demo` and `make test` need Python 3.11 or newer and nothing else: they make their own environment.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test check check-all lint bench clean
+
+demo: $(STAMP)  ## train the default recipe on bundled data (under two minutes on 2 cores)
+	$(BIN)/zoo train aaren/digits
+
+test: $(STAMP) lint  ## all tests that run in minutes
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not slow"
+
+check-all: $(STAMP) lint  ## the slow ones too
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(STAMP)  ## measure speed and memory, side by side
+	$(BIN)/python benchmarks/cli.py
+	$(BIN)/python benchmarks/aaren.py
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

@@ -1,0 +1,236 @@
+"""The Python API: what `import zoo` offers. Torch is imported by the calls that need it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from typing import TYPE_CHECKING, Any, cast
+
+from zoo.catalogue import Part, catalogue, filter_specs
+from zoo.config import ConfigError, build
+from zoo.contract import Plan, resolve
+from zoo.errors import ContractError, ZooError
+from zoo.kinds import DataKind, TargetKind
+from zoo.specs import ModelSpec
+
+if TYPE_CHECKING:
+    from zoo.data import Splits
+    from zoo.layers import Model
+    from zoo.recipe import LoadedRecipe
+    from zoo.train import RunResult
+
+
+def list_models(
+    pattern: str = "*",
+    *,
+    accepts: str | None = None,
+    causal: str | None = None,
+    streaming: bool | None = None,
+    tag: str | None = None,
+    dataset: str | None = None,
+) -> list[str]:
+    """Full names of the installed models that match.
+
+    Args:
+        pattern: a shell pattern over full and short names, e.g. `"aaren/*"`.
+        accepts: "tokens", "vector" or "image".
+        causal: "never", "optional" or "always".
+        streaming: only those that can (or cannot) be run token by token.
+        tag: only those with this tag.
+        dataset: only those that the contract accepts for this dataset.
+
+    Raises:
+        UnknownName: `dataset` is not installed.
+    """
+    found = catalogue()
+    data = found.part("dataset", dataset) if dataset is not None else None
+    names = []
+    for spec in filter_specs(found.specs("model"), pattern):
+        claims = found.claims(found.part("model", spec.id))
+        wanted = (
+            (accepts, claims.accepts),
+            (causal, claims.causal),
+            (streaming, claims.streaming),
+        )
+        if any(asked is not None and asked != actual for asked, actual in wanted):
+            continue
+        if tag is not None and tag not in spec.tags:
+            continue
+        if data is not None and not _fits(spec, data):
+            continue
+        names.append(spec.id)
+    return names
+
+
+def list_datasets(pattern: str = "*", *, inputs: str | None = None, targets: str | None = None) -> list[str]:
+    """Full names of the installed datasets that match; `inputs` and `targets` are kinds, e.g. "image", "classes"."""
+    from zoo.specs import DatasetSpec
+
+    return [
+        spec.id
+        for spec in filter_specs(catalogue().specs("dataset"), pattern)
+        if isinstance(spec, DatasetSpec)
+        and inputs in (None, spec.inputs.kind)
+        and targets in (None, spec.targets.kind)
+    ]
+
+
+def list_recipes(pattern: str = "*") -> list[str]:
+    """Names of the recipes that can be trained by name."""
+    from zoo.recipe import list_recipes as find
+
+    return [recipe.name for recipe in find(pattern)]
+
+
+def plan_model(
+    name: str,
+    *,
+    inputs: DataKind | None = None,
+    targets: TargetKind | None = None,
+    dataset: str | Mapping[str, Any] | None = None,
+    width: int = 128,
+    stem: str | Mapping[str, Any] | None = None,
+    head: str | Mapping[str, Any] | None = None,
+    causal: bool | None = None,
+    preset: str | None = None,
+    params: Mapping[str, Any] | None = None,
+) -> Plan:
+    """What `create_model` would build, without importing torch; same arguments, same errors."""
+    found = catalogue()
+    return resolve(
+        found,
+        model=found.part("model", name, params, preset=preset),
+        width=width,
+        dataset=_part("dataset", dataset),
+        inputs=inputs,
+        targets=targets,
+        stem=_part("stem", stem),
+        head=_part("head", head),
+        causal=causal,
+    )
+
+
+def create_model(
+    name: str,
+    *,
+    inputs: DataKind | None = None,
+    targets: TargetKind | None = None,
+    dataset: str | Mapping[str, Any] | None = None,
+    width: int = 128,
+    stem: str | Mapping[str, Any] | None = None,
+    head: str | Mapping[str, Any] | None = None,
+    causal: bool | None = None,
+    preset: str | None = None,
+    **overrides: Any,
+) -> Model:
+    """Build a model for a dataset, or for given kinds of inputs and targets.
+
+        zoo.create_model("core/transformer", dataset="digits", depth=2)
+        zoo.create_model("aaren/encoder", inputs=Series(channels=3, length=100), targets=Classes(count=4))
+
+    Args:
+        name: full or short name of a model.
+        inputs, targets: what goes in and what is asked (`zoo.plugin`); or
+        dataset: a dataset's name (or `{"name": ..., "params": {...}}`), which says both.
+        width: D, the width shared by stem, backbone and head.
+        stem, head: pin one, by name or `{"name": ..., "params": {...}}`; else the contract chooses.
+        causal: build it so that it cannot see the future; `None` follows the task and the model.
+        preset: one of the model's named settings.
+        overrides: the model's own parameters (`zoo show NAME` lists them).
+
+    Raises:
+        UnknownName, ConfigError, ContractError: all of them `ZooError`s, before torch is imported.
+    """
+    plan = plan_model(
+        name,
+        inputs=inputs,
+        targets=targets,
+        dataset=dataset,
+        width=width,
+        stem=stem,
+        head=head,
+        causal=causal,
+        preset=preset,
+        params=overrides,
+    )
+    from zoo.layers import build_model
+
+    return build_model(plan)
+
+
+def create_dataset(name: str, **params: Any) -> Splits:
+    """Load a dataset: `.train`, `.val` and `.test` are map-style torch datasets.
+
+    Raises:
+        UnknownName, ConfigError: no such dataset, or parameters that it does not take.
+    """
+    found = catalogue()
+    part = found.part("dataset", name, params)
+    return cast("Splits", found.get("dataset", part.id).load()(part.config))
+
+
+def load_recipe(recipe: str | PathLike[str] | Mapping[str, Any], overrides: Sequence[str] = ()) -> LoadedRecipe:
+    """Read and check a recipe (by name, path, or as a mapping) with `key=value` overrides.
+
+    Raises:
+        RecipeError: every mistake in it, each with its place.
+    """
+    from zoo.recipe import load_recipe as load
+
+    return load(recipe, overrides)
+
+
+def train(
+    recipe: str | PathLike[str] | Mapping[str, Any] | LoadedRecipe,
+    overrides: Sequence[str] = (),
+    *,
+    quiet: bool = False,
+) -> RunResult:
+    """Train a recipe; the result holds the run folder and its metrics.
+
+    Raises:
+        RecipeError: mistakes in the recipe. ZooError: what goes wrong on the way, in a sentence.
+    """
+    from zoo.recipe import LoadedRecipe, load_recipe
+    from zoo.train import train as fit
+
+    if isinstance(recipe, LoadedRecipe):
+        if overrides:
+            raise ZooError("overrides go to load_recipe(); this recipe is loaded already")
+        return fit(recipe, quiet=quiet)
+    return fit(load_recipe(recipe, overrides), quiet=quiet)
+
+
+def load_model(run: str | PathLike[str]) -> Model:
+    """The trained model of a run folder, or of a `model.safetensors` file, in evaluation mode.
+
+    Raises:
+        ZooError: no such run, a damaged file, or components that are not installed as they were.
+    """
+    from zoo.runs import weights_path
+
+    path = weights_path(run)
+    from zoo.layers.weights import load_model as load
+
+    return load(path)
+
+
+def _part(kind: str, given: str | Mapping[str, Any] | None) -> Part | None:
+    """`"core/patches"` or `{"name": "core/patches", "params": {"patch": 4}}` as a part."""
+    if given is None:
+        return None
+    if isinstance(given, str):
+        return catalogue().part(kind, given)
+    from zoo.recipe.schema import Component
+
+    component = build(Component, given)
+    return catalogue().part(kind, component.name, component.params)
+
+
+def _fits(spec: Any, data: Part) -> bool:
+    found = catalogue()
+    try:
+        resolve(found, model=found.part("model", cast(ModelSpec, spec).id), dataset=data)
+    except (ContractError, ConfigError):
+        return False
+    return True

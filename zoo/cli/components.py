@@ -1,0 +1,282 @@
+"""`zoo list`, `zoo show`, `zoo plugins`: what is installed (torch-free)."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from typing import Any
+
+from zoo.catalogue import Catalogue, Plugin, catalogue, filter_specs
+from zoo.cli.output import add_verb, print_json, print_table
+from zoo.config import field_types, type_name
+from zoo.errors import UnknownName, ZooError, suggest
+from zoo.specs import SPEC_KINDS, DatasetSpec, HeadSpec, MixerSpec, ModelSpec, Spec, StemSpec, TaskSpec
+
+KINDS = [cls.kind for cls in SPEC_KINDS]
+
+
+def add_verbs(verbs: Any) -> None:
+    parser = add_verb(
+        verbs, "list", list_, "List components of one kind.", "zoo list models 'aaren/*' causal=always"
+    )
+    parser.add_argument("kind", nargs="?", default="models", help=f"one of: {', '.join(map(plural, KINDS))}")
+    parser.add_argument("filters", nargs="*", metavar="PATTERN|FIELD=VALUE", help="keep only what matches")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+    parser = add_verb(
+        verbs,
+        "show",
+        show,
+        "Show one component: what it is, claims and takes.",
+        "zoo show aaren/encoder",
+    )
+    parser.add_argument("name", help="plugin/name, or the short name")
+    parser.add_argument("--kind", help="where several kinds share the name")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+    parser = add_verb(verbs, "plugins", plugins, "List plugins, also those that did not load.", "zoo plugins -v")
+    parser.add_argument("name", nargs="?", help="show one plugin whole")
+    parser.add_argument("-v", "--verbose", action="store_true", help="with tracebacks")
+    parser.add_argument("--time", action="store_true", help="with import times and heavy imports")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def list_(options: argparse.Namespace) -> int:
+    found = catalogue()
+    kind = singular(options.kind)
+    if kind not in KINDS:
+        # `zoo list 'aaren/*'` and `zoo list causal=always` mean models.
+        if any(mark in options.kind for mark in "*?/="):
+            options.filters.insert(0, options.kind)
+            kind = "model"
+        else:
+            raise ZooError(f"there is no kind {options.kind!r}.{suggest(options.kind, map(plural, KINDS))}")
+    specs = [_refined(found, spec) for spec in found.specs(kind)]
+    for text in options.filters:
+        field, equals, value = text.partition("=")
+        if equals:
+            specs = [spec for spec in specs if _has(spec, field, value)]
+        else:
+            specs = list(filter_specs(specs, text))
+    if options.json:
+        print_json([_plain(spec) for spec in specs])
+        return 0
+    if not specs:
+        print(f"no {plural(kind)} match", file=sys.stderr)
+        return 0
+    extra = _COLUMNS.get(type(specs[0]), ())
+    print_table(
+        [kind, *(title for title, _ in extra), "summary"],
+        ([spec.id, *(_cell(spec, name) for _, name in extra), spec.summary] for spec in specs),
+    )
+    if not options.filters:
+        others = [f"{plural(k)} ({len(found.specs(k))})" for k in KINDS if k != kind and found.specs(k)]
+        print(f"also: zoo list {', '.join(others)}")
+    return 0
+
+
+def show(options: argparse.Namespace) -> int:
+    found = catalogue()
+    kinds = [singular(options.kind)] if options.kind else KINDS
+    hits = []
+    for kind in kinds:
+        try:
+            hits.append(found.get(kind, options.name))
+        except UnknownName as error:
+            if "ambiguous" in str(error):
+                raise
+    if not hits:
+        if options.kind:
+            found.get(kinds[0], options.name)
+        found.get("model", options.name) if "/" in options.name else _unknown_anywhere(found, options.name)
+    spec = _refined(found, hits[0])
+    if options.json:
+        print_json({**_plain(spec), "parameters": _parameters(spec)})
+        return 0
+    print(f"{spec.kind.replace('_', '-')} {spec.id}\n{spec.summary}\n")
+    width = max(len(label) for label, _ in _facts(spec))
+    for label, text in _facts(spec):
+        print(f"{label:<{width}}  {text}")
+    rows = _parameters(spec)
+    if rows:
+        print()
+        print_table(
+            ["parameter", "type", "default", "what it is"],
+            ([r["name"], r["type"], r["default"], r["help"]] for r in rows),
+        )
+    for other in hits[1:]:
+        print(f"There is also a {other.kind.replace('_', '-')} {other.id}: zoo show {other.id} --kind {other.kind}")
+    return 0
+
+
+def plugins(options: argparse.Namespace) -> int:
+    rows = catalogue().plugins
+    if options.name:
+        rows = [p for p in rows if options.name in (p.id, p.distribution)]
+        if not rows:
+            names = [p.id for p in catalogue().plugins]
+            raise UnknownName(f"unknown plugin {options.name!r}.{suggest(options.name, names)}")
+    if options.json:
+        print_json([_plugin_to_dict(plugin, verbose=options.verbose) for plugin in rows])
+        return 0
+    timing = ["ms", "heavy imports"] if options.time else []
+    print_table(
+        ["plugin", "distribution", "status", "components", *timing, "reason"],
+        (
+            [
+                plugin.id,
+                f"{plugin.distribution} {plugin.version}",
+                plugin.status,
+                len(plugin.specs),
+                *([f"{plugin.import_ms:.0f}", ", ".join(plugin.heavy_imports) or "-"] if timing else []),
+                "; ".join([plugin.reason] * bool(plugin.reason) + plugin.problems),
+            ]
+            for plugin in rows
+        ),
+    )
+    if options.name:
+        for plugin in rows:
+            print(f"module {plugin.value} {plugin.file}")
+            for spec in plugin.specs:
+                print(f"  {spec.kind:<12} {spec.id}  {spec.summary}")
+    if options.verbose or options.name:
+        for plugin in rows:
+            if plugin.traceback:
+                print(f"\n{plugin.id}:\n{plugin.traceback}", end="")
+    return 0
+
+
+_COLUMNS: dict[type, tuple[tuple[str, str], ...]] = {
+    ModelSpec: (
+        ("accepts", "accepts"),
+        ("causal", "causal"),
+        ("streams", "streaming"),
+        ("state", "state"),
+        ("cost", "cost"),
+    ),
+    MixerSpec: (("causal", "causal"), ("streams", "streaming"), ("state", "state"), ("cost", "cost")),
+    StemSpec: (("from", "accepts"), ("to", "returns")),
+    HeadSpec: (("from", "accepts"), ("to", "answers")),
+    TaskSpec: (("answers", "answers"), ("monitor", "monitor")),
+    DatasetSpec: (("inputs", "inputs"), ("targets", "targets"), ("licence", "licence")),
+}
+
+
+def plural(kind: str) -> str:
+    return f"{kind.replace('_', '-')}s"
+
+
+def singular(kind: str) -> str:
+    return kind.replace("-", "_").removesuffix("s")
+
+
+def _refined(found: Catalogue, spec: Spec) -> Spec:
+    """A model's claims at its default parameters."""
+    return found.claims(found.part("model", spec.id)) if isinstance(spec, ModelSpec) else spec
+
+
+def _cell(spec: Spec, field: str) -> str:
+    value = getattr(spec, field)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value)
+
+
+def _has(spec: Spec, field: str, value: str) -> bool:
+    names = [f.name for f in dataclasses.fields(spec)]
+    if field not in names:
+        raise ZooError(f"a {spec.kind} has no field {field!r} to filter by.{suggest(field, names)}")
+    actual = getattr(spec, field)
+    if isinstance(actual, tuple):
+        return value in actual
+    kind = getattr(actual, "kind", None)
+    return value in (str(actual), _cell(spec, field), kind) or (
+        isinstance(actual, bool) and value.lower() == str(actual).lower()
+    )
+
+
+def _facts(spec: Spec) -> list[tuple[str, str]]:
+    """The labelled lines of a card, without what is empty."""
+    facts: list[tuple[str, str]] = []
+    if spec.paper:
+        facts.append(("paper", f"{spec.paper.title} ({spec.paper.year}), {spec.paper.url}"))
+    if isinstance(spec, ModelSpec) and spec.base:
+        given = ", ".join(f"{key}: {value}" for key, value in spec.params.items())
+        facts.append(("preset of", f"{spec.base} with {given}"))
+    for title, name in _COLUMNS.get(type(spec), ()):
+        facts.append((title, _cell(spec, name)))
+    if isinstance(spec, DatasetSpec):
+        facts += [
+            ("examples", spec.examples),
+            ("source", spec.source),
+            ("naive baseline", spec.baseline),
+            ("known good", spec.known_good),
+        ]
+    if isinstance(spec, (ModelSpec, MixerSpec)) and spec.exact_when is not None:
+        given = ", ".join(f"{k}={v}" for k, v in spec.exact_when.items()) or "default parameters"
+        facts.append(("equals softmax attention with", given))
+    for check, reason in spec.known_limits.items():
+        facts.append(("known limit", f"{check}: {reason}"))
+    facts += [("status", spec.status), ("tags", ", ".join(spec.tags)), ("since", spec.since)]
+    return [(label, text) for label, text in facts if text]
+
+
+def _parameters(spec: Spec) -> list[dict[str, str]]:
+    config = spec.config_class()
+    if config is None:
+        return []
+    given = spec.params if isinstance(spec, ModelSpec) else {}
+    rows = []
+    for field in dataclasses.fields(config):
+        default: Any = field.default
+        if field.default_factory is not dataclasses.MISSING:
+            default = field.default_factory()
+        default = given.get(field.name, default)
+        rows.append(
+            {
+                "name": field.name,
+                "type": type_name(field_types(config)[field.name]),
+                "default": "required" if default is dataclasses.MISSING else _yaml(default),
+                "help": field.metadata.get("help", ""),
+            }
+        )
+    return rows
+
+
+def _yaml(value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(_yaml, value))}]"
+    return str(value)
+
+
+def _plain(spec: Spec) -> dict[str, Any]:
+    from zoo.kinds import kind_to_dict
+
+    data: dict[str, Any] = {"id": spec.id, "kind": spec.kind}
+    for field in dataclasses.fields(spec):
+        value = getattr(spec, field.name)
+        if isinstance(spec, DatasetSpec) and field.name in ("inputs", "targets"):
+            value = kind_to_dict(value)
+        elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+            value = dataclasses.asdict(value)
+        data[field.name] = value
+    return data
+
+
+def _plugin_to_dict(plugin: Plugin, *, verbose: bool) -> dict[str, Any]:
+    data = dataclasses.asdict(dataclasses.replace(plugin, specs=[]))
+    data["specs"] = [{"kind": spec.kind, "id": spec.id} for spec in plugin.specs]
+    if not verbose:
+        del data["traceback"]
+    return data
+
+
+def _unknown_anywhere(found: Catalogue, name: str) -> None:
+    """Raise for a name that no kind knows, with suggestions from all of them."""
+    names = {part for kind in KINDS for spec in found.specs(kind) for part in (spec.id, spec.name)}
+    raise UnknownName(f"nothing is called {name!r}.{suggest(name, names)}")

@@ -1,0 +1,102 @@
+"""`zoo plan`, `zoo matrix`: what would be built, and what can be (torch-free)."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from typing import Any
+
+from zoo.catalogue import catalogue, filter_specs
+from zoo.cli.output import add_verb, print_json, print_table
+from zoo.contract import Plan, matrix
+
+
+def add_verbs(verbs: Any) -> None:
+    parser = add_verb(
+        verbs, "plan", plan, "Print what a recipe would build.", "zoo plan aaren/digits model.params.depth=8"
+    )
+    parser.add_argument("recipe", help="plugin/recipe, or the path of a YAML file")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="e.g. model.params.depth=8")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+    parser = add_verb(
+        verbs,
+        "matrix",
+        matrix_,
+        "Print models x datasets at default parameters: ok, or the reason.",
+        "zoo matrix --models 'aaren/*'",
+    )
+    parser.add_argument("--models", default="*", metavar="PATTERN", help="only these models")
+    parser.add_argument("--datasets", default="*", metavar="PATTERN", help="only these datasets")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def plan(options: argparse.Namespace) -> int:
+    from zoo.recipe import load_recipe
+
+    loaded = load_recipe(options.recipe, options.overrides)
+    found = loaded.plan
+    if options.json:
+        print_json(found.to_dict())
+        return 0
+    print(found.describe())
+    print()
+    print_table(["step", "component", "parameters"], _steps(found))
+    claims = found.claims
+    print(
+        f"claims: causal {claims.causal}, streams {'yes' if claims.streaming else 'no'}, "
+        f"state {claims.state}, cost {claims.cost}"
+    )
+    print(f"monitored: {loaded.recipe.task.monitor or found.monitor} ({loaded.recipe.task.mode or found.mode})")
+    for note in (*found.notes, *loaded.notes):
+        print(f"note: {note}")
+    return 0
+
+
+def matrix_(options: argparse.Namespace) -> int:
+    found = catalogue()
+    models = [spec.id for spec in filter_specs(found.specs("model"), options.models)]
+    datasets = [spec.id for spec in filter_specs(found.specs("dataset"), options.datasets)]
+    cells = {
+        (model, dataset): outcome
+        for model, dataset, outcome in matrix(found)
+        if model in models and dataset in datasets
+    }
+    if options.json:
+        print_json(
+            [
+                {
+                    "model": model,
+                    "dataset": dataset,
+                    "ok": isinstance(outcome, Plan),
+                    "plan": outcome.describe() if isinstance(outcome, Plan) else None,
+                    "reason": None if isinstance(outcome, Plan) else outcome,
+                }
+                for (model, dataset), outcome in cells.items()
+            ]
+        )
+        return 0
+    reasons: dict[str, int] = {}
+    rows = []
+    for dataset in datasets:
+        row = [dataset]
+        for model in models:
+            outcome = cells[model, dataset]
+            ok = isinstance(outcome, Plan)
+            row.append("ok" if ok else f"no [{reasons.setdefault(str(outcome), len(reasons) + 1)}]")
+        rows.append(row)
+    print_table(["dataset", *models], rows)
+    for reason, number in reasons.items():
+        print(f"[{number}] {reason}")
+    return 0
+
+
+def _steps(found: Plan) -> list[list[str]]:
+    rows = []
+    for step in ("dataset", "stem", "model", "head", "task"):
+        part = getattr(found, step)
+        if part is None:
+            continue
+        params = dataclasses.asdict(part.config) if part.config is not None else {}
+        rows.append([step, part.id, ", ".join(f"{key}={value}" for key, value in params.items())])
+    return rows

@@ -1,0 +1,101 @@
+"""Parse the command line, run one verb, turn every user's mistake into a sentence.
+
+Exit codes: 0 done, 1 something failed, 2 the user's mistake, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import NoReturn
+
+from zoo.cli import components, inspect, recipes, runs
+from zoo.errors import ZooError, suggest
+from zoo.switches import Switches
+
+DESCRIPTION = "A plugin-based zoo of model architectures: any registered model on any registered dataset."
+EPILOG = """\
+examples:
+  zoo list models                        what is installed
+  zoo plan aaren/digits                  what a recipe would build
+  zoo train aaren/digits seed=1          train it
+  zoo train --resume runs/aaren/digits/20260101T000000-abc123
+
+Every verb takes --plugins A,B (only the core and these), --no-plugin X, and --traceback.
+"""
+
+
+class Parser(argparse.ArgumentParser):
+    """An `ArgumentParser` whose complaints are short and suggest what was meant."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ZooError(f"{message}. See: {self.prog} --help")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    show_traceback = "--traceback" in given
+    given = [argument for argument in given if argument != "--traceback"]
+    try:
+        given = Switches.take_arguments(given, os.environ)
+        parser, verbs = _parser()
+        verb = next((a for a in given if not a.startswith("-")), None)
+        if verb is not None and verb not in verbs:
+            raise ZooError(f"there is no verb {verb!r}.{suggest(verb, verbs, list_up_to=20)}")
+        options = parser.parse_args(given)
+        if not hasattr(options, "run"):
+            parser.print_help()
+            return 0
+        return options.run(options)
+    except SystemExit as stop:  # --help, --version
+        return int(stop.code or 0)
+    except ZooError as error:
+        if show_traceback:
+            traceback.print_exc()
+        else:
+            print(f"zoo: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("zoo: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of a pipe (`| head`) has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        if show_traceback:
+            traceback.print_exc()
+        else:
+            print(
+                f"zoo: {type(error).__name__}: {error}\n"
+                "zoo: this is not a mistake that zoo knows; --traceback shows where it happened",
+                file=sys.stderr,
+            )
+        return 1
+
+
+def _parser() -> tuple[Parser, list[str]]:
+    parser = Parser(
+        prog="zoo",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=_version(parser))
+    verbs = parser.add_subparsers(metavar="VERB", parser_class=Parser)
+    for module in (components, inspect, recipes, runs):
+        module.add_verbs(verbs)
+    return parser, list(verbs.choices)
+
+
+def _version(parser: Parser) -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return f"{parser.prog} {version('archzoo')}"
+    except PackageNotFoundError:
+        return f"{parser.prog} (not installed)"

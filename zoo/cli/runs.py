@@ -1,0 +1,85 @@
+"""`zoo train`, `zoo eval`, `zoo predict`: what needs torch."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from zoo.cli.output import add_verb, print_json
+from zoo.errors import ZooError
+
+
+def add_verbs(verbs: Any) -> None:
+    parser = add_verb(
+        verbs, "train", train, "Train a recipe, or go on with a run.", "zoo train aaren/digits trainer.max_epochs=5"
+    )
+    parser.add_argument("recipe", nargs="?", help="plugin/recipe, or the path of a YAML file")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="e.g. optim.lr=3e-4 seed=1")
+    parser.add_argument("--resume", metavar="RUN", help="go on with an interrupted run")
+    parser.add_argument("--dry-run", action="store_true", help="one training and one evaluation step, no run folder")
+    parser.add_argument("--quiet", action="store_true", help="print the result only")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+
+    parser = add_verb(verbs, "eval", evaluate, "Evaluate the best checkpoint of a run.", "zoo eval latest")
+    parser.add_argument("run_folder", metavar="RUN", help="a run folder, or 'latest'")
+    parser.add_argument("--split", default="test", choices=["train", "val", "test"])
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+    parser = add_verb(
+        verbs, "predict", predict, "Predict from a file with the best checkpoint of a run.", "zoo predict latest x.png"
+    )
+    parser.add_argument("run_folder", metavar="RUN", help="a run folder, or 'latest'")
+    parser.add_argument("file", help="an image, CSV, series or text file, as the run's dataset asks")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def train(options: argparse.Namespace) -> int:
+    if options.resume is not None:
+        from zoo.train import resume
+
+        given = [options.recipe, *options.overrides] if options.recipe else []
+        result = resume(options.resume, given, quiet=options.quiet)
+    elif options.recipe is None:
+        raise ZooError("zoo train needs a recipe, e.g. 'zoo train aaren/digits'; 'zoo recipe list' shows all")
+    else:
+        from zoo.recipe import load_recipe
+
+        # The whole recipe is checked, model and data paired, before torch is imported.
+        loaded = load_recipe(options.recipe, options.overrides)
+        from zoo.train import train as fit
+
+        result = fit(loaded, quiet=options.quiet, dry_run=options.dry_run)
+    if options.json:
+        print_json(result.to_dict())
+    else:
+        result.print()
+    return result.exit_code
+
+
+def evaluate(options: argparse.Namespace) -> int:
+    from zoo.runs import find_run
+
+    run = find_run(options.run_folder)
+    from zoo.train import evaluate as score
+
+    result = score(run, split=options.split)
+    if options.json:
+        print_json(result.to_dict())
+    else:
+        result.print()
+    return 0
+
+
+def predict(options: argparse.Namespace) -> int:
+    from zoo.runs import find_run
+
+    run = find_run(options.run_folder)
+    from zoo.train import predict as answer
+
+    predictions = answer(run, options.file)
+    if options.json:
+        print_json(predictions)
+    else:
+        for prediction in predictions:
+            print(prediction)
+    return 0
