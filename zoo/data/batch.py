@@ -1,0 +1,81 @@
+"""Examples, batches, and how the first become the second. B batch, N tokens or time steps, C channels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from zoo.errors import ZooError
+from zoo.kinds import IGNORE
+
+#: `{"input": Tensor, "target": Tensor}`; data to predict on has no target.
+Example = dict[str, Tensor]
+#: The same with a leading B, and `"length"` (B,) int64 where inputs are ragged.
+Batch = dict[str, Tensor]
+
+
+def collate(examples: Sequence[Example] | Batch) -> Batch:
+    """Join examples into a batch; a batch that is ready (from `__getitems__`) passes through.
+
+    Ids (N,) and series (N, C) of different N are padded with 0 on the right, per-token targets with
+    IGNORE, and `"length"` tells the true N.
+
+    Raises:
+        ZooError: there is no example, or shapes differ in something else than N.
+    """
+    if isinstance(examples, dict):
+        return examples
+    if not examples:
+        raise ZooError("there is no example to make a batch of")
+    inputs = [example["input"] for example in examples]
+    if len({x.shape[-1] for x in inputs if _is_series(x)}) > 1 or len({x.ndim for x in inputs}) > 1:
+        raise ZooError(f"inputs of these shapes cannot share a batch: {_shapes(inputs)}")
+    batch: Batch = {}
+    if all(_is_sequence(x) for x in inputs):
+        batch["input"] = pad(inputs, value=0)
+        lengths = [len(x) for x in inputs]
+        if len(set(lengths)) > 1:
+            batch["length"] = torch.tensor(lengths)
+    else:
+        batch["input"] = _stack(inputs)
+    if "target" in examples[0]:
+        targets = [example["target"] for example in examples]
+        batch["target"] = pad(targets, value=IGNORE) if all(map(_is_ids, targets)) else _stack(targets)
+    return batch
+
+
+def mask_of(batch: Batch) -> Tensor | None:
+    """Which tokens are real, bool (B, N), True = keep; `None` where nothing is padded."""
+    if "length" not in batch:
+        return None
+    steps = torch.arange(batch["input"].shape[1], device=batch["input"].device)
+    return steps < batch["length"].to(steps.device)[:, None]  # (B, N)
+
+
+def pad(sequences: Sequence[Tensor], *, value: float) -> Tensor:
+    """Sequences (N_i, ...) padded on the right to the longest: (B, N, ...)."""
+    return torch.nn.utils.rnn.pad_sequence(list(sequences), batch_first=True, padding_value=value)
+
+
+def _is_ids(x: Tensor) -> bool:
+    return x.ndim == 1 and not x.is_floating_point()
+
+
+def _is_series(x: Tensor) -> bool:
+    return x.ndim == 2 and x.is_floating_point()
+
+
+def _is_sequence(x: Tensor) -> bool:
+    return _is_ids(x) or _is_series(x)
+
+
+def _stack(tensors: Sequence[Tensor]) -> Tensor:
+    if len({x.shape for x in tensors}) > 1:
+        raise ZooError(f"tensors of these shapes cannot share a batch: {_shapes(tensors)}")
+    return torch.stack(list(tensors))
+
+
+def _shapes(tensors: Sequence[Tensor]) -> str:
+    return ", ".join(sorted({str(tuple(x.shape)) for x in tensors}))

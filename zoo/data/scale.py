@@ -1,0 +1,33 @@
+"""Standardisation fitted on a train split: to mean 0 and deviation 1, and back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class Standardise:
+    """x -> (x - mean) / deviation, in float32; `mean` and `deviation` broadcast against x.
+
+    A feature that never varies stays at 0.
+    """
+
+    def __init__(self, *, mean: Tensor, deviation: Tensor) -> None:
+        self.mean = mean
+        self.deviation = torch.where(deviation > 0, deviation, torch.ones_like(deviation))
+
+    @classmethod
+    def fit(cls, x: Tensor) -> Standardise:
+        """Of each column of x (rows, columns)."""
+        return cls(mean=x.mean(dim=0), deviation=x.std(dim=0, correction=0))
+
+    def __call__(self, raw: Any) -> Tensor:
+        """Numbers of any shape that fits -> float32 of the same shape."""
+        x = torch.as_tensor(raw)
+        return ((x.to(self.mean.dtype) - self.mean) / self.deviation).float()
+
+    def inverse(self, x: Tensor) -> Tensor:
+        """Back to natural units."""
+        return (x.to(self.mean.dtype) * self.deviation + self.mean).float()

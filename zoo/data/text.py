@@ -1,0 +1,69 @@
+"""Bundled text: State of the Union addresses, as characters or bytes."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from zoo.data.bundled import read_bytes
+from zoo.data.config import SOTU_ALPHABET, SotuConfig
+from zoo.data.split import Splits, TokenWindows
+
+
+class Characters:
+    """Characters <-> ids. Id 0 is any character outside the alphabet; the others count from 1 in its order."""
+
+    #: What id 0 is decoded to.
+    UNKNOWN = "\N{REPLACEMENT CHARACTER}"
+
+    def __init__(self, alphabet: str) -> None:
+        self.alphabet = alphabet
+        self._ids = {character: i for i, character in enumerate(alphabet, start=1)}
+
+    def encode(self, text: str) -> Tensor:
+        """Text -> int64 (characters,)."""
+        return torch.tensor([self._ids.get(character, 0) for character in text], dtype=torch.int64)
+
+    def decode(self, ids: Tensor) -> str:
+        """Ids of any shape -> text."""
+        return "".join((self.UNKNOWN + self.alphabet)[i] for i in ids.flatten().tolist())
+
+
+class Bytes:
+    """Bytes of UTF-8 <-> ids 0..255."""
+
+    def encode(self, text: str) -> Tensor:
+        """Text -> int64 (bytes,)."""
+        return torch.from_numpy(np.frombuffer(text.encode(), dtype=np.uint8).astype(np.int64))
+
+    def decode(self, ids: Tensor) -> str:
+        """Ids of any shape -> text; what is no valid UTF-8 becomes a replacement character."""
+        return bytes(ids.flatten().tolist()).decode(errors="replace")
+
+
+def sotu_texts() -> dict[str, str]:
+    """The text of each split: whole addresses, each ended by a newline (there is none within)."""
+    texts = {"train": "", "val": "", "test": ""}
+    for line in read_bytes("sotu_small.txt").decode().splitlines(keepends=True):
+        split, _, address = line.split("\t")
+        texts[split] += address
+    return texts
+
+
+def load_sotu_small(config: SotuConfig) -> Splits:
+    """Blocks of `config.length` symbols, input and target int64 (N,).
+
+    Validation and test ask for each symbol (but the very first) once.
+    """
+    codec = Bytes() if config.unit == "byte" else Characters(SOTU_ALPHABET)
+    ids = {name: codec.encode(text) for name, text in sotu_texts().items()}
+    length = config.length
+    return Splits(
+        train=TokenWindows(ids["train"], length=length, stride=config.stride or length),
+        val=TokenWindows(ids["val"], length=length, stride=length, once=True),
+        test=TokenWindows(ids["test"], length=length, stride=length, once=True),
+        encode=codec.encode,
+        decode=codec.decode,
+        text=True,
+    )
