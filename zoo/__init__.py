@@ -1,9 +1,9 @@
 """A plugin-based zoo of model architectures. Importing it loads neither torch nor omegaconf.
 
-    import zoo
-    zoo.list_models("*", accepts="tokens")
-    model = zoo.create_model("aaren/encoder", dataset="digits", depth=2)
-    run = zoo.train("aaren/digits", ["trainer.max_epochs=2"])
+import zoo
+zoo.list_models("*", accepts="tokens")
+model = zoo.create_model("aaren/encoder", dataset="digits", depth=2)
+run = zoo.train("aaren/digits", ["trainer.max_epochs=2"])
 """
 
 from __future__ import annotations

@@ -63,7 +63,7 @@ def list_models(
 
 
 def list_datasets(pattern: str = "*", *, inputs: str | None = None, targets: str | None = None) -> list[str]:
-    """Full names of the installed datasets that match; `inputs` and `targets` are kinds, e.g. "image", "classes"."""
+    """Full names of the installed datasets that match; `inputs` and `targets` are kinds ("image", "classes")."""
     from zoo.specs import DatasetSpec
 
     return [
@@ -169,7 +169,9 @@ def create_dataset(name: str, **params: Any) -> Splits:
     return cast("Splits", found.get("dataset", part.id).load()(part.config))
 
 
-def load_recipe(recipe: str | PathLike[str] | Mapping[str, Any], overrides: Sequence[str] = ()) -> LoadedRecipe:
+def load_recipe(
+    recipe: str | PathLike[str] | Mapping[str, Any], overrides: Sequence[str] = ()
+) -> LoadedRecipe:
     """Read and check a recipe (by name, path, or as a mapping) with `key=value` overrides.
 
     Raises:

@@ -16,7 +16,7 @@ import functools
 import math
 import types
 import typing
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, Union
 
@@ -103,10 +103,11 @@ class Config:
 
     def __post_init__(self) -> None:
         problems = []
+        annotations = field_types(type(self))  # type: ignore[arg-type]
         for field in dataclasses.fields(self):  # type: ignore[arg-type]
             value = getattr(self, field.name)
             try:
-                converted = convert(value, field_types(type(self))[field.name])
+                converted = convert(value, annotations[field.name])
             except ConfigError as error:
                 problems += [Problem(join(field.name, p.path), p.message) for p in error.problems]
                 continue
@@ -123,10 +124,10 @@ class Config:
 
 
 @functools.cache
-def field_types(cls: Hashable) -> dict[str, Any]:
+def field_types(cls: type) -> dict[str, Any]:
     """Resolved annotations of a dataclass, by field name."""
     hints = typing.get_type_hints(cls)
-    return {field.name: hints[field.name] for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
 
 
 def build(cls: type[T], values: Mapping[str, Any]) -> T:
@@ -137,7 +138,7 @@ def build(cls: type[T], values: Mapping[str, Any]) -> T:
     """
     if not isinstance(values, Mapping):
         raise ConfigError([Problem("", f"expected a mapping of parameters, got {describe(values)}")])
-    types_by_name = field_types(cls)
+    types_by_name = field_types(cls)  # type: ignore[arg-type]
     problems: list[Problem] = []
     accepted: dict[str, Any] = {}
     for key, value in values.items():

@@ -35,7 +35,7 @@ def add_verbs(verbs: Any) -> None:
     parser.add_argument("--kind", help="where several kinds share the name")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
-    parser = add_verb(verbs, "plugins", plugins, "List plugins, also those that did not load.", "zoo plugins -v")
+    parser = add_verb(verbs, "plugins", plugins, "List plugins, loaded or not.", "zoo plugins -v")
     parser.add_argument("name", nargs="?", help="show one plugin whole")
     parser.add_argument("-v", "--verbose", action="store_true", help="with tracebacks")
     parser.add_argument("--time", action="store_true", help="with import times and heavy imports")
@@ -106,7 +106,7 @@ def show(options: argparse.Namespace) -> int:
             ([r["name"], r["type"], r["default"], r["help"]] for r in rows),
         )
     for other in hits[1:]:
-        print(f"There is also a {other.kind.replace('_', '-')} {other.id}: zoo show {other.id} --kind {other.kind}")
+        print(f"also called so: {other.kind} {other.id}: zoo show {other.id} --kind {other.kind}")
     return 0
 
 

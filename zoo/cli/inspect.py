@@ -47,7 +47,8 @@ def plan(options: argparse.Namespace) -> int:
         f"claims: causal {claims.causal}, streams {'yes' if claims.streaming else 'no'}, "
         f"state {claims.state}, cost {claims.cost}"
     )
-    print(f"monitored: {loaded.recipe.task.monitor or found.monitor} ({loaded.recipe.task.mode or found.mode})")
+    task = loaded.recipe.task
+    print(f"monitored: {task.monitor or found.monitor} ({task.mode or found.mode})")
     for note in (*found.notes, *loaded.notes):
         print(f"note: {note}")
     return 0

@@ -12,7 +12,7 @@ from zoo.errors import ZooError
 
 def add_verbs(verbs: Any) -> None:
     parser = add_verb(
-        verbs, "recipe", recipe, "List, show, copy or render recipes.", "zoo recipe copy aaren/digits mine.yaml"
+        verbs, "recipe", recipe, "List, show, copy or render recipes.", "zoo recipe copy aaren/digits my.yaml"
     )
     parser.add_argument("action", choices=["list", "show", "copy", "render"])
     parser.add_argument("name", nargs="?", help="plugin/recipe, or the path of a YAML file")

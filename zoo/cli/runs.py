@@ -11,12 +11,12 @@ from zoo.errors import ZooError
 
 def add_verbs(verbs: Any) -> None:
     parser = add_verb(
-        verbs, "train", train, "Train a recipe, or go on with a run.", "zoo train aaren/digits trainer.max_epochs=5"
+        verbs, "train", train, "Train a recipe, or go on with a run.", "zoo train aaren/digits seed=1"
     )
     parser.add_argument("recipe", nargs="?", help="plugin/recipe, or the path of a YAML file")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="e.g. optim.lr=3e-4 seed=1")
     parser.add_argument("--resume", metavar="RUN", help="go on with an interrupted run")
-    parser.add_argument("--dry-run", action="store_true", help="one training and one evaluation step, no run folder")
+    parser.add_argument("--dry-run", action="store_true", help="one training and one evaluation step; no run")
     parser.add_argument("--quiet", action="store_true", help="print the result only")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
@@ -26,7 +26,7 @@ def add_verbs(verbs: Any) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
 
     parser = add_verb(
-        verbs, "predict", predict, "Predict from a file with the best checkpoint of a run.", "zoo predict latest x.png"
+        verbs, "predict", predict, "Predict from a file with the best checkpoint.", "zoo predict latest x.png"
     )
     parser.add_argument("run_folder", metavar="RUN", help="a run folder, or 'latest'")
     parser.add_argument("file", help="an image, CSV, series or text file, as the run's dataset asks")

@@ -1,0 +1,187 @@
+"""Run folders: made once, never overwritten, found again by path, by recipe or as 'latest' (torch-free).
+
+runs/<recipe>/<UTC time>-<6 hex>/
+    run.json          status, versions, seed, command, plan, scores
+    recipe.yaml       as given                 resolved.yaml   as it ran, with origins
+    metrics.csv       one row per logged step  curves.png      drawn from it
+    checkpoints/      best.ckpt, last.ckpt     model.safetensors
+    card.md           a short report
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from zoo.errors import ZooError, suggest
+
+RECORD = "run.json"
+Status = Literal["running", "finished", "interrupted", "failed"]
+
+
+class Run:
+    """A run folder and its record. `info` is what run.json says; `update` changes both."""
+
+    def __init__(self, path: Path, info: dict[str, Any]) -> None:
+        self.path = path
+        self.info = info
+        self.recipe = path / "recipe.yaml"
+        self.resolved = path / "resolved.yaml"
+        self.metrics = path / "metrics.csv"
+        self.curves = path / "curves.png"
+        self.card = path / "card.md"
+        self.weights = path / "model.safetensors"
+        self.checkpoints = path / "checkpoints"
+        self.best = self.checkpoints / "best.ckpt"
+        self.last = self.checkpoints / "last.ckpt"
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r}, {self.status})"
+
+    @property
+    def status(self) -> Status:
+        return self.info["status"]
+
+    def update(self, **changes: Any) -> None:
+        """Change the record and write it, whole or not at all."""
+        self.info |= changes
+        with writing(self.path):
+            write_atomically(self.path / RECORD, json.dumps(self.info, indent=2) + "\n")
+
+    def write(self, path: Path, text: str) -> None:
+        """Write one of the run's text files."""
+        with writing(self.path):
+            write_atomically(path, text)
+
+
+def create_run(root: str | Path, recipe: str) -> Run:
+    """A new, empty run folder below `root` for the recipe called `recipe` ('plugin/name').
+
+    Raises:
+        ZooError: the folder cannot be made; the message names it and the reason.
+    """
+    parts = [re.sub(r"[^\w.-]+", "_", part).strip(".") or "recipe" for part in recipe.split("/") if part]
+    while True:
+        now = datetime.now(UTC)
+        name = f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+        path = Path(root).joinpath(*parts, name)
+        try:
+            with writing(path):
+                path.mkdir(parents=True)
+                (path / "checkpoints").mkdir()
+        except FileExistsError:  # the same second and the same 24 random bits
+            continue
+        run = Run(path, {"recipe": recipe})
+        run.update(created=now.isoformat(), status="running", pid=os.getpid())
+        return run
+
+
+def open_run(path: str | Path) -> Run:
+    """The run in a folder.
+
+    Raises:
+        ZooError: there is no such folder, it is no run folder, or its record is damaged.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise ZooError(f"there is no run folder {str(path)!r}")
+    record = path / RECORD
+    if not record.is_file():
+        raise ZooError(f"{str(path)!r} is not a run folder: it has no {RECORD}")
+    try:
+        info = json.loads(record.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ZooError(f"the record of the run cannot be read: {str(record)!r}: {error}") from None
+    missing = {"status", "recipe"} - set(info) if isinstance(info, dict) else {"status"}
+    if missing:
+        raise ZooError(f"{str(record)!r} is not the record of a run: it has no {', '.join(sorted(missing))}")
+    return Run(path, info)
+
+
+def find_run(name: str | Path, *, root: str | Path = "runs") -> Run:
+    """A run by its path, as 'latest' (below `root`), or by its recipe's name (the latest of that recipe).
+
+    Raises:
+        ZooError: nothing is called that; the message says what there is.
+    """
+    if Path(name).exists():
+        return open_run(name)
+    known = list(list_runs(root))
+    matching = known if name == "latest" else [run for run in known if run.info["recipe"] == str(name)]
+    if matching:
+        return matching[-1]
+    if not known:
+        raise ZooError(f"there is no run {str(name)!r}, and no run at all below {str(root)!r}")
+    recipes = {run.info["recipe"] for run in known}
+    raise ZooError(
+        f"there is no run {str(name)!r}: it is no folder, and no recipe of that name ran below {str(root)!r}."
+        f"{suggest(str(name), {'latest', *recipes})}"
+    )
+
+
+def list_runs(root: str | Path) -> Iterator[Run]:
+    """Every readable run below `root`, oldest first."""
+    runs = []
+    for record in Path(root).glob(f"**/{RECORD}"):
+        try:
+            runs.append(open_run(record.parent))
+        except ZooError:
+            continue
+    yield from sorted(runs, key=lambda run: str(run.info.get("created", "")))
+
+
+def check_resumable(run: Run) -> None:
+    """Refuse to go on with a run that is finished, still going, or has nothing to go on from.
+
+    Raises:
+        ZooError: says which.
+    """
+    if run.status == "finished":
+        raise ZooError(
+            f"run {str(run.path)!r} is finished; nothing is left to resume. "
+            "A larger trainer.max_epochs or trainer.max_steps would continue it."
+        )
+    pid = run.info.get("pid")
+    if run.status == "running" and isinstance(pid, int) and pid != os.getpid() and _alive(pid):
+        raise ZooError(f"run {str(run.path)!r} is still running, in process {pid}")
+    if not run.last.is_file():
+        raise ZooError(
+            f"run {str(run.path)!r} has no checkpoint to resume from: it stopped before its first "
+            "evaluation. Start it anew."
+        )
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what the file system refuses into a `ZooError` that names the folder and the reason."""
+    try:
+        yield
+    except FileExistsError:
+        raise
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ZooError(f"the run folder {str(path)!r} cannot be written: {reason}") from error
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write beside `path`, then rename: a reader sees the old file or the new one, never half of it."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside.write_text(text, encoding="utf-8")
+    os.replace(beside, path)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True  # it exists, but is another user's
+    return True
