@@ -197,7 +197,7 @@ class Catalogue:
             plugin.problems.append(f"zoo_components returned {spec!r}, which is not a spec")
             return
         spec = replace(spec, plugin=plugin.id)
-        for path in filter(None, (spec.target, spec.config)):
+        for path in filter(None, (spec.target, spec.config, getattr(spec, "reference", None))):
             if not _same_distribution(path, module_name, plugin.distribution):
                 plugin.problems.append(
                     f"{spec.kind} {spec.name!r} is left out: {path!r} lies outside {plugin.distribution!r}"

@@ -20,6 +20,9 @@ from zoo.kinds import DataKind, TargetKind
 
 #: never: every output may depend on every input. optional: built either way. always: never sees the future.
 Causal = Literal["never", "optional", "always"]
+#: What "does not see the future" means. strict: output t depends on inputs <= t. prefix: but for a prefix
+#: that is read both ways. approximate: a small leak, stated in the card.
+Causality = Literal["strict", "prefix", "approximate"]
 #: How the state of a stream grows with the tokens seen. none: cannot stream.
 State = Literal["none", "constant", "window", "logarithmic", "linear"]
 #: How time and memory grow with the tokens N.
@@ -79,8 +82,8 @@ class Spec:
         for name in (self.name, *self.aliases):
             if not isinstance(name, str) or not NAME.match(name):
                 yield f"name {name!r} must be lower case: letters, digits and '_', starting with a letter"
-        for what in ("target", "config"):
-            path = getattr(self, what)
+        for what in ("target", "config", "reference"):
+            path = getattr(self, what, None)
             if path and not _TARGET.match(path):
                 yield f"{what} {path!r} must read 'package.module:attribute'"
         if not self.target and not getattr(self, "base", None):
@@ -115,6 +118,7 @@ class ModelSpec(Spec):
         base's, refined by its config.
     presets: named sets of parameters, e.g. `{"tiny": {"depth": 2}}`.
     exact_when: parameters with which it equals softmax attention.
+    reference: as in `MixerSpec`.
     """
 
     kind: ClassVar[str] = "model"
@@ -126,6 +130,8 @@ class ModelSpec(Spec):
     cost: Cost = "linear"
     min_tokens: int = 1
     max_tokens: int | None = None
+    causality: Causality = "strict"
+    reference: str | None = None
     base: str | None = None
     params: Mapping[str, Any] = field(default_factory=dict)
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -141,6 +147,8 @@ class MixerSpec(Spec):
     `step(x, state) -> (y, state)`.
 
     rotary: takes a `rotary=` module and turns its queries and keys with it.
+    reference: "package.module:function", the slow and obvious form `f(module, x, *, mask=None) -> y` with the
+        weights of `module`; the fast form must equal it.
     """
 
     kind: ClassVar[str] = "mixer"
@@ -151,6 +159,8 @@ class MixerSpec(Spec):
     cost: Cost = "linear"
     min_tokens: int = 1
     max_tokens: int | None = None
+    causality: Causality = "strict"
+    reference: str | None = None
     rotary: bool = False
     exact_when: Mapping[str, Any] | None = None
 
