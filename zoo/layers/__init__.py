@@ -1,0 +1,68 @@
+"""Building blocks: the transformer stack, its mixers and feed-forwards, stems, heads and the whole model.
+
+Importing this package, or `zoo.layers.config`, loads no torch; each name below loads its module when used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from zoo.layers.attention import KVCache as KVCache
+    from zoo.layers.attention import SoftmaxAttention as SoftmaxAttention
+    from zoo.layers.attention import attend as attend
+    from zoo.layers.config import MlpConfig as MlpConfig
+    from zoo.layers.config import MlpNetConfig as MlpNetConfig
+    from zoo.layers.config import SoftmaxConfig as SoftmaxConfig
+    from zoo.layers.config import SwiGluConfig as SwiGluConfig
+    from zoo.layers.config import TransformerConfig as TransformerConfig
+    from zoo.layers.feed_forward import Mlp as Mlp
+    from zoo.layers.feed_forward import SwiGlu as SwiGlu
+    from zoo.layers.mlp_net import MlpNet as MlpNet
+    from zoo.layers.model import Model as Model
+    from zoo.layers.model import build_model as build_model
+    from zoo.layers.norm import make_norm as make_norm
+    from zoo.layers.pooling import Pool as Pool
+    from zoo.layers.positions import LearnedPositions as LearnedPositions
+    from zoo.layers.positions import Rotary as Rotary
+    from zoo.layers.positions import position_ids as position_ids
+    from zoo.layers.transformer import Transformer as Transformer
+    from zoo.layers.weights import load_weights as load_weights
+    from zoo.layers.weights import save_weights as save_weights
+
+_MODULE_OF = {
+    "KVCache": "attention",
+    "SoftmaxAttention": "attention",
+    "attend": "attention",
+    "MlpConfig": "config",
+    "MlpNetConfig": "config",
+    "SoftmaxConfig": "config",
+    "SwiGluConfig": "config",
+    "TransformerConfig": "config",
+    "Mlp": "feed_forward",
+    "SwiGlu": "feed_forward",
+    "MlpNet": "mlp_net",
+    "Model": "model",
+    "build_model": "model",
+    "make_norm": "norm",
+    "Pool": "pooling",
+    "LearnedPositions": "positions",
+    "Rotary": "positions",
+    "position_ids": "positions",
+    "Transformer": "transformer",
+    "load_weights": "weights",
+    "save_weights": "weights",
+}
+
+__all__ = sorted(_MODULE_OF)  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULE_OF})

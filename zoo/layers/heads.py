@@ -1,0 +1,99 @@
+"""Heads: from features to the outputs a task asks for. B batch, N tokens, D width, K outputs.
+
+Each is `Head(config, *, targets, width)` and `head(features, *, mask=None, pre_logits=False)`. They differ in
+how features become what the last linear map takes. A head with `per_token = True` answers each token by
+itself: it can stream.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from zoo.kinds import Classes, NextId, Values
+from zoo.layers.config import ImageHeadConfig, NextIdHeadConfig, PooledHeadConfig, VectorHeadConfig
+from zoo.layers.init import EMBEDDING_STD, init_linear
+from zoo.layers.pooling import Pool
+
+
+class _LinearHead(nn.Module):
+    """Reduce, drop out, one linear map."""
+
+    per_token = False
+
+    def __init__(self, *, outputs: int, width: int, dropout_prob: float) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(dropout_prob)
+        self.linear = init_linear(nn.Linear(width, outputs), std=EMBEDDING_STD)
+
+    def reduce(self, features: Tensor, *, mask: Tensor | None) -> Tensor:
+        """Features of the backbone -> (..., D)."""
+        return features
+
+    def forward(self, features: Tensor, *, mask: Tensor | None = None, pre_logits: bool = False) -> Tensor:
+        """features: what the backbone gave, mask: bool (B, N) -> (B, K), or (B, N, K) token by token.
+
+        pre_logits: stop before the linear map: (B, D) or (B, N, D).
+        """
+        reduced = self.reduce(features, mask=mask)
+        return reduced if pre_logits else self.linear(self.dropout(reduced))
+
+
+class PooledHead(_LinearHead):
+    """Pool the kept tokens, then classes or values: (B, N, D) -> (B, K)."""
+
+    def __init__(self, config: PooledHeadConfig, *, targets: Classes | Values, width: int) -> None:
+        super().__init__(outputs=targets.count, width=width, dropout_prob=config.dropout_prob)
+        self.pool = Pool(config.pool, width=width)
+
+    def reduce(self, features: Tensor, *, mask: Tensor | None) -> Tensor:
+        return self.pool(features, mask=mask)
+
+
+class VectorHead(_LinearHead):
+    """Classes or values of a vector: (B, D) -> (B, K)."""
+
+    def __init__(self, config: VectorHeadConfig, *, targets: Classes | Values, width: int) -> None:
+        super().__init__(outputs=targets.count, width=width, dropout_prob=config.dropout_prob)
+
+
+class ImageHead(_LinearHead):
+    """Average a feature map, then classes or values: (B, D, H, W) or (B, D) -> (B, K)."""
+
+    def __init__(self, config: ImageHeadConfig, *, targets: Classes | Values, width: int) -> None:
+        super().__init__(outputs=targets.count, width=width, dropout_prob=config.dropout_prob)
+
+    def reduce(self, features: Tensor, *, mask: Tensor | None) -> Tensor:
+        if features.dim() not in (2, 4):
+            raise ValueError(f"expected features (B, D) or (B, D, H, W), got shape {tuple(features.shape)}")
+        return features.mean((2, 3)) if features.dim() == 4 else features
+
+
+class NextIdHead(_LinearHead):
+    """Scores of the next symbol at each position: (B, N, D) -> (B, N, K)."""
+
+    per_token = True
+
+    def __init__(self, config: NextIdHeadConfig, *, targets: NextId, width: int) -> None:
+        super().__init__(outputs=targets.vocab, width=width, dropout_prob=config.dropout_prob)
+        self.tied = config.tied
+
+    def connect(self, stem: nn.Module | None) -> None:
+        """Share the stem's embedding, where `tied` asks for it.
+
+        Raises:
+            ValueError: the stem has no `token_embedding`, or one of another shape.
+        """
+        if not self.tied:
+            return
+        embedding = getattr(stem, "token_embedding", None)
+        if not isinstance(embedding, nn.Embedding):
+            name = type(stem).__name__
+            raise ValueError(
+                f"tied=True shares the stem's token_embedding, but stem {name} has none; use tied=False"
+            )
+        if embedding.weight.shape != self.linear.weight.shape:
+            ours, theirs = tuple(self.linear.weight.shape), tuple(embedding.weight.shape)
+            raise ValueError(
+                f"tied=True: the stem's embedding is {theirs}, but the answer needs {ours}; use tied=False"
+            )
+        self.linear.weight = embedding.weight

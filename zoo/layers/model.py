@@ -1,0 +1,172 @@
+"""A whole model: stem -> backbone -> head, built from a plan. B batch, N tokens, D width, K outputs."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from zoo.catalogue import Catalogue, Part
+from zoo.catalogue import catalogue as default_catalogue
+from zoo.contract import Plan, resolve
+from zoo.kinds import TargetKind
+
+
+class Model(nn.Module):
+    """Stem, backbone and head, with timm's habits.
+
+    Attributes:
+        stem: `None` where the backbone takes images itself.
+        num_features: width of what the backbone gives and the head takes.
+        plan: what it was built from.
+    """
+
+    def __init__(self, stem: nn.Module | None, backbone: nn.Module, head: nn.Module, plan: Plan) -> None:
+        super().__init__()
+        self.stem = stem
+        self.backbone: Any = backbone
+        self.head: Any = head
+        self.plan = plan
+        self._connect()
+
+    @property
+    def num_features(self) -> int:
+        """Width of the features."""
+        return _num_features(self.backbone, self.plan)
+
+    @property
+    def num_parameters(self) -> int:
+        """How many numbers are trained; shared ones count once."""
+        return sum(p.numel() for p in self.parameters() if p.requires_grad)
+
+    def forward(self, x: Tensor, *, mask: Tensor | None = None) -> Tensor:
+        """x: a batch of `plan.inputs`, mask: bool (B, N), True = keep -> (B, K), or (B, N, K) by token."""
+        features, mask = self.forward_features(x, mask=mask)
+        return self.forward_head(features, mask=mask)
+
+    def forward_features(self, x: Tensor, *, mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """What the backbone gives, (B, N, D), (B, D) or (B, D, H, W), and the mask of its tokens."""
+        x, mask = self._enter(x, mask)
+        return self.backbone(x, **self._masked(mask)), mask
+
+    def forward_head(
+        self, features: Tensor, *, mask: Tensor | None = None, pre_logits: bool = False
+    ) -> Tensor:
+        """Features -> outputs; with `pre_logits` what the last linear map takes."""
+        return self.head(features, mask=mask, pre_logits=pre_logits)
+
+    def forward_intermediates(
+        self, x: Tensor, *, mask: Tensor | None = None, indices: int | Sequence[int] | None = None
+    ) -> list[Tensor]:
+        """What each layer of the backbone passes on; `indices` choose layers (an int n: the last n).
+
+        Raises:
+            ValueError: this backbone does not show its layers.
+        """
+        if not hasattr(self.backbone, "forward_intermediates"):
+            raise ValueError(
+                f"model {self.plan.model.id!r} does not show its layers (no forward_intermediates)"
+            )
+        x, mask = self._enter(x, mask)
+        return self.backbone.forward_intermediates(x, indices=indices, **self._masked(mask))
+
+    def reset_head(self, targets: TargetKind, *, catalogue: Catalogue | None = None) -> None:
+        """Replace the head by a fresh one for other targets; the same kind of head where the kind stays.
+
+        Raises:
+            ContractError: this model cannot answer such targets.
+        """
+        catalogue = catalogue or default_catalogue()
+        old = self.plan
+        same = targets.kind == old.targets.kind
+        self.plan = resolve(
+            catalogue,
+            model=old.model,
+            width=old.width,
+            inputs=old.inputs,
+            targets=targets,
+            stem=old.stem,
+            head=old.head if same else None,
+            task=old.task if same else None,
+            causal=old.causal,
+        )
+        like = next(self.backbone.parameters())
+        head = _build_head(catalogue, self.plan, width=self.num_features)
+        self.head = head.to(device=like.device, dtype=like.dtype).train(self.training)
+        self._connect()
+
+    def initial_state(self, batch_size: int) -> Any:
+        """The state of a stream before its first token.
+
+        Raises:
+            ValueError: stem, backbone or head cannot work token by token; says which.
+        """
+        plan = self.plan
+        if not (plan.claims.streaming and plan.causal):
+            hint = (
+                "it is built to see both directions"
+                if plan.claims.streaming
+                else "it needs all tokens at once"
+            )
+            raise ValueError(f"model {plan.model.id!r} does not stream: {hint}")
+        for module, part in ((self.stem, plan.stem), (self.head, plan.head)):
+            if part is not None and not getattr(module, "per_token", False):
+                raise ValueError(f"{part.kind} {part.id!r} does not stream: it needs all tokens at once")
+        return self.backbone.initial_state(batch_size)
+
+    def step(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """The next C >= 1 inputs, (B, C) or (B, C, channels) -> (B, C, K) and the new state."""
+        x, _ = self._enter(x, None)
+        features, state = self.backbone.step(x, state)
+        return self.head(features), state
+
+    def _enter(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        if mask is not None and (mask.dtype != torch.bool or mask.shape != x.shape[:2]):
+            got = f"{mask.dtype} of shape {tuple(mask.shape)}"
+            raise ValueError(f"expected a mask of bool {tuple(x.shape[:2])}, True = keep, got {got}")
+        return (x, mask) if self.stem is None else self.stem(x, mask=mask)
+
+    def _masked(self, mask: Tensor | None) -> dict[str, Tensor | None]:
+        """Only backbones that take tokens know masks."""
+        return {"mask": mask} if self.plan.claims.accepts == "tokens" else {}
+
+    def _connect(self) -> None:
+        if hasattr(self.head, "connect"):
+            self.head.connect(self.stem)
+
+
+def build_model(plan: Plan, *, catalogue: Catalogue | None = None) -> Model:
+    """The model that a plan describes, with fresh weights.
+
+    catalogue: where components are looked up. A backbone that looks up others takes it as `catalogue=`.
+    """
+    catalogue = catalogue or default_catalogue()
+    stem = None
+    if plan.stem is not None:
+        stem = _load(catalogue, plan.stem)(plan.stem.config, inputs=plan.inputs, width=plan.width)
+    build = _load(catalogue, plan.model)
+    options: dict[str, Any] = {"width": plan.width, "causal": plan.causal}
+    if plan.claims.accepts == "image":
+        options["inputs"] = plan.inputs
+    else:
+        options["max_tokens"] = plan.tokens
+    if "catalogue" in inspect.signature(build).parameters:
+        options["catalogue"] = catalogue
+    backbone = build(plan.model.config, **options)
+    head = _build_head(catalogue, plan, width=_num_features(backbone, plan))
+    return Model(stem, backbone, head, plan)
+
+
+def _build_head(catalogue: Catalogue, plan: Plan, *, width: int) -> nn.Module:
+    return _load(catalogue, plan.head)(plan.head.config, targets=plan.targets, width=width)
+
+
+def _load(catalogue: Catalogue, part: Part) -> Any:
+    return catalogue.get(part.kind, part.id).load()
+
+
+def _num_features(backbone: nn.Module, plan: Plan) -> int:
+    return int(getattr(backbone, "num_features", plan.width))

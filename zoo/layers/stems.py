@@ -1,0 +1,183 @@
+"""Stems: from a kind of data to what a backbone takes. B batch, N tokens, C channels, D width.
+
+Each is `Stem(config, *, inputs, width)` and `stem(x, *, mask=None) -> (features, mask of the tokens | None)`.
+A stem with `per_token = True` makes each input step one token, without looking at others: it can stream.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from zoo.kinds import Ids, Image, Series, Vector
+from zoo.layers.config import (
+    BagConfig,
+    EmbeddingConfig,
+    FeaturesConfig,
+    FlattenConfig,
+    LinearConfig,
+    PatchesConfig,
+    SeriesPoolConfig,
+    StepsConfig,
+)
+from zoo.layers.init import EMBEDDING_STD, init_embedding, init_linear
+from zoo.layers.pooling import Pool
+
+Stemmed = tuple[Tensor, Tensor | None]
+
+
+class Patches(nn.Module):
+    """Square patches of an image, row by row, each a token; zeros fill up the right and the bottom."""
+
+    def __init__(self, config: PatchesConfig, *, inputs: Image, width: int) -> None:
+        super().__init__()
+        self.inputs = inputs
+        self.side = config.side(inputs)
+        self.project = init_linear(nn.Linear(inputs.channels * self.side**2, width))
+
+    def forward(self, x: Tensor, *, mask: Tensor | None = None) -> Stemmed:
+        """x: (B, C, H, W) -> (B, N, D); there is no mask."""
+        _check_image(x, self.inputs)
+        x = F.pad(x, (0, -x.shape[3] % self.side, 0, -x.shape[2] % self.side))
+        patches = F.unfold(x, self.side, stride=self.side).transpose(1, 2)  # (B, N, C side^2)
+        return self.project(patches), None
+
+
+class Flatten(nn.Module):
+    """All pixels as one vector, then a linear map."""
+
+    def __init__(self, config: FlattenConfig, *, inputs: Image, width: int) -> None:
+        super().__init__()
+        self.inputs = inputs
+        self.project = init_linear(nn.Linear(config.flattened(inputs), width))
+
+    def forward(self, x: Tensor, *, mask: Tensor | None = None) -> Stemmed:
+        """x: (B, C, H, W) -> (B, D)."""
+        _check_image(x, self.inputs)
+        return self.project(x.flatten(1)), None
+
+
+class Embedding(nn.Module):
+    """One learned vector per symbol. A head may share it: `token_embedding`."""
+
+    per_token = True
+
+    def __init__(self, config: EmbeddingConfig, *, inputs: Ids, width: int) -> None:
+        super().__init__()
+        self.token_embedding = init_embedding(nn.Embedding(inputs.vocab, width))
+
+    def forward(self, x: Tensor, *, mask: Tensor | None = None) -> Stemmed:
+        """x: int (B, N) -> (B, N, D), and the mask as it came."""
+        return _look_up(self.token_embedding, x), mask
+
+
+class Bag(nn.Module):
+    """The mean of the kept symbols' vectors."""
+
+    def __init__(self, config: BagConfig, *, inputs: Ids, width: int) -> None:
+        super().__init__()
+        self.embedding = init_embedding(nn.Embedding(inputs.vocab, width))
+        self.pool = Pool("mean", width=width)
+
+    def forward(self, x: Tensor, *, mask: Tensor | None = None) -> Stemmed:
+        """x: int (B, N), mask: bool (B, N) -> (B, D)."""
+        return self.pool(_look_up(self.embedding, x), mask=mask), None
+
+
+class Steps(nn.Module):
+    """Each time step a token, by one linear map."""
+
+    per_token = True
+
+    def __init__(self, config: StepsConfig, *, inputs: Series, width: int) -> None:
+        super().__init__()
+        self.inputs = inputs
+        self.project = init_linear(nn.Linear(inputs.channels, width))
+
+    def forward(self, x: Tensor, *, mask: Tensor | None = None) -> Stemmed:
+        """x: (B, N, C) -> (B, N, D), and the mask as it came."""
+        _check_series(x, self.inputs)
+        return self.project(x), mask
+
+
+class SeriesPool(nn.Module):
+    """Mean, deviation, minimum and maximum of each channel over the kept steps, then a linear map."""
+
+    def __init__(self, config: SeriesPoolConfig, *, inputs: Series, width: int) -> None:
+        super().__init__()
+        self.inputs = inputs
+        self.mean, self.peak = Pool("mean", width=inputs.channels), Pool("max", width=inputs.channels)
+        self.project = init_linear(nn.Linear(4 * inputs.channels, width))
+
+    def forward(self, x: Tensor, *, mask: Tensor | None = None) -> Stemmed:
+        """x: (B, N, C), mask: bool (B, N) -> (B, D)."""
+        _check_series(x, self.inputs)
+        mean = self.mean(x, mask=mask)  # (B, C)
+        variance = self.mean((x - mean.unsqueeze(1)) ** 2, mask=mask)
+        deviation = variance.clamp_min(1e-8).sqrt()  # the gradient of sqrt(0) is infinite
+        statistics = (mean, deviation, -self.peak(-x, mask=mask), self.peak(x, mask=mask))
+        return self.project(torch.cat(statistics, dim=1)), None
+
+
+class Features(nn.Module):
+    """Each feature a token: a learned vector times the value, plus another.
+
+    The feature tokenizer of Gorishniy et al. 2021, https://arxiv.org/abs/2106.11959, section 3.3.
+    """
+
+    def __init__(self, config: FeaturesConfig, *, inputs: Vector, width: int) -> None:
+        super().__init__()
+        self.inputs = inputs
+        self.scale = nn.Parameter(
+            nn.init.trunc_normal_(torch.empty(inputs.features, width), std=EMBEDDING_STD)
+        )
+        self.bias = nn.Parameter(
+            nn.init.trunc_normal_(torch.empty(inputs.features, width), std=EMBEDDING_STD)
+        )
+
+    def forward(self, x: Tensor, *, mask: Tensor | None = None) -> Stemmed:
+        """x: (B, F) -> (B, F, D)."""
+        _check_vector(x, self.inputs)
+        return x.unsqueeze(-1) * self.scale + self.bias, None
+
+
+class Linear(nn.Module):
+    """One linear map to the width of the backbone."""
+
+    def __init__(self, config: LinearConfig, *, inputs: Vector, width: int) -> None:
+        super().__init__()
+        self.inputs = inputs
+        self.project = init_linear(nn.Linear(inputs.features, width))
+
+    def forward(self, x: Tensor, *, mask: Tensor | None = None) -> Stemmed:
+        """x: (B, F) -> (B, D)."""
+        _check_vector(x, self.inputs)
+        return self.project(x), None
+
+
+def _look_up(embedding: nn.Embedding, ids: Tensor) -> Tensor:
+    """ids: int (B, N) -> (B, N, D)."""
+    if ids.dim() != 2 or ids.is_floating_point():
+        raise ValueError(f"expected ids: whole numbers (B, N), got {ids.dtype} of shape {tuple(ids.shape)}")
+    try:
+        return embedding(ids)
+    except IndexError:
+        low, high = int(ids.min()), int(ids.max())
+        raise ValueError(f"ids must lie in [0, {embedding.num_embeddings}), got {low} to {high}") from None
+
+
+def _check_image(x: Tensor, inputs: Image) -> None:
+    expected = (inputs.channels, inputs.height, inputs.width)
+    if tuple(x.shape[1:]) != expected:
+        raise ValueError(f"expected images (B, {', '.join(map(str, expected))}), got shape {tuple(x.shape)}")
+
+
+def _check_series(x: Tensor, inputs: Series) -> None:
+    if x.dim() != 3 or x.shape[2] != inputs.channels:
+        raise ValueError(f"expected series (B, N, {inputs.channels}), got shape {tuple(x.shape)}")
+
+
+def _check_vector(x: Tensor, inputs: Vector) -> None:
+    if x.dim() != 2 or x.shape[1] != inputs.features:
+        raise ValueError(f"expected rows (B, {inputs.features}), got shape {tuple(x.shape)}")

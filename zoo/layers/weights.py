@@ -1,0 +1,172 @@
+"""Weights on disk: safetensors, with the plan of the model in the header. Reading one runs no code.
+
+The header holds one entry, `archzoo`, JSON: `format`, `plan` (see `zoo.contract.Plan.to_dict`) and
+`revisions`, those of every component at the time of writing, the ones inside the backbone included.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from zoo.catalogue import Catalogue, Part
+from zoo.catalogue import catalogue as default_catalogue
+from zoo.contract import Plan
+from zoo.errors import UnknownName, ZooError
+from zoo.layers.model import Model, build_model
+
+HEADER = "archzoo"
+FORMAT = 1
+#: Named in an error before it says "+n more".
+MOST_PROBLEMS = 8
+
+
+def save_weights(model: Model, path: str | Path, *, catalogue: Catalogue | None = None) -> None:
+    """Write the weights and the plan; a file is either complete or not there.
+
+    Raises:
+        ZooError: it cannot be written.
+    """
+    catalogue = catalogue or default_catalogue()
+    path = Path(path)
+    header = {
+        "format": FORMAT,
+        "plan": model.plan.to_dict(),
+        "revisions": {f"{part.kind} {part.id}": part.revision for part in _parts(model.plan, catalogue)},
+    }
+    tensors = {name: tensor.detach().contiguous() for name, tensor in _tensors(model).items()}
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        save_file(tensors, partial, metadata={HEADER: json.dumps(header)})
+        os.replace(partial, path)
+    except (OSError, SafetensorError) as error:
+        raise ZooError(f"{path}: cannot be written: {error}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def load_weights(path: str | Path, *, catalogue: Catalogue | None = None) -> Model:
+    """The saved model, on the CPU and in evaluation mode.
+
+    Raises:
+        ZooError: it is no such file, is damaged, was written with other revisions of its components, or its
+            tensors are not those of the model, or a component is not installed.
+    """
+    catalogue = catalogue or default_catalogue()
+    path = Path(path)
+    _refuse_strangers(path)
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            header = _read_header(path, file.metadata())
+            _check_revisions(path, header["revisions"], catalogue)
+            model = build_model(_read_plan(path, header["plan"], catalogue), catalogue=catalogue)
+            _fill(path, model, file)
+    except SafetensorError as error:
+        raise ZooError(f"{path}: is truncated, damaged or no safetensors file ({error})") from None
+    return model.eval()
+
+
+def _refuse_strangers(path: Path) -> None:
+    """Say so where a file is something else that people load models from."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(4)
+    except OSError as error:
+        raise ZooError(f"{path}: cannot be read: {error.strerror}") from None
+    if start[:1] == b"\x80" or start == b"PK\x03\x04":
+        raise ZooError(
+            f"{path}: is a pickle (or an archive that holds one), which can run code. Nothing of it was "
+            "executed: the zoo loads safetensors only"
+        )
+
+
+def _read_header(path: Path, metadata: dict[str, str] | None) -> dict[str, Any]:
+    if not metadata or HEADER not in metadata:
+        raise ZooError(
+            f"{path}: has no {HEADER!r} header, so the zoo did not write it; it cannot say which model it is"
+        )
+    try:
+        header = json.loads(metadata[HEADER])
+        known = header["format"] == FORMAT
+        if known and not (isinstance(header["plan"], dict) and isinstance(header["revisions"], dict)):
+            raise TypeError("plan and revisions must be mappings")
+    except (ValueError, KeyError, TypeError) as error:
+        raise ZooError(f"{path}: its header is damaged: {error!r}") from None
+    if not known:
+        raise ZooError(f"{path}: is of format {header['format']!r}, this zoo reads {FORMAT}; upgrade archzoo")
+    return header
+
+
+def _check_revisions(path: Path, revisions: dict[str, Any], catalogue: Catalogue) -> None:
+    """A component whose revision was raised gives other outputs for the same weights."""
+    for name, written in revisions.items():
+        kind, _, id = name.partition(" ")
+        try:
+            spec = catalogue.get(kind, id)
+        except UnknownName as error:
+            raise ZooError(f"{path}: {error}") from error
+        if spec.revision != written:
+            newer = isinstance(written, int) and written > spec.revision
+            hint = (
+                f"upgrade the plugin {spec.plugin!r}"
+                if newer
+                else "train it again, or install the older release"
+            )
+            raise ZooError(
+                f"{path}: was written with revision {written} of {kind} {id!r}, but {spec.revision} is "
+                f"installed, which gives other outputs for the same weights; {hint}"
+            )
+
+
+def _read_plan(path: Path, data: dict[str, Any], catalogue: Catalogue) -> Plan:
+    try:
+        return Plan.from_dict(catalogue, data)
+    except ZooError as error:
+        raise ZooError(f"{path}: its plan does not fit what is installed: {error}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ZooError(f"{path}: its plan is damaged: {error!r}") from None
+
+
+def _fill(path: Path, model: Model, file: Any) -> None:
+    """Copy every tensor of the file into the model, once names, shapes and types agree."""
+    ours, theirs = _tensors(model), set(file.keys())
+    problems = [f"{name} is missing" for name in ours if name not in theirs]
+    problems += [f"{name} is unexpected" for name in sorted(theirs - ours.keys())]
+    loaded: dict[str, Tensor] = {}
+    for name in sorted(theirs & ours.keys()):
+        found, wanted = file.get_tensor(name), ours[name]
+        loaded[name] = found
+        if found.shape != wanted.shape:
+            problems.append(f"{name} is {tuple(found.shape)}, expected {tuple(wanted.shape)}")
+        elif found.is_floating_point() != wanted.is_floating_point():
+            problems.append(f"{name} is {found.dtype}, expected {wanted.dtype}")
+    if problems:
+        more = f" (+{len(problems) - MOST_PROBLEMS} more)" if len(problems) > MOST_PROBLEMS else ""
+        raise ZooError(
+            f"{path}: its tensors are not the model's: {'; '.join(problems[:MOST_PROBLEMS])}{more}"
+        )
+    with torch.no_grad():
+        for name, tensor in loaded.items():
+            ours[name].copy_(tensor)
+
+
+def _tensors(model: Model) -> dict[str, Tensor]:
+    """Parameters and buffers by name; one that has two names (a tied embedding) by the first."""
+    first = {id(tensor): name for name, tensor in reversed(model.state_dict(keep_vars=True).items())}
+    return {name: t for name, t in model.state_dict(keep_vars=True).items() if first[id(t)] == name}
+
+
+def _parts(plan: Plan, catalogue: Catalogue) -> Iterator[Part]:
+    """The components that decide what the weights compute, with those that the backbone is made of."""
+    yield from (part for part in (plan.stem, plan.model, plan.head) if part is not None)
+    inner = getattr(plan.model.config, "parts", None)
+    if inner is not None:
+        yield from inner(catalogue)
