@@ -1,0 +1,27 @@
+"""Tasks: what is optimised and measured for a target kind. Lazy: `zoo.tasks.config` is torch-free."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from zoo.tasks.base import Task
+    from zoo.tasks.classification import Classification
+    from zoo.tasks.language_modelling import LanguageModelling
+    from zoo.tasks.regression import Regression
+
+_HOME = {
+    "Task": "zoo.tasks.base",
+    "Classification": "zoo.tasks.classification",
+    "Regression": "zoo.tasks.regression",
+    "LanguageModelling": "zoo.tasks.language_modelling",
+}
+
+__all__ = ["Classification", "LanguageModelling", "Regression", "Task"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)
