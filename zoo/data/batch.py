@@ -30,19 +30,22 @@ def collate(examples: Sequence[Example] | Batch) -> Batch:
     if not examples:
         raise ZooError("there is no example to make a batch of")
     inputs = [example["input"] for example in examples]
-    if len({x.shape[-1] for x in inputs if _is_series(x)}) > 1 or len({x.ndim for x in inputs}) > 1:
-        raise ZooError(f"inputs of these shapes cannot share a batch: {_shapes(inputs)}")
+    if len({(x.ndim, x.dtype, x.shape[1:] if _is_sequence(x) else x.shape) for x in inputs}) > 1:
+        raise ZooError(f"inputs of these shapes and types cannot share a batch: {_shapes(inputs)}")
     batch: Batch = {}
-    if all(_is_sequence(x) for x in inputs):
+    if _is_sequence(inputs[0]):
         batch["input"] = pad(inputs, value=0)
         lengths = [len(x) for x in inputs]
         if len(set(lengths)) > 1:
             batch["length"] = torch.tensor(lengths)
     else:
-        batch["input"] = _stack(inputs)
+        batch["input"] = torch.stack(inputs)
     if "target" in examples[0]:
         targets = [example["target"] for example in examples]
-        batch["target"] = pad(targets, value=IGNORE) if all(map(_is_ids, targets)) else _stack(targets)
+        if _is_ids(targets[0]):
+            batch["target"] = pad(targets, value=IGNORE)
+        else:
+            batch["target"] = torch.stack(targets)
     return batch
 
 
@@ -63,19 +66,9 @@ def _is_ids(x: Tensor) -> bool:
     return x.ndim == 1 and not x.is_floating_point()
 
 
-def _is_series(x: Tensor) -> bool:
-    return x.ndim == 2 and x.is_floating_point()
-
-
 def _is_sequence(x: Tensor) -> bool:
-    return _is_ids(x) or _is_series(x)
-
-
-def _stack(tensors: Sequence[Tensor]) -> Tensor:
-    if len({x.shape for x in tensors}) > 1:
-        raise ZooError(f"tensors of these shapes cannot share a batch: {_shapes(tensors)}")
-    return torch.stack(list(tensors))
+    return _is_ids(x) or x.ndim == 2  # ids (N,) or a series (N, C)
 
 
 def _shapes(tensors: Sequence[Tensor]) -> str:
-    return ", ".join(sorted({str(tuple(x.shape)) for x in tensors}))
+    return ", ".join(sorted({f"{tuple(x.shape)} {x.dtype}".replace("torch.", "") for x in tensors}))

@@ -10,9 +10,7 @@ from zoo.config import Config, param
 from zoo.kinds import Ids, NextId
 
 #: Characters of sotu_small, in the order of their ids from 1 on: those of its train split. Id 0 is any other.
-SOTU_ALPHABET = (
-    "\n \"$&'(),-./0123456789:;?ABCDEFGHIJKLMNOPQRSTUVWXYZ[]abcdefghijklmnopqrstuvwxyz\N{EM DASH}"
-)
+SOTU_ALPHABET = "\n \"$&'(),-./0123456789:;?ABCDEFGHIJKLMNOPQRSTUVWXYZ[]abcdefghijklmnopqrstuvwxyz\N{EM DASH}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +68,8 @@ class AssociativeRecallConfig(RecallConfig):
 
     def check(self) -> Iterator[tuple[str, str]]:
         if self.pairs > self.keys:
-            yield "pairs", f"must be at most {self.keys}, the keys in a vocab of {self.vocab}, got {self.pairs}"
+            problem = f"must be at most {self.keys}, the keys of a vocab of {self.vocab}; got {self.pairs}"
+            yield "pairs", problem
         yield from self.fits(4 * self.pairs, f"{self.pairs} pairs and their queries")
 
 

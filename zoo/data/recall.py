@@ -148,6 +148,4 @@ def _distinct(low: int, high: int, size: int, count: int, rng: np.random.Generat
     rows = max(1, 2**22 // (high - low))  # as many at a time as keep memory small
     chunks = [min(rows, count - start) for start in range(0, count, rows)]
     choices = np.arange(low, high)
-    return np.concatenate(
-        [rng.permuted(np.tile(choices, (chunk, 1)), axis=1)[:, :size] for chunk in chunks]
-    )
+    return np.concatenate([rng.permuted(np.tile(choices, (chunk, 1)), axis=1)[:, :size] for chunk in chunks])

@@ -25,8 +25,8 @@ class Standardise:
 
     def __call__(self, raw: Any) -> Tensor:
         """Numbers of any shape that fits -> float32 of the same shape."""
-        x = torch.as_tensor(raw)
-        return ((x.to(self.mean.dtype) - self.mean) / self.deviation).float()
+        x = torch.as_tensor(raw, dtype=self.mean.dtype)
+        return ((x - self.mean) / self.deviation).float()
 
     def inverse(self, x: Tensor) -> Tensor:
         """Back to natural units."""

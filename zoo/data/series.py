@@ -21,7 +21,7 @@ def load_japanese_vowels(config: None = None) -> Splits:
     lengths = torch.from_numpy(arrays["length"]).long()
     label = torch.from_numpy(arrays["label"]).long()
     part_of = torch.from_numpy(arrays["split"])
-    raw = frames.split(lengths.tolist())
+    raw = torch.split(frames, lengths.tolist())
     encode = Standardise.fit(torch.cat([x for x, part in zip(raw, part_of, strict=True) if part == 0]))
     inputs = pad([encode(x) for x in raw], value=0)  # (640, 29, 12)
 

@@ -73,7 +73,7 @@ class TensorSplit:
         sizes = [len(t) for t in (inputs, targets, lengths) if t is not None]
         if len(set(sizes)) > 1:
             raise ValueError(f"inputs, targets and lengths must have as many examples each, got {sizes}")
-        if lengths is not None and len(lengths) and not (1 <= lengths.min() <= lengths.max() <= inputs.shape[1]):
+        if lengths is not None and not ((lengths >= 1) & (lengths <= inputs.shape[1])).all():
             raise ValueError(f"lengths must lie within 1..{inputs.shape[1]}, the padded size")
         self.inputs = inputs
         self.targets = targets
@@ -121,7 +121,9 @@ class TokenWindows:
             raise ValueError(f"stride must lie within 1..{length} (length), got {stride}")
         last = len(ids) - 1 - length
         if last < 0:
-            raise ZooError(f"a block of {length} symbols needs {length + 1}, but there are {len(ids)}; lower `length`")
+            raise ZooError(
+                f"a block of {length} symbols needs {length + 1}, but there are {len(ids)}; lower `length`"
+            )
         self.ids = ids
         self.starts = torch.tensor([*range(0, last, stride), last])
         self._offsets = torch.arange(length)

@@ -23,8 +23,8 @@ def load_wine(config: None = None) -> Splits:
 def load_diabetes(config: None = None) -> Splits:
     """442 patients, input float (10,), target float (1,): progression of the disease after a year.
 
-    The target is standardised too, so that 1 is the squared error of the train mean on train; `decode` brings it
-    back to the natural scale of 25 to 346.
+    The target is standardised too, so that the mean of train has a squared error of 1 there; `decode`
+    brings it back to the natural scale of 25 to 346.
     """
     inputs, targets, part_of, encode = _read("diabetes.csv")
     scale = Standardise.fit(targets[part_of == 0])
@@ -47,7 +47,12 @@ def _read(name: str) -> tuple[Tensor, Tensor, Tensor, Standardise]:
 
 
 def _splits(
-    inputs: Tensor, targets: Tensor, part_of: Tensor, *, encode: Standardise, decode: Standardise | None = None
+    inputs: Tensor,
+    targets: Tensor,
+    part_of: Tensor,
+    *,
+    encode: Standardise,
+    decode: Standardise | None = None,
 ) -> Splits:
     train, val, test = (TensorSplit(inputs[part_of == part], targets[part_of == part]) for part in range(3))
     return Splits(

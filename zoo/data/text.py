@@ -12,7 +12,7 @@ from zoo.data.split import Splits, TokenWindows
 
 
 class Characters:
-    """Characters <-> ids. Id 0 is any character outside the alphabet; the others count from 1 in its order."""
+    """Characters <-> ids: 1 and up in the order of the alphabet, 0 for any character outside it."""
 
     #: What id 0 is decoded to.
     UNKNOWN = "\N{REPLACEMENT CHARACTER}"
