@@ -15,6 +15,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Literal, cast
@@ -22,9 +23,9 @@ from typing import Any, Literal, cast
 import pluggy
 
 from zoo import plugin as zp
-from zoo.config import Config, ConfigError, Problem, build
-from zoo.errors import UnknownName, ZooError, either, suggest
-from zoo.specs import NAME, SPEC_KINDS, BadSpec, ModelSpec, Spec
+from zoo.config import ConfigError, Problem, build
+from zoo.errors import UnknownName, ZooError, either, one_line, suggest
+from zoo.specs import NAME, SPEC_KINDS, ModelSpec, Spec
 from zoo.switches import Switches
 
 #: The distribution whose plugins come first and cannot be shadowed.
@@ -107,7 +108,10 @@ class Catalogue:
                 "the zoo's own components are not installed: this Python sees the package 'zoo' but no "
                 "distribution 'archzoo'. In a checkout run: pip install -e ."
             )
-        switches.check([(entry.name, dist) for entry, dist, _ in found])
+        # Our own plugins share a distribution, so its name means none of them.
+        switches.check(
+            (entry.name, "" if _normal(dist) == OWN_DISTRIBUTION else dist) for entry, dist, _ in found
+        )
         for entry, dist, version in found:
             plugin = Plugin(id=entry.name, value=entry.value, distribution=dist, version=version)
             self.plugins.append(plugin)
@@ -116,7 +120,10 @@ class Catalogue:
                 plugin.status, plugin.reason = "blocked", f"blocked by {blocked_by}"
                 continue
             self._load(plugin, entry.load, strict=switches.strict)
-        self._finish(strict=switches.strict)
+        self._fill_presets()
+        for plugin in self.plugins if switches.strict else ():
+            if plugin.problems:
+                raise ZooError(f"plugin {plugin.id!r} ({plugin.distribution}): {'; '.join(plugin.problems)}")
         return self
 
     def add(self, module: Any, *, id: str, distribution: str = "", version: str = "0") -> Plugin:
@@ -125,7 +132,7 @@ class Catalogue:
         plugin = Plugin(id=id, value=name, distribution=distribution or id, version=version)
         self.plugins.append(plugin)
         self._load(plugin, lambda: module)
-        self._finish()
+        self._fill_presets()
         return plugin
 
     def _load(self, plugin: Plugin, load: Any, *, strict: bool = False) -> None:
@@ -138,9 +145,9 @@ class Catalogue:
         except (Exception, SystemExit) as error:  # KeyboardInterrupt passes
             if strict:
                 raise ZooError(
-                    f"plugin {plugin.id!r} ({plugin.distribution}) failed: {_one_line(error)}"
+                    f"plugin {plugin.id!r} ({plugin.distribution}) failed: {one_line(error)}"
                 ) from error
-            plugin.status, plugin.reason = "failed", _one_line(error)
+            plugin.status, plugin.reason = "failed", one_line(error)
             plugin.traceback = traceback.format_exc()
             plugin.specs.clear()
         if strict and plugin.status in ("incompatible", "conflict"):
@@ -151,7 +158,7 @@ class Catalogue:
     def _import(self, plugin: Plugin, load: Any) -> Any:
         """The plugin's module, or `None` with the status set."""
         if not NAME.match(plugin.id):
-            raise BadSpec(f"plugin id {plugin.id!r} must be lower case: letters, digits and '_'")
+            raise ValueError(f"plugin id {plugin.id!r} must be lower case: letters, digits and '_'")
         earlier = next((p for p in self.plugins if p.id == plugin.id and p is not plugin), None)
         if earlier is not None and earlier.status != "blocked":
             plugin.status = "conflict"
@@ -203,6 +210,12 @@ class Catalogue:
                     f"{spec.kind} {spec.name!r} is left out: {path!r} lies outside {plugin.distribution!r}"
                 )
                 return
+        if isinstance(spec, ModelSpec) and spec.base and (spec.target or spec.config):
+            plugin.problems.append(
+                f"{spec.kind} {spec.name!r} is left out: a preset takes target and config from its base "
+                f"{spec.base!r}, so it states none"
+            )
+            return
         known = self._specs[spec.kind]
         if spec.id in known:
             plugin.problems.append(
@@ -215,24 +228,22 @@ class Catalogue:
         for alias in spec.aliases:
             self._aliases[spec.kind].setdefault(f"{plugin.id}/{alias}", spec.id)
 
-    def _finish(self, *, strict: bool = False) -> None:
+    def _fill_presets(self) -> None:
         """Give presets the target and claims of their base, once every plugin is in."""
-        models = self._specs["model"]
-        for spec in [s for s in models.values() if isinstance(s, ModelSpec) and s.base and not s.target]:
-            base = models.get(cast(str, spec.base))
-            plugin = next(p for p in self.plugins if p.id == spec.plugin)
-            if not isinstance(base, ModelSpec) or not base.target:
-                problem = f"model {spec.name!r} is left out: its base {spec.base!r} is no model with a target"
-                if strict:
-                    raise ZooError(f"plugin {spec.plugin!r}: {problem}")
-                plugin.problems.append(problem)
+        models = cast(dict[str, ModelSpec], self._specs["model"])
+        for spec in [spec for spec in models.values() if spec.base and not spec.target]:
+            plugin = next(p for p in self.plugins if p.id == spec.plugin and p.status == "ok")
+            base = models.get(spec.base or "")
+            if base is None or base.base:
+                why = self._unknown("model", spec.base or "") if base is None else "that is a preset itself"
+                plugin.problems.append(f"model {spec.name!r} is left out: its base is {spec.base!r}: {why}")
                 plugin.specs.remove(spec)
                 del models[spec.id]
                 continue
-            inherited = ("target", "config", "accepts", "causal", "streaming", "state", "cost")
+            same = ("target", "config", "accepts", "causal", "streaming", "state", "cost", "causality")
             filled = replace(
                 spec,
-                **{name: getattr(base, name) for name in (*inherited, "min_tokens", "max_tokens", "extras")},
+                **{name: getattr(base, name) for name in (*same, "min_tokens", "max_tokens", "extras")},
                 known_limits={**base.known_limits, **spec.known_limits},
                 exact_when=spec.exact_when if spec.exact_when is not None else base.exact_when,
             )
@@ -271,6 +282,10 @@ class Catalogue:
             return known[by_alias[0]]
         raise UnknownName(self._unknown(kind, name))
 
+    def has(self, kind: str, id: str) -> bool:
+        """Whether a component of this full name is installed."""
+        return id in self._of(kind)
+
     def part(
         self, kind: str, name: str, params: Mapping[str, Any] | None = None, *, preset: str | None = None
     ) -> Part:
@@ -282,14 +297,14 @@ class Catalogue:
         """
         spec = self.get(kind, name)
         given: dict[str, Any] = {}
+        presets = spec.presets if isinstance(spec, ModelSpec) else {}
         if isinstance(spec, ModelSpec):
             given.update(spec.params)
-            if preset is not None:
-                if preset not in spec.presets:
-                    raise UnknownName(
-                        f"{kind} {spec.id!r} has no preset {preset!r}.{suggest(preset, spec.presets)}"
-                    )
-                given.update(spec.presets[preset])
+        if preset is not None:
+            if preset not in presets:
+                hint = suggest(preset, presets) or " It has none."
+                raise UnknownName(f"{kind} {spec.id!r} has no preset {preset!r}.{hint}")
+            given.update(presets[preset])
         given.update(params or {})
         config_class = spec.config_class()
         if config_class is None:
@@ -298,7 +313,8 @@ class Catalogue:
                     [Problem(key, f"{kind} {spec.id!r} takes no parameters") for key in sorted(given)]
                 )
             return Part(kind, spec.id, None, spec.revision)
-        return Part(kind, spec.id, build(config_class, given), spec.revision)
+        with blaming(f"the parameters of {kind} {spec.id!r} cannot be checked"):
+            return Part(kind, spec.id, build(config_class, given), spec.revision)
 
     def claims(self, part: Part) -> ModelSpec:
         """What a model claims with these parameters: its spec, refined by its config.
@@ -307,8 +323,26 @@ class Catalogue:
             ConfigError, ContractError: parameters that contradict each other.
         """
         spec = cast(ModelSpec, self.get("model", part.id))
-        refine = getattr(part.config, "claims", None)
-        return refine(spec, self) if isinstance(part.config, Config) and refine else spec
+        return cast(ModelSpec, self.ask(part, "claims", spec, self, default=spec))
+
+    def default_claims(self, spec: ModelSpec) -> ModelSpec:
+        """What a model claims at its defaults; where they contradict each other, what its spec says."""
+        try:
+            return self.claims(self.part("model", spec.id))
+        except ZooError:
+            return spec
+
+    def ask(self, part: Part, method: str, *arguments: Any, default: Any = None) -> Any:
+        """The answer of an optional method of a part's config: `claims`, `kinds`, `tokens`, ...
+
+        Raises:
+            ZooError: the config's own, or one that names the part whose method failed.
+        """
+        answer = getattr(part.config, method, None)
+        if answer is None:
+            return default
+        with blaming(f"{part.kind} {part.id!r}: {method}() of its config failed"):
+            return answer(*arguments)
 
     def _of(self, kind: str) -> dict[str, Spec]:
         if kind not in self._specs:
@@ -352,12 +386,8 @@ class Catalogue:
         for plugin in self.plugins:
             if plugin.status != "ok":
                 continue
-            try:
+            with blaming(f"plugin {plugin.id!r}: its hook {hook} failed"):
                 answers = self._caller(hook, plugin.id)(**arguments)
-            except ZooError:
-                raise
-            except Exception as error:
-                raise ZooError(f"plugin {plugin.id!r}: its hook {hook} failed: {_one_line(error)}") from error
             results += [(plugin.id, answer) for answer in answers]
         return results
 
@@ -375,6 +405,17 @@ def _default() -> Catalogue:
         for problem in plugin.problems:
             print(f"zoo: plugin {plugin.id!r}: {problem}", file=sys.stderr)
     return found
+
+
+@contextmanager
+def blaming(what: str) -> Iterator[None]:
+    """Turn whatever a plugin's code raises into a `ZooError` that says what failed; its own pass."""
+    try:
+        yield
+    except ZooError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise ZooError(f"{what}: {one_line(error)}") from error
 
 
 def catalogue() -> Catalogue:
@@ -421,11 +462,6 @@ def _newer(version: Any) -> bool:
     return isinstance(version, int) and version > zp.API_VERSION
 
 
-def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
 def _same_distribution(path: str, module_name: str, distribution: str) -> bool:
     """Whether `path` lies in the plugin's own package, or in another one of its distribution."""
     root = path.partition(":")[0].partition(".")[0]
@@ -448,4 +484,4 @@ def _top_level(distribution: str) -> frozenset[str]:
     return frozenset([*listed, *files])
 
 
-__all__ = ["Catalogue", "Part", "Plugin", "catalogue", "filter_specs"]
+__all__ = ["Catalogue", "Part", "Plugin", "blaming", "catalogue", "filter_specs"]

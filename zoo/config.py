@@ -1,7 +1,10 @@
 """Parameters of components: frozen dataclasses that check themselves, and a strict typed builder.
 
-One dataclass is the single source of a component's types, defaults, bounds, help texts and JSON
-Schema. It lives in a torch-free module, so that a recipe is checked before anything heavy loads.
+One dataclass is the single source of a component's types, defaults, bounds and help texts. It lives
+in a torch-free module, so that a recipe is checked before anything heavy loads.
+
+A parameter is an int, float, str, bool, None, Literal, tuple, list or dict of these, another dataclass,
+a union of them, or Any.
 
     @dataclass(frozen=True, kw_only=True)
     class SpinConfig(Config):
@@ -14,6 +17,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import numbers
 import types
 import typing
 from collections.abc import Iterator, Mapping
@@ -73,6 +77,10 @@ class ConfigError(ZooError, ValueError):
         self.problems = problems
         super().__init__("; ".join(f"{owner}.{p}" if owner else str(p) for p in problems))
 
+    def below(self, path: str) -> list[Problem]:
+        """The same mistakes, seen from a config that holds this one at `path`."""
+        return [Problem(join(path, p.path), p.message) for p in self.problems]
+
 
 def param(
     default: Any = dataclasses.MISSING,
@@ -109,10 +117,10 @@ class Config:
             try:
                 converted = convert(value, annotations[field.name])
             except ConfigError as error:
-                problems += [Problem(join(field.name, p.path), p.message) for p in error.problems]
+                problems += error.below(field.name)
                 continue
             object.__setattr__(self, field.name, converted)
-            problems += [Problem(field.name, m) for m in _out_of_bounds(converted, field.metadata)]
+            problems += _out_of_bounds(field.name, converted, field.metadata)
         if not problems:
             problems = [Problem(name, message) for name, message in self.check()]
         if problems:
@@ -148,7 +156,7 @@ def build(cls: type[T], values: Mapping[str, Any]) -> T:
         try:
             accepted[key] = convert(value, types_by_name[key])
         except ConfigError as error:
-            problems += [Problem(join(key, p.path), p.message) for p in error.problems]
+            problems += error.below(key)
     required = {
         f.name
         for f in dataclasses.fields(cls)  # type: ignore[arg-type]
@@ -164,9 +172,7 @@ def build(cls: type[T], values: Mapping[str, Any]) -> T:
         # Bounds of the values that do have the right type are worth reporting in the same breath.
         for field in dataclasses.fields(cls):  # type: ignore[arg-type]
             if field.name in accepted:
-                problems += [
-                    Problem(field.name, m) for m in _out_of_bounds(accepted[field.name], field.metadata)
-                ]
+                problems += _out_of_bounds(field.name, accepted[field.name], field.metadata)
     raise ConfigError(problems)
 
 
@@ -189,52 +195,51 @@ def convert(value: Any, annotation: Any) -> Any:
     """
     if annotation is Any:
         return value
-    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    args = typing.get_args(annotation)
+    origin = typing.get_origin(annotation) or annotation
     if origin in (Union, types.UnionType):
         return _convert_union(value, args)
     if origin is Literal:
         if any(value == choice and type(value) is type(choice) for choice in args):
             return value
-        choices = [str(choice) for choice in args]
-        hint = suggest(value, choices, list_up_to=0) if isinstance(value, str) else ""
-        raise _misfit(value, f"one of {', '.join(choices)}", hint)
-    if annotation is None or annotation is type(None):
-        if value is None:
-            return None
-        raise _misfit(value, "null")
+        hint = suggest(value, map(str, args), list_up_to=0) if isinstance(value, str) else ""
+        raise _misfit(value, type_name(annotation), hint)
     if origin in (tuple, list):
-        return _convert_sequence(value, origin, args)
-    if origin in (dict, Mapping) or annotation in (dict, Mapping) or str(origin).endswith("abc.Mapping'>"):
-        return _convert_mapping(value, args)
+        return _convert_sequence(value, annotation, origin, args)
+    if origin in (dict, Mapping):
+        return _convert_mapping(value, annotation, args)
     if dataclasses.is_dataclass(annotation) and isinstance(annotation, type):
         return value if isinstance(value, annotation) else build(annotation, value)
     return _convert_scalar(value, annotation)
 
 
 def _convert_union(value: Any, options: tuple[Any, ...]) -> Any:
-    if value is None and type(None) in options:
-        return None
-    errors: list[ConfigError] = []
-    for option in (o for o in options if o is not type(None)):
+    inner: ConfigError | None = None
+    # The exact type first, so that `float | int` leaves 3 an int.
+    for option in sorted(options, key=lambda option: option is not type(value)):
         try:
             return convert(value, option)
         except ConfigError as error:
-            errors.append(error)
-    nested = [e for e in errors if isinstance(value, Mapping) and any(p.path for p in e.problems)]
-    if nested:
-        raise nested[0]
-    if len(errors) == 1:
-        raise errors[0]
-    raise _misfit(value, " or ".join(type_name(option) for option in options))
+            # Right in shape, wrong inside: that says more than "expected this or that".
+            if inner is None and any(problem.path for problem in error.problems):
+                inner = error
+    if inner is not None:
+        raise inner
+    hint = ""
+    if isinstance(value, str):
+        choices = [str(c) for o in options if typing.get_origin(o) is Literal for c in typing.get_args(o)]
+        hint = suggest(value, choices, list_up_to=0)
+        if type(None) in options and value.lower() in ("none", "nil", ""):
+            hint = " For no value, write null."
+    raise _misfit(value, " or ".join(map(type_name, options)), hint)
 
 
-def _convert_sequence(value: Any, origin: type, args: tuple[Any, ...]) -> Any:
-    wanted = type_name(origin[args] if args else origin)  # type: ignore[index]
+def _convert_sequence(value: Any, annotation: Any, origin: type, args: tuple[Any, ...]) -> Any:
     if not isinstance(value, (list, tuple)):
-        raise _misfit(value, wanted)
+        raise _misfit(value, type_name(annotation))
     if origin is tuple and args and args[-1] is not Ellipsis:
         if len(value) != len(args):
-            raise _misfit(list(value), wanted)
+            raise _misfit(value, type_name(annotation))
         item_types: list[Any] = list(args)
     else:
         item_types = [args[0] if args else Any] * len(value)
@@ -243,32 +248,41 @@ def _convert_sequence(value: Any, origin: type, args: tuple[Any, ...]) -> Any:
         try:
             items.append(convert(item, item_type))
         except ConfigError as error:
-            problems += [Problem(join(str(index), p.path), p.message) for p in error.problems]
+            problems += error.below(str(index))
     if problems:
         raise ConfigError(problems)
     return origin(items)
 
 
-def _convert_mapping(value: Any, args: tuple[Any, ...]) -> dict[str, Any]:
+def _convert_mapping(value: Any, annotation: Any, args: tuple[Any, ...]) -> dict[Any, Any]:
     if not isinstance(value, Mapping):
-        raise _misfit(value, "a mapping")
+        raise _misfit(value, type_name(annotation))
+    key_type, item_type = args or (Any, Any)
     result, problems = {}, []
     for key, item in value.items():
         try:
-            result[key] = convert(item, args[1] if args else Any)
+            result[convert(key, key_type)] = convert(item, item_type)
         except ConfigError as error:
-            problems += [Problem(join(str(key), p.path), p.message) for p in error.problems]
+            problems += error.below(str(key))
     if problems:
         raise ConfigError(problems)
     return result
 
 
 def _convert_scalar(value: Any, annotation: Any) -> Any:
-    if annotation is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if annotation is int and isinstance(value, bool):
-        raise _misfit(value, "a whole number")
-    if isinstance(annotation, type) and isinstance(value, annotation):
+    if annotation is None or annotation is type(None):
+        if value is None:
+            return None
+    elif annotation in (int, float):
+        # numpy's numbers count; a bool does not, though Python calls it an int.
+        kind = numbers.Integral if annotation is int else numbers.Real
+        if isinstance(value, kind) and not isinstance(value, bool):
+            return annotation(value)
+    elif not isinstance(annotation, type):
+        raise TypeError(
+            f"a parameter cannot have the type {annotation}; see zoo.config for those it can have"
+        )
+    elif isinstance(value, annotation):
         return value
     raise _misfit(value, type_name(annotation))
 
@@ -279,19 +293,17 @@ def _misfit(value: Any, wanted: str, hint: str = "") -> ConfigError:
 
 def describe(value: Any) -> str:
     """How a value is called in a message: `the text 'ten'`, `null`, `the number 3`."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return f"{str(value).lower()}"
+    if value is None or isinstance(value, bool):
+        return _word(value)
     if isinstance(value, str):
-        return f"the text {value!r}"
+        return f"the text {_short(value)}"
     if isinstance(value, (int, float)):
         return f"the number {value!r}"
     if isinstance(value, Mapping):
         return "a mapping"
     if isinstance(value, (list, tuple)):
-        return f"the list {list(value)!r}"
-    return repr(value)
+        return f"the list {_short(list(value))}"
+    return _short(value)
 
 
 def type_name(annotation: Any) -> str:
@@ -301,48 +313,63 @@ def type_name(annotation: Any) -> str:
         float: "a number",
         str: "a text",
         bool: "true or false",
+        None: "null",
         type(None): "null",
-        dict: "a mapping",
         Any: "anything",
     }
     if annotation in simple:
         return simple[annotation]
-    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    args = typing.get_args(annotation)
+    origin = typing.get_origin(annotation) or annotation
     if origin is Literal:
-        return f"one of {', '.join(map(str, args))}"
+        return f"one of {', '.join(map(_word, args))}"
     if origin in (Union, types.UnionType):
-        return " or ".join(type_name(arg) for arg in args)
+        return " or ".join(map(type_name, args))
     if origin in (tuple, list):
         if not args:
             return "a list"
         if origin is tuple and args[-1] is not Ellipsis:
-            return f"a list of {len(args)}: " + ", ".join(type_name(a) for a in args)
+            return f"a list of {len(args)}: {', '.join(map(type_name, args))}"
         return f"a list of {_plural(type_name(args[0]))}"
-    if origin is dict:
-        return "a mapping"
-    if dataclasses.is_dataclass(annotation):
+    if origin in (dict, Mapping) or dataclasses.is_dataclass(annotation):
         return "a mapping"
     return getattr(annotation, "__name__", str(annotation))
 
 
 def _plural(name: str) -> str:
-    return f"{name.removeprefix('a ')}s" if name.startswith("a ") else name
+    if name.startswith("a list"):
+        return name.replace("a list", "lists", 1)
+    return f"{name.removeprefix('a ')}s" if name.startswith("a ") and " or " not in name else name
 
 
-def _out_of_bounds(value: Any, bounds: Mapping[str, Any]) -> Iterator[str]:
-    for item in value if isinstance(value, (list, tuple)) else (value,):
-        if isinstance(item, bool) or not isinstance(item, (int, float)):
-            continue
-        if math.isnan(item):
-            yield "must be a number, got nan"
-        elif "at_least" in bounds and item < bounds["at_least"]:
-            yield f"must be at least {bounds['at_least']}, got {item}"
-        elif "at_most" in bounds and item > bounds["at_most"]:
-            yield f"must be at most {bounds['at_most']}, got {item}"
-        elif "above" in bounds and item <= bounds["above"]:
-            yield f"must be above {bounds['above']}, got {item}"
-        elif "below" in bounds and item >= bounds["below"]:
-            yield f"must be below {bounds['below']}, got {item}"
+def _word(value: Any) -> str:
+    """A value as YAML spells it."""
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _short(value: Any, most: int = 80) -> str:
+    text = repr(value)
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def _out_of_bounds(path: str, value: Any, bounds: Mapping[str, Any]) -> Iterator[Problem]:
+    if isinstance(value, (list, tuple)):
+        for index, item in enumerate(value):
+            yield from _out_of_bounds(join(path, str(index)), item, bounds)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return
+    if math.isnan(value):
+        yield Problem(path, "must be a number, got nan")
+    elif "at_least" in bounds and value < bounds["at_least"]:
+        yield Problem(path, f"must be at least {bounds['at_least']}, got {value}")
+    elif "at_most" in bounds and value > bounds["at_most"]:
+        yield Problem(path, f"must be at most {bounds['at_most']}, got {value}")
+    elif "above" in bounds and value <= bounds["above"]:
+        yield Problem(path, f"must be above {bounds['above']}, got {value}")
+    elif "below" in bounds and value >= bounds["below"]:
+        yield Problem(path, f"must be below {bounds['below']}, got {value}")
 
 
 def join(*parts: str) -> str:

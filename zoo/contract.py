@@ -10,12 +10,12 @@ names what would.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
-from typing import Any, TypeVar, cast
+from dataclasses import MISSING, asdict, dataclass, fields, replace
+from typing import Any, TypeVar, cast, get_args
 
-from zoo.catalogue import Catalogue, Part
+from zoo.catalogue import Catalogue, Part, blaming, filter_specs
 from zoo.config import ConfigError, Problem
-from zoo.errors import ContractError, either
+from zoo.errors import ContractError, ZooError, either
 from zoo.kinds import DataKind, TargetKind, kind_from_dict, kind_to_dict
 from zoo.specs import DatasetSpec, HeadSpec, ModelSpec, Spec, StemSpec, TaskSpec
 
@@ -79,12 +79,17 @@ class Plan:
     def from_dict(cls, catalogue: Catalogue, data: dict[str, Any]) -> Plan:
         """The plan that `to_dict` wrote, checked again against the installed components.
 
+        The dataset is left out where it is not installed: what it gives and asks is in the plan.
+
         Raises:
-            UnknownName, ConfigError, ContractError, ValueError: it does not fit what is installed.
+            UnknownName, ConfigError, ContractError: it does not fit what is installed.
+            KeyError, TypeError: it is not what `to_dict` wrote.
         """
         parts: dict[str, Part] = {}
         for name, kind in _PARTS.items():
             if name in data:
+                if name == "dataset" and not catalogue.has(kind, data[name]["id"]):
+                    continue
                 part = catalogue.part(kind, data[name]["id"], data[name]["params"])
                 parts[name] = replace(part, revision=data[name]["revision"])
         plan = resolve(
@@ -102,14 +107,6 @@ class Plan:
 
 
 _PARTS = {"dataset": "dataset", "stem": "stem", "model": "model", "head": "head", "task": "task"}
-
-
-class Refusal(ContractError):
-    """A `ContractError` that knows which part is at fault: "model", "stem", "head", "task" or "dataset"."""
-
-    def __init__(self, path: str, reason: str) -> None:
-        self.path = path
-        super().__init__(reason)
 
 
 def resolve(
@@ -130,20 +127,17 @@ def resolve(
     Args:
         dataset: gives `inputs` and `targets`; without one, both must be given.
         stem, head, task: pinned parts; `None` lets the contract choose the cheapest that fits. Without
-            a dataset, a task is used only where it is pinned.
+            a dataset, a plan may have no task: a model can answer what no installed task asks.
         causal: what the caller wants; `None` follows the task and the model.
 
     Raises:
         ContractError: they cannot work together; `.path` names the part at fault.
         ConfigError: parameters of the model contradict each other.
     """
-    if dataset is not None:
-        inputs, targets = kinds_of(catalogue, dataset)
-    if inputs is None or targets is None:
-        raise Refusal("dataset", "give a dataset, or both inputs= and targets= (what goes in, what is asked)")
+    inputs, targets = _kinds(catalogue, dataset, inputs, targets)
     claims = catalogue.claims(model)
-    _check_width(model, width)
-    task_spec = _choose_task(catalogue, task, targets) if dataset is not None or task is not None else None
+    _check_width(catalogue, model, width)
+    task_spec = _choose_task(catalogue, task, targets, required=dataset is not None)
     if task is None and task_spec is not None:
         task = catalogue.part("task", task_spec.id)
     causal = _direction(catalogue, claims, causal, task_spec)
@@ -152,6 +146,10 @@ def resolve(
     if tokens is not None:
         _check_tokens(claims, tokens, inputs)
     head = _choose_head(catalogue, head, claims, targets)
+    monitor = None
+    if task_spec is not None:
+        with blaming(f"task {task_spec.id!r}: its monitor {task_spec.monitor!r} does not fit {targets}"):
+            monitor = task_spec.monitor.format(**asdict(targets))
     return Plan(
         inputs=inputs,
         targets=targets,
@@ -164,7 +162,7 @@ def resolve(
         width=width,
         tokens=tokens,
         causal=causal,
-        monitor=task_spec.monitor.format(**asdict(targets)) if task_spec else None,
+        monitor=monitor,
         mode=task_spec.mode if task_spec else None,
         notes=tuple(notes),
     )
@@ -172,17 +170,41 @@ def resolve(
 
 def kinds_of(catalogue: Catalogue, dataset: Part) -> tuple[DataKind, TargetKind]:
     """What a dataset gives and asks with its parameters."""
-    kinds = getattr(dataset.config, "kinds", None)
-    if kinds is not None:
-        return kinds()
     spec = cast(DatasetSpec, catalogue.get("dataset", dataset.id))
-    return spec.inputs, spec.targets
+    inputs, targets = catalogue.ask(dataset, "kinds", default=(spec.inputs, spec.targets))
+    return inputs, targets
 
 
-def matrix(catalogue: Catalogue, *, width: int = 128) -> Iterator[tuple[str, str, Plan | str]]:
-    """(model, dataset, plan or reason) for every pair at default parameters."""
-    for model in catalogue.specs("model"):
-        for dataset in catalogue.specs("dataset"):
+def _kinds(
+    catalogue: Catalogue, dataset: Part | None, inputs: DataKind | None, targets: TargetKind | None
+) -> tuple[DataKind, TargetKind]:
+    """What goes in and what is asked, from the dataset or from the caller, but not from both."""
+    if dataset is not None and inputs is None and targets is None:
+        return kinds_of(catalogue, dataset)
+    if dataset is not None or inputs is None or targets is None:
+        raise ContractError(
+            "give either a dataset, or both inputs= and targets= (what goes in, what is asked)",
+            path="dataset",
+        )
+    for name, given, kinds in (("inputs", inputs, DataKind), ("targets", targets, TargetKind)):
+        if not isinstance(given, kinds):
+            names = ", ".join(kind.__name__ for kind in get_args(kinds))
+            raise ContractError(
+                f"{name} must be one of {names} (of zoo.plugin), got {given!r}", path="dataset"
+            )
+    return inputs, targets
+
+
+def matrix(
+    catalogue: Catalogue, *, models: str = "*", datasets: str = "*", width: int = 128
+) -> Iterator[tuple[str, str, Plan | str]]:
+    """(model, dataset, plan or reason) for every pair at default parameters.
+
+    models, datasets: shell patterns that keep some of them.
+    """
+    columns = list(filter_specs(catalogue.specs("dataset"), datasets))
+    for model in filter_specs(catalogue.specs("model"), models):
+        for dataset in columns:
             try:
                 outcome: Plan | str = resolve(
                     catalogue,
@@ -190,7 +212,7 @@ def matrix(catalogue: Catalogue, *, width: int = 128) -> Iterator[tuple[str, str
                     dataset=catalogue.part("dataset", dataset.id),
                     width=width,
                 )
-            except (ContractError, ConfigError) as error:
+            except ZooError as error:
                 outcome = str(error)
             yield model.id, dataset.id, outcome
 
@@ -202,37 +224,40 @@ def _direction(catalogue: Catalogue, claims: ModelSpec, wanted: bool | None, tas
         asked = "" if claims.causal == "never" else " when causal=False is asked for"
         others = [s.id for s in _specs(catalogue, "model", ModelSpec) if _can_be_causal(catalogue, s)]
         tasks = [t.id for t in _specs(catalogue, "task", TaskSpec) if not t.needs_causal]
-        raise Refusal(
-            "model",
+        raise ContractError(
             f"model {claims.id!r} cannot do task {task.id!r}{asked}: it sees both directions "
-            f"(causal: {claims.causal}), so the answer would leak. Works with it: {', '.join(tasks)}. "
-            f"Models that can be causal: {_some(others)}.",
+            f"(causal: {claims.causal}), so the answer would leak. It can do: {', '.join(tasks)}. "
+            f"Models that can be causal: {_some(others)}."
         )
     if wanted is True and claims.causal == "never":
-        raise Refusal("model", f"model {claims.id!r} cannot be built causal: it sees both directions")
+        raise ContractError(f"model {claims.id!r} cannot be built causal: it sees both directions")
     if wanted is False and claims.causal == "always":
-        raise Refusal("model", f"model {claims.id!r} is always causal and cannot be built with causal=False")
+        raise ContractError(f"model {claims.id!r} is always causal and cannot be built with causal=False")
     if claims.causal == "always" or needed:
         return True
     return bool(wanted)
 
 
-def _choose_task(catalogue: Catalogue, pinned: Part | None, targets: TargetKind) -> TaskSpec:
+def _choose_task(
+    catalogue: Catalogue, pinned: Part | None, targets: TargetKind, *, required: bool
+) -> TaskSpec | None:
     def fits(spec: TaskSpec) -> bool:
         return spec.answers == targets.kind
 
     tasks = _specs(catalogue, "task", TaskSpec)
     if pinned is None:
         fitting = [spec for spec in tasks if fits(spec)]
+        if not fitting and not required:
+            return None
         if not fitting:
-            raise Refusal("task", f"no installed task answers {targets.kind!r} ({targets})")
+            raise ContractError(f"no installed task answers {targets.kind!r} ({targets})", path="task")
         return _cheapest(fitting)
     spec = cast(TaskSpec, catalogue.get("task", pinned.id))
     if not fits(spec):
-        raise Refusal(
-            "task",
+        raise ContractError(
             f"task {spec.id!r} answers {spec.answers!r}, but the dataset asks for {targets.kind!r} "
             f"({targets}).{_would_work(tasks, fits)}",
+            path="task",
         )
     return spec
 
@@ -247,10 +272,12 @@ def _choose_stem(
 
     if claims.accepts == "image":
         if pinned is not None:
-            raise Refusal("stem", f"model {claims.id!r} takes images itself; remove the stem {pinned.id!r}")
+            raise ContractError(
+                f"model {claims.id!r} takes images itself; remove the stem {pinned.id!r}", path="stem"
+            )
         if inputs.kind != "image":
-            raise Refusal(
-                "model", f"model {claims.id!r} takes images, but the dataset gives {inputs.kind} ({inputs})"
+            raise ContractError(
+                f"model {claims.id!r} takes images, but the dataset gives {inputs.kind} ({inputs})"
             )
         return None, None
     stems = _specs(catalogue, "stem", StemSpec)
@@ -258,40 +285,37 @@ def _choose_stem(
         fitting = [spec for spec in stems if fits(spec)]
         if not fitting:
             installed = ", ".join(f"{s.id} ({s.accepts} -> {s.returns})" for s in stems)
-            raise Refusal(
-                "model",
+            raise ContractError(
                 f"no installed stem turns {inputs.kind} ({inputs}) into the {claims.accepts} that model "
-                f"{claims.id!r} takes. Stems: {installed}",
+                f"{claims.id!r} takes. Stems: {installed}"
             )
         pinned = catalogue.part("stem", _cheapest(fitting).id)
     else:
         spec = cast(StemSpec, catalogue.get("stem", pinned.id))
         if not fits(spec):
-            raise Refusal(
-                "stem",
+            raise ContractError(
                 f"stem {spec.id!r} turns {spec.accepts} into {spec.returns}, but here {inputs.kind} "
                 f"({inputs}) must become {claims.accepts}.{_would_work(stems, fits)}",
+                path="stem",
             )
     try:
-        tokens = pinned.config.tokens(inputs)
+        tokens = catalogue.ask(pinned, "tokens", inputs)
     except ContractError as error:
-        raise Refusal("stem", str(error)) from None
-    features = getattr(pinned.config, "flattened", None)
-    if features is not None and (count := features(inputs)) > WIDE_FLATTEN:
+        raise ContractError(str(error), path="stem") from None
+    count = catalogue.ask(pinned, "flattened", inputs, default=0)
+    if count > WIDE_FLATTEN:
         notes.append(f"{pinned.id} flattens {count} values: the first layer holds most of the parameters")
     return pinned, tokens
 
 
 def _check_tokens(claims: ModelSpec, tokens: int, inputs: DataKind) -> None:
     if tokens < claims.min_tokens:
-        raise Refusal(
-            "model",
-            f"model {claims.id!r} needs at least {claims.min_tokens} tokens, but {inputs} gives {tokens}",
+        raise ContractError(
+            f"model {claims.id!r} needs at least {claims.min_tokens} tokens, but {inputs} gives {tokens}"
         )
     if claims.max_tokens is not None and tokens > claims.max_tokens:
-        raise Refusal(
-            "model",
-            f"model {claims.id!r} takes at most {claims.max_tokens} tokens, but {inputs} gives {tokens}",
+        raise ContractError(
+            f"model {claims.id!r} takes at most {claims.max_tokens} tokens, but {inputs} gives {tokens}"
         )
 
 
@@ -304,10 +328,10 @@ def _choose_head(catalogue: Catalogue, pinned: Part | None, claims: ModelSpec, t
         spec = cast(HeadSpec, catalogue.get("head", pinned.id))
         if fits(spec):
             return pinned
-        raise Refusal(
-            "head",
+        raise ContractError(
             f"head {spec.id!r} turns {spec.accepts} into {spec.answers}, but here {claims.accepts} must "
             f"become {targets.kind} ({targets}).{_would_work(heads, fits)}",
+            path="head",
         )
     fitting = [spec for spec in heads if fits(spec)]
     if fitting:
@@ -316,29 +340,21 @@ def _choose_head(catalogue: Catalogue, pinned: Part | None, claims: ModelSpec, t
     takers = sorted({spec.accepts for spec in heads if spec.answers == targets.kind})
     models = [s.id for s in _specs(catalogue, "model", ModelSpec) if s.accepts in takers]
     would = f" Models that can answer it: {_some(models)}." if models else ""
-    raise Refusal(
-        "model",
+    raise ContractError(
         f"model {claims.id!r} works on {claims.accepts}, from which no installed head answers {targets.kind} "
-        f"({targets}). It can answer: {', '.join(answers) or 'nothing'}.{would}",
+        f"({targets}). It can answer: {', '.join(answers) or 'nothing'}.{would}"
     )
 
 
-def _check_width(model: Part, width: int) -> None:
+def _check_width(catalogue: Catalogue, model: Part, width: int) -> None:
     """Let the model's parameters refuse a width that they cannot divide."""
-    check: Callable[[int], None] | None = getattr(model.config, "check_width", None)
     if width < 1:
         raise ConfigError([Problem("width", f"must be at least 1, got {width}")])
-    if check is not None:
-        check(width)
+    catalogue.ask(model, "check_width", width)
 
 
 def _can_be_causal(catalogue: Catalogue, spec: ModelSpec) -> bool:
-    if spec.accepts != "tokens":
-        return False
-    try:
-        return catalogue.claims(catalogue.part("model", spec.id)).causal != "never"
-    except (ConfigError, ContractError):
-        return False
+    return spec.accepts == "tokens" and catalogue.default_claims(spec).causal != "never"
 
 
 def _specs(catalogue: Catalogue, kind: str, cls: type[S]) -> list[S]:
@@ -365,8 +381,12 @@ def _call(part: Part) -> str:
     """`core/patches(patch=2)`: the name with the parameters that differ from their defaults."""
     if part.config is None:
         return part.id
-    defaults = {f.name: f.default for f in part.config.__dataclass_fields__.values()}
-    changed = [f"{k}={v!r}" for k, v in asdict(part.config).items() if v != defaults[k] and v not in ({}, ())]
+    changed = []
+    for field in fields(part.config):
+        value = getattr(part.config, field.name)
+        made = field.default_factory() if field.default_factory is not MISSING else field.default
+        if value != made:
+            changed.append(f"{field.name}={value!r}")
     return f"{part.id}({', '.join(changed)})" if changed else part.id
 
 

@@ -11,7 +11,14 @@ class ZooError(Exception):
 
 
 class ContractError(ZooError, ValueError):
-    """A dataset and a model (with stem, head and task) that cannot work together, and what would."""
+    """A dataset and a model (with stem, head and task) that cannot work together, and what would.
+
+    path: the part at fault: "model", "stem", "head", "task" or "dataset".
+    """
+
+    def __init__(self, reason: str, *, path: str = "model") -> None:
+        self.path = path
+        super().__init__(reason)
 
 
 class UnknownName(ZooError, LookupError):
@@ -46,6 +53,12 @@ def either(names: Iterable[str]) -> str:
     if len(quoted) < 2:
         return "".join(quoted)
     return f"{', '.join(quoted[:-1])} or {quoted[-1]}"
+
+
+def one_line(error: BaseException) -> str:
+    """`ValueError: what it says`, on one line."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def _fold(name: str) -> str:

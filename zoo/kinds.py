@@ -6,30 +6,33 @@ them and a model. Tensor shapes below use B batch, N tokens or time steps, C cha
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
+from zoo.config import Config, ConfigError, Problem, build, describe, param
+
 
 @dataclass(frozen=True, kw_only=True)
-class Image:
+class Image(Config):
     """Images, float (B, C, H, W)."""
 
     kind: ClassVar[str] = "image"
-    channels: int
-    height: int
-    width: int
+    channels: int = param(at_least=1)
+    height: int = param(at_least=1)
+    width: int = param(at_least=1)
 
     def __str__(self) -> str:
         return f"image({self.channels}, {self.height}, {self.width})"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ids:
+class Ids(Config):
     """Sequences of symbols, int64 (B, N) in [0, vocab); `length` is the longest N."""
 
     kind: ClassVar[str] = "ids"
-    vocab: int
-    length: int
+    vocab: int = param(at_least=1)
+    length: int = param(at_least=1)
     ragged: bool = False
 
     def __str__(self) -> str:
@@ -37,12 +40,12 @@ class Ids:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Series:
+class Series(Config):
     """Multivariate series, float (B, N, C), ragged ones padded on the right; `length` is the longest N."""
 
     kind: ClassVar[str] = "series"
-    channels: int
-    length: int
+    channels: int = param(at_least=1)
+    length: int = param(at_least=1)
     ragged: bool = False
 
     def __str__(self) -> str:
@@ -50,57 +53,57 @@ class Series:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Vector:
+class Vector(Config):
     """Rows of a table, float (B, features)."""
 
     kind: ClassVar[str] = "vector"
-    features: int
+    features: int = param(at_least=1)
 
     def __str__(self) -> str:
         return f"vector({self.features})"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Classes:
+class Classes(Config):
     """One class per example, int64 (B,) in [0, count)."""
 
     kind: ClassVar[str] = "classes"
-    count: int
+    count: int = param(at_least=1)
     names: tuple[str, ...] = ()
 
-    def __post_init__(self) -> None:
+    def check(self) -> Iterator[tuple[str, str]]:
         if self.names and len(self.names) != self.count:
-            raise ValueError(f"Classes: {self.count} classes but {len(self.names)} names: {self.names}")
+            yield "names", f"are {len(self.names)}, but there are {self.count} classes"
 
     def __str__(self) -> str:
         return f"{self.count} classes"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Values:
+class Values(Config):
     """One or several real values per example, float (B, count)."""
 
     kind: ClassVar[str] = "values"
-    count: int
+    count: int = param(at_least=1)
     names: tuple[str, ...] = ()
 
-    def __post_init__(self) -> None:
+    def check(self) -> Iterator[tuple[str, str]]:
         if self.names and len(self.names) != self.count:
-            raise ValueError(f"Values: {self.count} values but {len(self.names)} names: {self.names}")
+            yield "names", f"are {len(self.names)}, but there are {self.count} values"
 
     def __str__(self) -> str:
         return f"{self.count} value{'s' if self.count > 1 else ''}"
 
 
 @dataclass(frozen=True, kw_only=True)
-class NextId:
+class NextId(Config):
     """The next symbol at each position, int64 (B, N) in [0, vocab); IGNORE where nothing is asked.
 
     `unit` says what a symbol is (character, byte, token); it names the metric `bits_per_<unit>`.
     """
 
     kind: ClassVar[str] = "next_id"
-    vocab: int
+    vocab: int = param(at_least=1)
     unit: str = "token"
 
     def __str__(self) -> str:
@@ -127,18 +130,12 @@ def kind_from_dict(data: dict[str, Any]) -> Any:
     """The inverse of `kind_to_dict`.
 
     Raises:
-        ValueError: the data names no known kind, or has fields that this kind does not have.
+        ConfigError: the data names no known kind, or does not fit that kind.
     """
-    fields = dict(data)
-    name = fields.pop("kind", None)
-    if name not in _KINDS:
-        raise ValueError(f"unknown kind {name!r}; known kinds: {', '.join(_KINDS)}")
-    if "names" in fields:
-        fields["names"] = tuple(fields["names"])
-    try:
-        return _KINDS[name](**fields)
-    except TypeError as error:
-        raise ValueError(f"kind {name!r}: {error}") from None
+    name = data.get("kind") if isinstance(data, dict) else None
+    if not isinstance(name, str) or name not in _KINDS:
+        raise ConfigError([Problem("kind", f"must be one of {', '.join(_KINDS)}, got {describe(name)}")])
+    return build(_KINDS[name], {key: value for key, value in data.items() if key != "kind"})
 
 
 def _at_most(length: int, ragged: bool) -> str:

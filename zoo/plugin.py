@@ -18,7 +18,7 @@ from typing import Any
 
 import pluggy
 
-from zoo.config import Config, ConfigError, param
+from zoo.config import Config, ConfigError, Problem, param
 from zoo.errors import ContractError, ZooError
 from zoo.kinds import IGNORE, Classes, DataKind, Ids, Image, NextId, Series, TargetKind, Values, Vector
 from zoo.specs import (
@@ -82,6 +82,7 @@ __all__ = [
     "ModelSpec",
     "NextId",
     "Paper",
+    "Problem",
     "Series",
     "Spec",
     "StemSpec",

@@ -12,10 +12,11 @@ from __future__ import annotations
 import importlib
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from zoo.errors import ZooError
+from zoo.config import Config, ConfigError, param
+from zoo.errors import ZooError, one_line
 from zoo.kinds import DataKind, TargetKind
 
 #: never: every output may depend on every input. optional: built either way. always: never sees the future.
@@ -32,8 +33,8 @@ NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
 _TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*\Z")
 
 
-class BadSpec(ValueError):
-    """A spec that contradicts itself; a mistake of the plugin's author."""
+class BadSpec(ConfigError):
+    """A spec that is mistyped or contradicts itself; a mistake of the plugin's author."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,8 +47,8 @@ class Paper:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Spec:
-    """What every kind of component has.
+class Spec(Config):
+    """What every kind of component has. Types and choices are checked on construction.
 
     name: short name, `[a-z][a-z0-9_]*`; the full name is `plugin/name`.
     target: "package.module:attribute" in the plugin's own distribution.
@@ -66,28 +67,34 @@ class Spec:
     paper: Paper | None = None
     tags: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
-    known_limits: Mapping[str, str] = field(default_factory=dict)
+    known_limits: Mapping[str, str] = param(factory=dict)
     status: Literal["faithful", "variant", "experimental"] = "faithful"
     since: str = ""
-    revision: int = 1
+    revision: int = param(1, at_least=1)
     extras: tuple[str, ...] = ()
     #: The id of the plugin that provides it; filled in by the catalogue.
     plugin: str = ""
 
     def __post_init__(self) -> None:
-        for problem in self._problems():
-            raise BadSpec(f"{type(self).__name__} {self.name!r}: {problem}")
+        try:
+            super().__post_init__()
+        except ConfigError as error:
+            raise BadSpec(error.problems, owner=f"{type(self).__name__}(name={self.name!r})") from None
 
-    def _problems(self) -> Iterator[str]:
-        for name in (self.name, *self.aliases):
-            if not isinstance(name, str) or not NAME.match(name):
-                yield f"name {name!r} must be lower case: letters, digits and '_', starting with a letter"
-        for what in ("target", "config", "reference"):
-            path = getattr(self, what, None)
+    def check(self) -> Iterator[tuple[str, str]]:
+        for field, names in (("name", (self.name,)), ("aliases", self.aliases)):
+            for name in names:
+                if not NAME.match(name):
+                    yield (
+                        field,
+                        f"must be lower case, a letter first, then letters, digits, '_'; got {name!r}",
+                    )
+        for field in ("target", "config", "reference"):
+            path = getattr(self, field, None)
             if path and not _TARGET.match(path):
-                yield f"{what} {path!r} must read 'package.module:attribute'"
+                yield field, f"must read 'package.module:attribute', got {path!r}"
         if not self.target and not getattr(self, "base", None):
-            yield "target is missing: 'package.module:attribute'"
+            yield "target", "is missing: 'package.module:attribute'"
 
     @property
     def id(self) -> str:
@@ -133,8 +140,8 @@ class ModelSpec(Spec):
     causality: Causality = "strict"
     reference: str | None = None
     base: str | None = None
-    params: Mapping[str, Any] = field(default_factory=dict)
-    presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    params: Mapping[str, Any] = param(factory=dict)
+    presets: Mapping[str, Mapping[str, Any]] = param(factory=dict)
     exact_when: Mapping[str, Any] | None = None
 
 
@@ -195,6 +202,11 @@ class StemSpec(Spec):
     accepts: Literal["image", "ids", "series", "vector"]
     returns: Literal["tokens", "vector"]
     cost: int = 10
+
+    def check(self) -> Iterator[tuple[str, str]]:
+        yield from super().check()
+        if self.config is None:
+            yield "config", "is missing: a stem needs one, with the method tokens(inputs)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -271,6 +283,10 @@ def _resolve(path: str, spec: Spec) -> Any:
         else:
             hint = f"{error.name!r} is not installed; try: pip install {error.name}"
         raise ZooError(f"{spec.kind} {spec.id!r} cannot be loaded: {hint}") from error
+    except Exception as error:  # a stranger's module may fail in any way; --traceback shows which
+        raise ZooError(
+            f"{spec.kind} {spec.id!r} cannot be loaded: module {module_name!r} raises {one_line(error)}"
+        ) from error
     try:
         return getattr(module, attribute)
     except AttributeError:

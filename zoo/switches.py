@@ -77,11 +77,12 @@ class Switches:
         """Refuse names that are not installed. `installed`: (plugin id, distribution) pairs."""
         known = {name for pair in installed for name in pair if name}
         folded = {_fold(name) for name in known}
-        for name in sorted((self.only or frozenset()) | self.without - {"*"}):
+        asked = [("--plugins or ZOO_PLUGINS", name) for name in sorted(self.only or ())]
+        asked += [("--no-plugin or ZOO_NO_PLUGINS", name) for name in sorted(self.without - {"*"})]
+        for switch, name in asked:
             if _fold(name) not in folded:
                 raise ZooError(
-                    f"--plugins, --no-plugin, ZOO_PLUGINS or ZOO_NO_PLUGINS names {name!r}, which is no "
-                    f"installed plugin.{suggest(name, known)}"
+                    f"{switch} names {name!r}, which is no installed plugin.{suggest(name, known)}"
                 )
         if ALWAYS in self.without:
             raise ZooError(f"the plugin {ALWAYS!r} holds the zoo's own components and cannot be blocked")
