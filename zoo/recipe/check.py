@@ -1,0 +1,171 @@
+"""Levels 1 to 4: the form of a recipe, its names, its parameters, and whether the parts fit together.
+
+Each level looks at whatever it can make sense of, so that one report holds the mistakes of all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from zoo.catalogue import Catalogue, Part
+from zoo.config import ConfigError, build, join
+from zoo.contract import Plan, kinds_of, resolve
+from zoo.errors import ContractError, ZooError
+from zoo.recipe.errors import Mistake, Origin
+from zoo.recipe.optimisers import misspelt
+from zoo.recipe.schema import Recipe
+from zoo.recipe.source import Node, plain, walk
+from zoo.recipe.version import unmet
+from zoo.specs import TaskSpec
+
+#: Where a recipe names components, and of which kind.
+PARTS = {
+    "model": "model",
+    "data": "dataset",
+    "model.stem": "stem",
+    "model.head": "head",
+    "task": "task",
+}
+#: Where the parts of a plan are named in a recipe.
+_BLAME = {
+    "model": "model.name",
+    "dataset": "data.name",
+    "stem": "model.stem.name",
+    "head": "model.head.name",
+    "task": "task.name",
+}
+
+
+class Check:
+    """The levels of one recipe. `recipe` and `plan` stay `None` where a mistake is in the way."""
+
+    def __init__(
+        self, root: Node, catalogue: Catalogue, mistakes: list[Mistake], *, incomplete: bool
+    ) -> None:
+        self.catalogue, self.mistakes, self.incomplete = catalogue, mistakes, incomplete
+        self.origins = {path: node.origin for path, node in walk(root)}
+        self.data: dict[str, Any] = plain(root)
+        self.parts: dict[str, Part] = {}
+        self.recipe = self.schema()
+        self.versions()
+        for path, kind in PARTS.items():
+            self.part(path, kind)
+        self.task_without_name()
+        self.optimiser()
+        self.plan = None if mistakes or self.recipe is None else self.contract(self.recipe)
+
+    def schema(self) -> Recipe | None:
+        for path, value in _leaves(self.data):
+            if value == "???":
+                self.mistake(1, path, "must be given: '???' marks a value that is left to the recipe")
+        try:
+            return build(Recipe, self.data)
+        except ConfigError as error:
+            for problem in error.problems:
+                if not (self.incomplete and problem.path not in self.origins):
+                    self.mistake(1, problem.path, problem.message)
+        return None
+
+    def versions(self) -> None:
+        wanted = self.data.get("plugins")
+        for name, requirement in wanted.items() if isinstance(wanted, dict) else ():
+            if isinstance(requirement, str):
+                message = unmet(name, requirement, self.catalogue)
+                if message:
+                    self.mistake(2, join("plugins", name), message)
+
+    def part(self, path: str, kind: str, name: str | None = None) -> None:
+        """One component: its name, then its parameters."""
+        section = self.section(path)
+        name = name or section.get("name")
+        params = section.get("params", {})
+        preset = section.get("preset")
+        if not isinstance(name, str) or not isinstance(params, dict):
+            return
+        try:
+            self.catalogue.get(kind, name)
+        except ZooError as error:
+            self.mistake(2, join(path, "name"), str(error))
+            return
+        try:
+            self.parts[path] = self.catalogue.part(
+                kind, name, params, preset=preset if isinstance(preset, str) else None
+            )
+        except ConfigError as error:
+            for problem in error.problems:
+                self.mistake(3, join(path, "params", problem.path), problem.message)
+        except LookupError as error:
+            self.mistake(2, join(path, "preset"), str(error))
+        except ZooError as error:  # its module cannot be imported
+            self.mistake(2, join(path, "name"), str(error))
+
+    def task_without_name(self) -> None:
+        """Parameters of a task that is left to the contract are those of the one it will choose."""
+        if self.section("task").get("name") is not None or not self.section("task").get("params"):
+            return
+        if "data" in self.parts:
+            try:
+                _, targets = kinds_of(self.catalogue, self.parts["data"])
+            except (ConfigError, ContractError):
+                return
+            tasks = [spec for spec in self.catalogue.specs("task") if isinstance(spec, TaskSpec)]
+            fitting = [spec for spec in tasks if spec.answers == targets.kind]
+            if fitting:
+                self.part("task", "task", min(fitting, key=lambda spec: (spec.cost, spec.id)).id)
+
+    def optimiser(self) -> None:
+        name = self.section("optim").get("name")
+        message = misspelt(name) if isinstance(name, str) else ""
+        if message:
+            self.mistake(2, "optim.name", message)
+
+    def contract(self, recipe: Recipe) -> Plan | None:
+        parts = self.parts
+        try:
+            plan = resolve(
+                self.catalogue,
+                model=parts["model"],
+                width=recipe.model.width,
+                dataset=parts["data"],
+                stem=parts.get("model.stem"),
+                head=parts.get("model.head"),
+                task=parts.get("task"),
+            )
+        except ContractError as error:
+            path = _BLAME[getattr(error, "path", "model")]
+            self.mistake(4, path, str(error))
+        except ConfigError as error:
+            for problem in error.problems:
+                below = "model" if problem.path == "width" else "model.params"
+                self.mistake(4, join(below, problem.path), problem.message)
+        else:
+            task = recipe.task
+            return replace(plan, monitor=task.monitor, mode=task.mode) if task.monitor else plan
+        return None
+
+    def section(self, path: str) -> Mapping[str, Any]:
+        """The mapping at a path, or an empty one."""
+        found: Any = self.data
+        for key in path.split("."):
+            found = found.get(key) if isinstance(found, dict) else None
+        return found if isinstance(found, dict) else {}
+
+    def mistake(self, level: int, path: str, message: str) -> None:
+        self.mistakes.append(Mistake(level, path, message, self.place(path)))
+
+    def place(self, path: str) -> Origin:
+        """Where the entry stands, or the nearest one around it; what is missing altogether has no line."""
+        while path and path not in self.origins:
+            path = path.rpartition(".")[0]
+        origin = self.origins[path]
+        return origin if path else Origin(origin.source)
+
+
+def _leaves(data: Any, path: str = "") -> list[tuple[str, Any]]:
+    if isinstance(data, dict):
+        return [leaf for key, value in data.items() for leaf in _leaves(value, join(path, key))]
+    if isinstance(data, list):
+        return [leaf for i, value in enumerate(data) for leaf in _leaves(value, join(path, str(i)))]
+    return [(path, data)]
