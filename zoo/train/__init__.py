@@ -1,0 +1,30 @@
+"""Training, evaluation and prediction: the only package that imports Lightning. Lazy."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from zoo.train.evaluate import evaluate, predict
+    from zoo.train.fit import resume, train
+    from zoo.train.module import Diverged
+    from zoo.train.result import EvalResult, RunResult
+
+_MODULE_OF = {
+    "Diverged": "module",
+    "EvalResult": "result",
+    "RunResult": "result",
+    "evaluate": "evaluate",
+    "predict": "evaluate",
+    "resume": "fit",
+    "train": "fit",
+}
+
+__all__ = ["Diverged", "EvalResult", "RunResult", "evaluate", "predict", "resume", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)

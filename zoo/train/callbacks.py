@@ -1,0 +1,176 @@
+"""What happens around the steps: averaging, stopping, saving, and an orderly end on Ctrl-C."""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from typing_extensions import override
+
+from zoo.train.lightning import Checkpoint, EarlyStopping, EMAWeightAveraging, pl
+
+
+class Interrupted(BaseException):
+    """The run was told to stop, and has. Not a `KeyboardInterrupt`, which Lightning turns into an exit."""
+
+
+class StopRequest:
+    """Ctrl-C: the first asks the run to end after the current step, the second ends it at once.
+
+    `with request.listening():` while training; signals can only be heard in the main thread.
+    """
+
+    def __init__(self) -> None:
+        self.made = False
+
+    def _handle(self, signum: int, frame: Any) -> None:
+        if self.made:
+            raise Interrupted
+        self.made = True
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = signal.signal(signal.SIGINT, self._handle)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+
+class WriteRows(pl.Callback):
+    """Logs the training loss. First of the callbacks, so that a checkpoint never lacks a row of its step."""
+
+    @override
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        pl_module.log_training()
+
+
+class Ema(EMAWeightAveraging):
+    """Lightning's moving average of the weights; until it starts, the average is the weights themselves."""
+
+    def __init__(self, *, decay: float, start_step: int, every_steps: int) -> None:
+        super().__init__(decay=decay, update_every_n_steps=every_steps)
+        self._start_step = start_step
+
+    @override
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step > self._start_step:
+            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        elif self._average_model is not None:
+            # Lightning alone would evaluate and save the initial weights until then.
+            self._average_model.module.load_state_dict(pl_module.state_dict())
+
+
+class PatientStop(EarlyStopping):
+    """Lightning's early stopping, which after a resume remembers that it had stopped the run."""
+
+    @override
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.wait_count >= self.patience:
+            trainer.should_stop = True
+
+
+class SaveCheckpoints(Checkpoint):
+    """After each evaluation: last.ckpt always, best.ckpt where the monitored metric is the best so far.
+
+    With `keep` > 1 the next best ones stay too, as step-<n>.ckpt. A requested stop is carried out here,
+    once an update is complete and saved.
+
+    Args:
+        folder: where the files go.
+        monitor, mode: the metric that decides, and whether "min" or "max" is better.
+        eval_every_batches: evaluations come at these batches; a stop waits for the one that is due.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        monitor: str,
+        mode: str,
+        keep: int,
+        stop: StopRequest,
+        batches: int,
+        eval_every_batches: int,
+    ) -> None:
+        self.folder = folder
+        self.monitor = monitor
+        self.sign = 1.0 if mode == "max" else -1.0
+        self.keep = keep
+        self.stop = stop
+        self.batches = batches
+        self.eval_every_batches = eval_every_batches
+        self.kept: list[tuple[float, int]] = []  # (value, step), best first
+
+    @property
+    def best_value(self) -> float | None:
+        """The best value of the monitored metric so far."""
+        return self.kept[0][0] if self.kept else None
+
+    @property
+    def best_step(self) -> int | None:
+        """The step of `best_value`."""
+        return self.kept[0][1] if self.kept else None
+
+    @override
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        done = batch_idx + 1
+        if done == self.batches:
+            trainer.should_stop = True  # Lightning then evaluates here, wherever the interval stands
+        evaluation_due = done == self.batches or done % self.eval_every_batches == 0
+        if self.stop.made and pl_module.update_is_complete and not evaluation_due:
+            self._save_last(trainer)
+            raise Interrupted
+
+    @override
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        value = trainer.callback_metrics.get(self.monitor, torch.tensor(math.nan)).item()
+        if not math.isnan(value):
+            self._keep(trainer, value)
+        self._save_last(trainer)
+        if self.stop.made and pl_module.batches_done < self.batches and not trainer.should_stop:
+            raise Interrupted
+
+    def _keep(self, trainer: pl.Trainer, value: float) -> None:
+        step = trainer.global_step
+        # Equal values: the earlier one is the better one.
+        ranked = sorted([*self.kept, (value, step)], key=lambda item: (-self.sign * item[0], item[1]))
+        dropped = ranked[self.keep :]
+        before, self.kept = self.kept, ranked[: self.keep]
+        if (value, step) not in self.kept:
+            return
+        if self.keep > 1:
+            trainer.save_checkpoint(self._path(step))
+        if not before or self.kept[0] != before[0]:
+            trainer.save_checkpoint(self.folder / "best.ckpt")
+        for _, old in dropped:
+            self._path(old).unlink(missing_ok=True)
+
+    def _path(self, step: int) -> Path:
+        return self.folder / f"step-{step}.ckpt"
+
+    def _save_last(self, trainer: pl.Trainer) -> None:
+        trainer.save_checkpoint(self.folder / "last.ckpt")
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        return {"kept": [[value, step] for value, step in self.kept]}
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.kept = [(value, step) for value, step in state_dict["kept"]]

@@ -1,0 +1,129 @@
+"""Scores and predictions of a run's best checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from zoo.data.batch import collate, mask_of
+from zoo.data.read import read_inputs
+from zoo.data.split import Splits
+from zoo.errors import ZooError
+from zoo.kinds import NextId, Values
+from zoo.layers.model import Model, build_model
+from zoo.recipe import LoadedRecipe, load_recipe
+from zoo.runs import Run, find_run
+from zoo.tasks.base import Task
+from zoo.tasks.metrics import values_of
+from zoo.train.checkpoint import model_weights, read_checkpoint
+from zoo.train.loaders import derived_seed, eval_loader
+from zoo.train.result import EvalResult
+from zoo.train.setup import build_task, load_splits
+
+SplitName = Literal["train", "val", "test"]
+
+
+def evaluate(run: Run | str | Path, *, split: SplitName = "test") -> EvalResult:
+    """Score the best checkpoint of a run on a split; for the test split, beside the naive baseline.
+
+    Raises:
+        ZooError: no such run or split, no checkpoint, or a damaged one.
+    """
+    run = run if isinstance(run, Run) else find_run(run)
+    if split not in ("train", "val", "test"):
+        raise ZooError(f"there is no split {split!r}. There is: train, val, test.")
+    loaded = load_recipe(run.resolved)
+    model, task, splits = _best_model(run, loaded), build_task(loaded), load_splits(loaded)
+    metrics = score(model, task, splits, split, loaded=loaded)
+    baseline = {f"test/{k}": v for k, v in task.baseline(splits.train, splits.test).items()}
+    return EvalResult(run=run, split=split, metrics=metrics, baseline=baseline if split == "test" else {})
+
+
+def predict(run: Run | str | Path, file: str | Path) -> list[Any]:
+    """Predictions of the best checkpoint for the examples in a file, as plain data.
+
+    A class with its probability, values in natural units, or the next symbol of each sequence.
+
+    Raises:
+        ZooError: the file does not hold what the model was trained on, or as `evaluate`.
+    """
+    run = run if isinstance(run, Run) else find_run(run)
+    loaded = load_recipe(run.resolved)
+    plan = loaded.plan
+    splits = load_splits(loaded)
+    if splits.encode is None:
+        raise ZooError(f"dataset {plan.dataset.id if plan.dataset else ''!r} cannot encode a file of yours")
+    inputs = read_inputs(file, plan.inputs, encode=splits.encode, text=splits.text)
+    model, task = _best_model(run, loaded), build_task(loaded)
+    answers: list[Any] = []
+    with torch.no_grad():
+        for start in range(0, len(inputs), 64):
+            batch = collate([{"input": x} for x in inputs[start : start + 64]])
+            mask = mask_of(batch)
+            outputs = model(batch["input"], mask=mask)
+            if isinstance(plan.targets, Values) and splits.decode is not None:
+                outputs = splits.decode(outputs)
+            answers += task.predict(outputs, mask)
+    if isinstance(plan.targets, NextId):
+        decode = splits.decode or (lambda ids: ids.tolist())
+        return [{"next": decode(torch.tensor(ids[-1:]))} for ids in answers]
+    return answers
+
+
+@torch.no_grad()
+def score(
+    model: Model,
+    task: Task[Any, Any],
+    splits: Splits,
+    split: SplitName,
+    *,
+    loaded: LoadedRecipe,
+    device: torch.device | str = "cpu",
+) -> dict[str, float]:
+    """`split/metric` -> value, with the model in evaluation mode (where it stays)."""
+    data = loaded.recipe.data
+    torch.manual_seed(derived_seed(loaded.recipe.seed, "evaluation"))
+    model.to(device).eval()
+    metrics = task.metrics().to(device)
+    batches = eval_loader(
+        getattr(splits, split), batch_size=data.eval_batch_size or data.batch_size, workers=data.workers
+    )
+    for batch in batches:
+        batch = {name: tensor.to(device) for name, tensor in batch.items()}
+        outputs = model(batch["input"], mask=mask_of(batch))
+        task.update(metrics, outputs, batch, task.loss(outputs, batch))
+    return {f"{split}/{name}": value for name, value in values_of(metrics).items()}
+
+
+def load_best(run: Run, model: Model) -> None:
+    """Put the weights of the best checkpoint into a model; the last ones where none was the best.
+
+    Raises:
+        ZooError: there is no checkpoint, it is damaged, or it is of another model.
+    """
+    path = run.best if run.best.is_file() else run.last
+    if not path.is_file():
+        raise ZooError(
+            f"run {str(run.path)!r} has no checkpoint: it stopped before its first evaluation ({run.status})"
+        )
+    fill(model, read_checkpoint(path), path)
+
+
+def fill(model: Model, checkpoint: dict[str, Any], path: Path) -> None:
+    """Put the weights of a checkpoint into a model.
+
+    Raises:
+        ZooError: they are another model's.
+    """
+    try:
+        model.load_state_dict(model_weights(checkpoint))
+    except RuntimeError as error:
+        raise ZooError(f"checkpoint {str(path)!r} does not fit the model of its run: {error}") from None
+
+
+def _best_model(run: Run, loaded: LoadedRecipe) -> Model:
+    model = build_model(loaded.plan, catalogue=loaded.catalogue)
+    load_best(run, model)
+    return model.eval()

@@ -1,0 +1,50 @@
+"""The one place where Lightning is imported, and how it is kept quiet."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from zoo import torchvision_shim
+
+torchvision_shim.install()
+
+import pytorch_lightning as pl  # noqa: E402
+from pytorch_lightning.callbacks import Checkpoint, EarlyStopping, EMAWeightAveraging  # noqa: E402
+from pytorch_lightning.loggers import Logger  # noqa: E402
+from pytorch_lightning.plugins.io import CheckpointIO  # noqa: E402
+
+_LOGGERS = ("pytorch_lightning", "lightning_fabric")
+
+
+@contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Without Lightning's tips, device reports and advice on workers; ZOO_VERBOSE=1 lets them through."""
+    if os.environ.get("ZOO_VERBOSE", "0") not in ("", "0"):
+        yield
+        return
+    levels = {name: logging.getLogger(name).level for name in _LOGGERS}
+    for name in _LOGGERS:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            for module in (r"pytorch_lightning\b", r"lightning_fabric\b", r"torchmetrics\b"):
+                warnings.filterwarnings("ignore", module=module)
+            yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+
+
+__all__ = [
+    "Checkpoint",
+    "CheckpointIO",
+    "EMAWeightAveraging",
+    "EarlyStopping",
+    "Logger",
+    "pl",
+    "quiet_lightning",
+]

@@ -1,0 +1,116 @@
+"""The order of the data: a run is one stream of batches, and any part of it can be made again.
+
+Batch `number` of a run depends on the seed and on `number` alone: the epoch it lies in is
+`number // batches_per_epoch`, each epoch has its own permutation, and whatever is random in a dataset
+(augmentation) starts from a seed of its own. So a resumed run sees what the uninterrupted one would.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+
+from zoo.data.batch import Batch, collate
+
+
+def derived_seed(seed: int, purpose: str, number: int = 0) -> int:
+    """A 63-bit seed that differs for each (seed, purpose, number)."""
+    digest = hashlib.blake2b(f"{seed}/{purpose}/{number}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+class BatchStream:
+    """A batch sampler over all epochs of a run: (seed of the batch, indices of its examples).
+
+    Args:
+        examples: size of the split.
+        batch_size: B; the last batch of an epoch may be smaller.
+        batches: length of the whole run.
+        start: batches that an earlier part of the run has used up.
+    """
+
+    def __init__(self, *, examples: int, batch_size: int, batches: int, seed: int, start: int = 0) -> None:
+        self.examples = examples
+        self.batch_size = batch_size
+        self.batches = batches
+        self.seed = seed
+        self.start = start
+
+    def __iter__(self) -> Iterator[tuple[int, list[int]]]:
+        per_epoch = batches_per_epoch(self.examples, self.batch_size)
+        order: list[int] = []
+        for number in range(self.start, self.batches):
+            epoch, position = divmod(number, per_epoch)
+            if position == 0 or not order:
+                generator = torch.Generator().manual_seed(derived_seed(self.seed, "order", epoch))
+                order = torch.randperm(self.examples, generator=generator).tolist()
+            first = position * self.batch_size
+            yield derived_seed(self.seed, "batch", number), order[first : first + self.batch_size]
+
+    def __len__(self) -> int:
+        return self.batches  # of the whole run: Lightning adds what is used up itself
+
+
+class SeededBatches:
+    """A split whose batches are made with torch's generator set, in this process or in a worker."""
+
+    def __init__(self, split: Any) -> None:
+        self.split = split
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __getitems__(self, job: tuple[int, list[int]]) -> Batch:
+        seed, indices = job
+        torch.manual_seed(seed)
+        if hasattr(self.split, "__getitems__"):
+            return collate(self.split.__getitems__(indices))
+        return collate([self.split[index] for index in indices])
+
+
+def batches_per_epoch(examples: int, batch_size: int) -> int:
+    """How many batches show every example once."""
+    return -(-examples // batch_size)
+
+
+def train_loader(split: Any, stream: BatchStream, *, workers: int = 0, pin: bool = False) -> DataLoader[Any]:
+    """The batches of `stream`, from its start on."""
+    return DataLoader(
+        SeededBatches(split),  # type: ignore[arg-type]
+        batch_sampler=stream,  # type: ignore[arg-type]
+        collate_fn=_ready,
+        num_workers=workers,
+        worker_init_fn=_ignore_interrupt,
+        pin_memory=pin,
+    )
+
+
+def eval_loader(split: Any, *, batch_size: int, workers: int = 0, pin: bool = False) -> DataLoader[Any]:
+    """A split in order."""
+    return DataLoader(
+        split,
+        batch_size=batch_size,
+        collate_fn=_collate,
+        num_workers=workers,
+        worker_init_fn=_ignore_interrupt,
+        persistent_workers=workers > 0,
+        pin_memory=pin,
+    )
+
+
+def _ready(batch: Any) -> Any:
+    return batch
+
+
+def _collate(examples: Any) -> Batch:
+    return collate(examples)
+
+
+def _ignore_interrupt(worker: int) -> None:
+    """Ctrl-C reaches every process of the terminal; what it means is decided in the main one."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

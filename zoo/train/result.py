@@ -1,0 +1,146 @@
+"""What training and evaluation hand back: scores beside a naive baseline, as a table or as data."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from rich.console import Console
+from rich.table import Table
+
+from zoo.recipe.schema import Expect
+from zoo.runs import Run
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalResult:
+    """Scores on one split. Names are `split/metric`."""
+
+    run: Run
+    split: str
+    metrics: Mapping[str, float]
+    baseline: Mapping[str, float] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return {
+            "run": str(self.run.path),
+            "split": self.split,
+            "metrics": plain(self.metrics),
+            "baseline": plain(self.baseline),
+        }
+
+    def print(self) -> None:
+        """A table on stdout."""
+        print_scores(self.metrics, self.baseline, split=self.split)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunResult:
+    """How a run ended. `metrics` and `baseline` are of the test split; empty unless it finished.
+
+    run: the folder; `None` after a dry run.
+    expected: whether the recipe's `expect` was met; `None` where it has none, or was not judged.
+    """
+
+    status: Literal["finished", "interrupted", "dry run"]
+    run: Run | None
+    step: int
+    parameters: int
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    baseline: Mapping[str, float] = field(default_factory=dict)
+    expect: Expect | None = None
+    expected: bool | None = None
+    resumable: bool = False
+
+    @property
+    def exit_code(self) -> int:
+        """0, or 130 after Ctrl-C."""
+        return 130 if self.status == "interrupted" else 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return {
+            "status": self.status,
+            "run": str(self.run.path) if self.run else None,
+            "step": self.step,
+            "parameters": self.parameters,
+            "metrics": plain(self.metrics),
+            "baseline": plain(self.baseline),
+            "expected": self.expected,
+        }
+
+    def print(self) -> None:
+        """The table of test scores, the run folder and the verdict; a hint where the run was interrupted."""
+        if self.status == "interrupted":
+            print(self.hint(), file=sys.stderr)
+            return
+        if self.status == "dry run":
+            scores = ", ".join(f"{name} {value:.4g}" for name, value in self.metrics.items())
+            print(
+                f"Dry run: one update and one evaluation went well. {self.parameters:,} parameters. {scores}"
+            )
+            return
+        print_scores(self.metrics, self.baseline, split="test")
+        if self.expect is not None:
+            print(self.verdict())
+        print(f"Run: {self.run.path if self.run else ''}")
+
+    def hint(self) -> str:
+        """The one line after Ctrl-C."""
+        if not self.resumable or self.run is None:
+            return f"Interrupted at step {self.step}, before the first checkpoint: nothing to resume."
+        return f"Interrupted at step {self.step}. Resume: zoo train --resume {self.run.path}"
+
+    def verdict(self) -> str:
+        """Whether the recipe's claim held, in a sentence."""
+        if self.expect is None:
+            return ""
+        at_least = self.expect.at_least is not None
+        bound = self.expect.at_least if at_least else self.expect.at_most
+        claim = f"{self.expect.metric} {'at least' if at_least else 'at most'} {bound:g}"
+        if self.expected is None:
+            return f"Expected {claim}: there is no such metric."
+        return f"Expected {claim}: {'met' if self.expected else 'NOT met'}."
+
+
+def judge(expect: Expect | None, metrics: Mapping[str, float]) -> bool | None:
+    """Whether the claim holds; `None` where there is no claim, or no such metric."""
+    if expect is None or expect.metric not in metrics:
+        return None
+    value = metrics[expect.metric]
+    if expect.at_least is not None:
+        return value >= expect.at_least
+    return expect.at_most is not None and value <= expect.at_most
+
+
+def print_scores(metrics: Mapping[str, float], baseline: Mapping[str, float], *, split: str) -> None:
+    """metric | score | naive baseline, with rich on a terminal and in plain columns elsewhere."""
+    heading = ["metric", split, *(["naive baseline"] if baseline else [])]
+    rows = [
+        [name.partition("/")[2], number(value), *([number(baseline.get(name))] if baseline else [])]
+        for name, value in metrics.items()
+    ]
+    console = Console()
+    if console.is_terminal:
+        table = Table(*heading)
+        for row in rows:
+            table.add_row(*row)
+        console.print(table)
+        return
+    widths = [max(len(row[i]) for row in [heading, *rows]) for i in range(len(heading))]
+    for row in [heading, *rows]:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def number(value: float | None) -> str:
+    """A score in four digits."""
+    return "" if value is None else f"{value:.4g}" if abs(value) >= 1e-4 or value == 0 else f"{value:.2e}"
+
+
+def plain(metrics: Mapping[str, float]) -> dict[str, float | None]:
+    """For JSON, which knows no NaN: `None` instead."""
+    return {name: value if math.isfinite(value) else None for name, value in metrics.items()}

@@ -1,0 +1,134 @@
+"""From a loaded recipe to what a run needs: data, model, task, and how many batches of what."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from zoo.data.split import Splits
+from zoo.errors import ZooError, suggest
+from zoo.layers.model import Model, build_model
+from zoo.recipe import LoadedRecipe
+from zoo.tasks.base import Task
+from zoo.train.loaders import batches_per_epoch, derived_seed
+from zoo.train.optim import Schedule, build_optimizer, build_schedule
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """Everything about a run but its folder.
+
+    monitor, mode: the metric that decides which checkpoint is best, and which way.
+    per_epoch: batches that show every training example once.
+    batches: batches of the whole run. eval_every: batches between evaluations.
+    """
+
+    loaded: LoadedRecipe
+    splits: Splits
+    model: Model
+    task: Task[Any, Any]
+    monitor: str
+    mode: str
+    per_epoch: int
+    batches: int
+    eval_every: int
+
+    @property
+    def updates(self) -> int:
+        """Updates of the weights in the whole run."""
+        return -(-self.batches // self.loaded.recipe.trainer.accumulate_batches)
+
+    @property
+    def eval_batch_size(self) -> int:
+        """Examples per batch of evaluation."""
+        data = self.loaded.recipe.data
+        return data.eval_batch_size or data.batch_size
+
+    @property
+    def metric_names(self) -> list[str]:
+        """What a run logs, in the order of the columns of metrics.csv."""
+        return ["lr", "train/loss", *(f"val/{name}" for name in self.task.metrics())]
+
+    def make_optimizer(self, model: nn.Module) -> tuple[Optimizer, Schedule]:
+        """The optimiser and the schedule that the recipe names.
+
+        Raises:
+            ZooError: timm has no such optimiser or schedule, or it does not take these parameters.
+        """
+        optim, schedule = self.loaded.recipe.optim, self.loaded.recipe.schedule
+        optimizer = build_optimizer(
+            model, name=optim.name, lr=optim.lr, weight_decay=optim.weight_decay, params=optim.params
+        )
+        return optimizer, build_schedule(
+            optimizer,
+            name=schedule.name,
+            updates=self.updates,
+            warmup_steps=schedule.warmup_steps,
+            final_lr_ratio=schedule.final_lr_ratio,
+            params=schedule.params,
+            mode=self.mode,
+        )
+
+
+def prepare(loaded: LoadedRecipe) -> Setup:
+    """Load the data and build the model, its weights drawn from the recipe's seed.
+
+    Raises:
+        ZooError: what the recipe asks for does not go together, in a sentence.
+    """
+    recipe, plan = loaded.recipe, loaded.plan
+    if plan.dataset is None or plan.task is None:
+        raise ZooError("training needs a dataset and a task, but the plan has none")
+    splits = load_splits(loaded)
+    torch.manual_seed(derived_seed(recipe.seed, "weights"))
+    model = build_model(plan, catalogue=loaded.catalogue)
+    task = build_task(loaded)
+    monitor, mode = recipe.task.monitor or plan.monitor or "val/loss", recipe.task.mode or plan.mode or "min"
+    known = [f"val/{name}" for name in task.metrics()]
+    if monitor not in known:
+        raise ZooError(
+            f"task.monitor: task {plan.task.id!r} has no metric {monitor!r}.{suggest(monitor, known)}"
+        )
+    accumulate = recipe.trainer.accumulate_batches
+    per_epoch = batches_per_epoch(len(splits.train), recipe.data.batch_size)
+    if recipe.trainer.max_steps is not None:
+        batches = recipe.trainer.max_steps * accumulate
+    else:
+        batches = (recipe.trainer.max_epochs or 1) * per_epoch
+    if recipe.trainer.eval_every_steps is not None:
+        eval_every = recipe.trainer.eval_every_steps * accumulate
+    else:
+        eval_every = -(-per_epoch // accumulate) * accumulate  # only where an update is complete
+    setup = Setup(
+        loaded=loaded,
+        splits=splits,
+        model=model,
+        task=task,
+        monitor=monitor,
+        mode=mode,
+        per_epoch=per_epoch,
+        batches=batches,
+        eval_every=min(eval_every, batches),
+    )
+    setup.make_optimizer(model)  # a mistake in optim or schedule shows before anything is written
+    return setup
+
+
+def load_splits(loaded: LoadedRecipe) -> Splits:
+    """The data that the recipe's plan names."""
+    part = loaded.plan.dataset
+    if part is None:
+        raise ZooError("this recipe names no dataset")
+    return loaded.catalogue.get("dataset", part.id).load()(part.config)
+
+
+def build_task(loaded: LoadedRecipe) -> Task[Any, Any]:
+    """The task of the recipe's plan."""
+    part = loaded.plan.task
+    if part is None:
+        raise ZooError("this recipe names no task")
+    return loaded.catalogue.get("task", part.id).load()(part.config, targets=loaded.plan.targets)

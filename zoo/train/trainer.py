@@ -1,0 +1,156 @@
+"""Lightning's Trainer, as a recipe, the run and the plugins want it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+
+from zoo.errors import ZooError, suggest
+from zoo.runs import Run
+from zoo.train.callbacks import Ema, PatientStop, SaveCheckpoints, StopRequest, WriteRows
+from zoo.train.checkpoint import PlainCheckpointIO
+from zoo.train.lightning import Logger, pl
+from zoo.train.loggers import MetricsFile
+from zoo.train.progress import ShowProgress
+from zoo.train.setup import Setup
+
+#: Keywords that hold lists: what plugins and recipes add is appended.
+_LISTS = ("callbacks", "logger", "plugins")
+
+
+def make_trainer(
+    setup: Setup,
+    run: Run,
+    *,
+    saver: SaveCheckpoints,
+    start: int,
+    start_step: int | None,
+    progress: bool,
+    limit_val_batches: int | None = None,
+) -> pl.Trainer:
+    """The Trainer of one run.
+
+    Args:
+        saver: the callback that saves checkpoints.
+        start: batches that an earlier part of the run has done.
+        start_step: its updates; `None` for a new run.
+        progress: whether to show any.
+        limit_val_batches: for a dry run.
+
+    Raises:
+        ZooError: an option that Lightning does not know or refuses, or that two parties set differently.
+    """
+    recipe = setup.loaded.recipe.trainer
+    if recipe.devices not in (1, "auto"):
+        raise ZooError(f"trainer.devices: a run uses one device for now, got {recipe.devices}")
+    options: dict[str, Any] = {
+        "accelerator": recipe.accelerator,
+        "devices": 1,
+        "precision": recipe.precision,
+        # To Lightning the run is one epoch: a stream of batches, evaluated every so many.
+        "max_epochs": 1,
+        "val_check_interval": setup.eval_every,
+        "check_val_every_n_epoch": None,
+        "num_sanity_val_steps": 0,
+        "limit_val_batches": limit_val_batches,
+        "gradient_clip_val": recipe.gradient_clip_norm,
+        "accumulate_grad_batches": recipe.accumulate_batches,
+        "callbacks": _callbacks(setup, saver, start, progress=progress),
+        "logger": _loggers(setup, run, start_step),
+        "plugins": [PlainCheckpointIO()],
+        "default_root_dir": run.path,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "use_distributed_sampler": False,
+    }
+    given = {"trainer.extra": recipe.extra}
+    for plugin, more in setup.loaded.catalogue.call("zoo_trainer_options", recipe=setup.loaded.recipe):
+        given[f"plugin {plugin!r}"] = more or {}
+    try:
+        return pl.Trainer(**merge_options(options, given))
+    except (MisconfigurationException, ValueError, TypeError) as error:
+        raise ZooError(f"Lightning's Trainer refuses these options: {error}") from error
+
+
+def merge_options(ours: Mapping[str, Any], given: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Our options with those that others give; lists are joined, anything else may be set once.
+
+    Raises:
+        ZooError: an unknown option, or one that is set already to something else.
+    """
+    known = set(inspect.signature(pl.Trainer).parameters)
+    merged = dict(ours)
+    owner = dict.fromkeys(ours, "the recipe")
+    for giver, options in given.items():
+        for key, value in options.items():
+            if key not in known:
+                raise ZooError(f"{giver}: Lightning's Trainer has no option {key!r}.{suggest(key, known)}")
+            if key in _LISTS:
+                merged[key] = [
+                    *merged.get(key, []),
+                    *(value if isinstance(value, (list, tuple)) else [value]),
+                ]
+            elif key in merged and merged[key] != value:
+                raise ZooError(
+                    f"{giver} sets the Trainer's {key!r} to {value!r}, "
+                    f"but {owner[key]} sets it to {merged[key]!r}"
+                )
+            else:
+                merged[key], owner[key] = value, giver
+    return merged
+
+
+def _callbacks(setup: Setup, saver: SaveCheckpoints, start: int, *, progress: bool) -> list[pl.Callback]:
+    """In the order in which they act; Lightning itself puts the saver last."""
+    wanted = setup.loaded.recipe.callbacks
+    callbacks: list[pl.Callback] = [WriteRows()]
+    if wanted.ema is not None:
+        ema = wanted.ema
+        callbacks.append(Ema(decay=ema.decay, start_step=ema.start_step, every_steps=ema.every_steps))
+    if wanted.early_stopping is not None:
+        patience = wanted.early_stopping
+        callbacks.append(
+            PatientStop(
+                setup.monitor, mode=setup.mode, patience=patience.patience, min_delta=patience.min_delta
+            )
+        )
+    if progress and wanted.progress is not None:
+        callbacks.append(ShowProgress(batches=setup.batches, start=start, metric=setup.monitor))
+    return [*callbacks, saver]
+
+
+def make_saver(setup: Setup, run: Run, stop: StopRequest) -> SaveCheckpoints:
+    """The callback that keeps the best and the last checkpoint, and ends the run when asked to."""
+    return SaveCheckpoints(
+        run.checkpoints,
+        monitor=setup.monitor,
+        mode=setup.mode,
+        keep=setup.loaded.recipe.callbacks.checkpoint.keep,
+        stop=stop,
+        batches=setup.batches,
+        eval_every_batches=setup.eval_every,
+    )
+
+
+def _loggers(setup: Setup, run: Run, start_step: int | None) -> list[Logger]:
+    wanted = setup.loaded.recipe.output.loggers
+    loggers: list[Logger] = []
+    if wanted.csv is not None:
+        loggers.append(MetricsFile(run.metrics, setup.metric_names, keep_steps=start_step))
+    if wanted.tensorboard is not None:
+        loggers.append(_tensorboard(run))
+    return loggers
+
+
+def _tensorboard(run: Run) -> Logger:
+    from pytorch_lightning.loggers import TensorBoardLogger
+
+    try:
+        return TensorBoardLogger(run.path, name="", version="tensorboard", default_hp_metric=False)
+    except ModuleNotFoundError:
+        raise ZooError(
+            "output.loggers.tensorboard needs the package 'tensorboard'; the extra 'tensorboard' brings it"
+        ) from None
