@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from zoo.config import Config, ConfigError, Problem, join, param
 from zoo.errors import ContractError, UnknownName, suggest
 from zoo.kinds import Ids, Image, Series, Vector
-from zoo.specs import Causal, Cost, MixerSpec, ModelSpec, State
+from zoo.specs import Causal, Causality, Cost, MixerSpec, ModelSpec, State
 
 if TYPE_CHECKING:
     from zoo.catalogue import Catalogue, Part
@@ -18,6 +18,7 @@ Norm = Literal["layer", "rms"]
 
 # From best to worst: what holds for a stack is the worst of its layers.
 _COSTS: tuple[Cost, ...] = ("linear", "linearithmic", "subquadratic", "quadratic")
+_CAUSALITIES: tuple[Causality, ...] = ("strict", "prefix", "approximate")
 _STATES: tuple[State, ...] = ("constant", "window", "logarithmic", "linear", "none")
 
 #: What `core/patches` aims at when no patch size is given.
@@ -216,6 +217,7 @@ class TransformerConfig(Config):
             streaming=streaming,
             state=max((m.state for m in mixers), key=_STATES.index) if streaming else "none",
             cost=max((m.cost for m in mixers), key=_COSTS.index),
+            causality=max((m.causality for m in mixers), key=_CAUSALITIES.index),
             min_tokens=max(spec.min_tokens, *(m.min_tokens for m in mixers)),
             max_tokens=min((limit for limit in limits if limit is not None), default=None),
         )

@@ -55,7 +55,7 @@ class Rotary(nn.Module):
 
     Channel pair i is turned by the angle position * base^(-2i/d), so that the product of a query and a key
     depends on their distance only. Pairs are (i, i + d/2): the paper's, with the channels in another order.
-    Has no parameters and no buffers; angles are computed in float32 for any dtype of the input.
+    Has no parameters and no buffers; angles are computed in float32 at least.
     """
 
     def __init__(self, *, head_width: int, base: float = 10_000.0) -> None:
@@ -69,10 +69,11 @@ class Rotary(nn.Module):
 
     def forward(self, x: Tensor, positions: Tensor) -> Tensor:
         """x: queries or keys (B, H, N, d); positions: int (B or 1, N) -> (B, H, N, d)."""
-        pairs = torch.arange(0, self.head_width, 2, device=x.device, dtype=torch.float32)
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        pairs = torch.arange(0, self.head_width, 2, device=x.device, dtype=dtype)
         angle = positions[:, None, :, None] * self.base ** (-pairs / self.head_width)  # (B or 1, 1, N, d/2)
         cos, sin = angle.cos(), angle.sin()
-        first, second = x.float().chunk(2, dim=-1)
+        first, second = x.to(dtype).chunk(2, dim=-1)
         turned = torch.cat((first * cos - second * sin, first * sin + second * cos), dim=-1)  # eq. (34)
         return turned.to(x.dtype)
 
