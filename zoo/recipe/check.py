@@ -89,15 +89,19 @@ class Check:
         except ZooError as error:
             self.mistake(2, join(path, "name"), str(error))
             return
+        self.parameters(path, kind, name, params, preset if isinstance(preset, str) else None)
+
+    def parameters(
+        self, path: str, kind: str, name: str, params: dict[str, Any], preset: str | None = None
+    ) -> None:
         try:
-            self.parts[path] = self.catalogue.part(
-                kind, name, params, preset=preset if isinstance(preset, str) else None
-            )
+            self.parts[path] = self.catalogue.part(kind, name, params, preset=preset)
         except ConfigError as error:
             for problem in error.problems:
                 self.mistake(3, join(path, "params", problem.path), problem.message)
         except LookupError as error:
             self.mistake(2, join(path, "preset"), str(error))
+            self.parameters(path, kind, name, params)
         except ZooError as error:  # its module cannot be imported
             self.mistake(2, join(path, "name"), str(error))
 

@@ -52,7 +52,8 @@ def interpolate(
             message = f"cannot be read as an interpolation: {_FORMS}; \\${{ is a literal ${{"
             mistakes.append(Mistake(0, path, message, node.origin))
             del waiting[path]
-    config = OmegaConf.create(_upon(defaults, _legible(root, "", waiting)))
+    data = _upon(defaults, _legible(root, "", waiting))
+    config = OmegaConf.create(data)
     found: dict[str, Node] = {}
     for path, node in waiting.items():
         with _guarded(allow_env) as read:
@@ -63,7 +64,7 @@ def interpolate(
                 if OmegaConf.is_config(value):
                     value = OmegaConf.to_container(value, resolve=True)
             except (OmegaConfBaseException, RecursionError, TypeError, ValueError) as error:
-                message = _in_words(error, str(node.value), root)
+                message = _in_words(error, str(node.value), data)
                 mistakes.append(Mistake(0, path, message, node.origin))
                 continue
         found[path] = _node(value, replace(node.origin, variables=tuple(read)))
@@ -138,7 +139,16 @@ def _node(value: Any, origin: Origin) -> Node:
     return Node(value, origin)
 
 
-def _in_words(error: BaseException, text: str, root: Node) -> str:
+def _names(data: Any, path: str = "") -> Iterator[str]:
+    """The dotted names of all values."""
+    if not isinstance(data, dict):
+        yield path
+        return
+    for key, value in data.items():
+        yield from _names(value, join(path, key))
+
+
+def _in_words(error: BaseException, text: str, data: dict[str, Any]) -> str:
     from omegaconf import errors
 
     cause: BaseException | None = error
@@ -150,8 +160,7 @@ def _in_words(error: BaseException, text: str, root: Node) -> str:
         return f"{text!r} asks for a resolver that a recipe cannot use: {_FORMS}"
     if isinstance(error, errors.InterpolationKeyError):
         name = str(error).partition("Interpolation key '")[2].partition("'")[0]
-        known = [path for path, node in walk(root) if not isinstance(node.value, (dict, list))]
-        hint = suggest(name, known, list_up_to=0)
+        hint = suggest(name, _names(data), list_up_to=0)
         return f"{text!r} refers to {name!r}, which this recipe does not have.{hint}"
     if isinstance(error, errors.InterpolationToMissingValueError):
         return f"{text!r} refers to a value that is still to be given ('???')"

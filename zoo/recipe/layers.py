@@ -16,7 +16,7 @@ from pathlib import Path
 from zoo.config import describe, join
 from zoo.errors import suggest
 from zoo.recipe.errors import Mistake, Origin, Source, printable
-from zoo.recipe.source import Node, read
+from zoo.recipe.source import Node, plain, read
 
 MAX_INCLUDES = 5
 MAX_FILES = 100
@@ -57,7 +57,7 @@ class Layers:
     def with_includes(self, node: Node, path: Path, chain: tuple[Path, ...] = ()) -> Node | None:
         """`node` upon what it includes. `path`: the file it comes from, which relative names start at."""
         if not isinstance(node.value, dict):
-            self.mistake("", f"a recipe is a mapping (key: value), not {describe(node.value)}", node.origin)
+            self.mistake("", f"a recipe is a mapping (key: value), not {describe(plain(node))}", node.origin)
             return None
         own = {key: child for key, child in node.value.items() if key != "include"}
         result: Node | None = None
@@ -74,13 +74,13 @@ class Layers:
         if isinstance(node.value, list):
             return node.value
         hint = f": include: [{node.value}]" if isinstance(node.value, str) else ""
-        self.mistake("include", f"expected a list of files, got {describe(node.value)}{hint}", node.origin)
+        self.mistake("include", f"expected a list of files, got {describe(plain(node))}{hint}", node.origin)
         return []
 
     def include(self, item: Node, index: int, path: Path, chain: tuple[Path, ...]) -> Node | None:
         where = f"include.{index}"
         if not isinstance(item.value, str):
-            self.mistake(where, f"expected the name of a file, got {describe(item.value)}", item.origin)
+            self.mistake(where, f"expected the name of a file, got {describe(plain(item))}", item.origin)
             return None
         target = self.locate(item.value, path)
         if target is None:

@@ -25,6 +25,8 @@ _UNPRINTABLE = re.compile(
     r"[^\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]"
 )
 _COMMENT_COLUMN = 44
+#: What the contract decides where the recipe does not.
+_CHOSEN = ("model.stem", "model.stem.name", "model.head.name", "task.name", "task.monitor", "task.mode")
 
 
 def render(loaded: LoadedRecipe, *, comments: bool = True) -> str:
@@ -63,10 +65,13 @@ def dump(data: Mapping[str, Any], comment: Callable[[str], str] | None = None) -
 
 def _lines(data: Mapping[str, Any], path: str, indent: str) -> Iterator[tuple[str, str]]:
     """(path, line); the path is empty for a line that holds no value."""
+    after_block = False
     for key, value in data.items():
         here = join(path, key)
-        if not indent and isinstance(value, Mapping) and value:
+        block = not indent and isinstance(value, Mapping) and bool(value)
+        if block or after_block:
             yield "", ""
+        after_block = block
         if isinstance(value, Mapping) and value:
             yield "", f"{indent}{key}:"
             yield from _lines(value, here, indent + "  ")
@@ -140,10 +145,4 @@ def _origin(loaded: LoadedRecipe, path: str) -> str:
             return f"preset {preset}"
         if name in spec.params:
             return spec.id
-    chosen = path.startswith(("model.stem", "model.head")) or path in (
-        "task.name",
-        "task.monitor",
-        "task.mode",
-    )
-    given = f"{section}.name" in loaded.origins
-    return "contract" if chosen and not given else "default"
+    return "contract" if path in _CHOSEN else "default"

@@ -222,6 +222,8 @@ def _bad_key(key: Any) -> str:
 
 def _in_words(error: yaml.MarkedYAMLError, place: Origin) -> str:
     text = str(error.problem or error.context)
+    if error.context and error.context_mark and error.context_mark.line + 1 != place.line:
+        text += f" {error.context} that starts in line {error.context_mark.line + 1}"
     if place.line and "${" in place.source.line(place.line):
         return f'{text} (inside [...] and {{...}} an interpolation needs quotes: "${{a.b}}")'
     if "'\\t'" in text:

@@ -27,10 +27,8 @@ def unmet(name: str, requirement: str, catalogue: Catalogue) -> str:
     installed = plugin.version if plugin else _version(distribution)
     if installed is None:
         pip = name if _fold(name).startswith("zoo_") else f"zoo-{name}"
-        known = [p.id for p in catalogue.plugins]
-        return (
-            f"plugin {name!r} is not installed; try: pip install {pip}.{suggest(name, known, list_up_to=0)}"
-        )
+        meant = suggest(name, [p.id for p in catalogue.plugins], list_up_to=0)
+        return f"plugin {name!r} is not installed.{meant or f' Try: pip install {pip}'}"
     if wanted.contains(installed, prereleases=True):
         return ""
     return (
