@@ -349,6 +349,18 @@ class Catalogue:
             raise UnknownName(f"unknown kind of component {kind!r}.{suggest(kind, self._specs)}")
         return self._specs[kind]
 
+    def lost(self, name: str) -> list[str]:
+        """Sentences on plugins that may have had this name, had they loaded whole."""
+        named = name.replace("-", "_").partition("/")[0] if "/" in name else None
+        sentences = []
+        for plugin in self.plugins:
+            meant = named is None or named in (plugin.id, plugin.distribution.replace("-", "_"))
+            if plugin.status != "ok" and meant:
+                sentences.append(f"Plugin {plugin.id!r} {_lost(plugin)}.")
+            elif named == plugin.id:
+                sentences += [f"Plugin {plugin.id!r}: {problem}." for problem in plugin.problems]
+        return sentences
+
     def _unknown(self, kind: str, name: str) -> str:
         """The whole message for a name that nothing has: other kinds, lost plugins, close names."""
         known = self._of(kind)
@@ -363,13 +375,7 @@ class Catalogue:
         ]
         if others:
             sentences.append(f"There is a {' and a '.join(others)}, which is no {kind.replace('_', '-')}.")
-        named = folded.partition("/")[0] if "/" in folded else None
-        for plugin in self.plugins:
-            meant = named is None or named in (plugin.id, _normal(plugin.distribution))
-            if plugin.status != "ok" and meant:
-                sentences.append(f"Plugin {plugin.id!r} {_lost(plugin)}.")
-            elif named == plugin.id:
-                sentences += [f"Plugin {plugin.id!r}: {problem}." for problem in plugin.problems]
+        sentences += self.lost(name)
         names = {*known, *(id.partition("/")[2] for id in known), *self._aliases[kind]}
         hint = suggest(name, names, list_up_to=0) or suggest(name, known)
         return " ".join(sentences) + (hint or f" 'zoo list {kind}s' shows all.")

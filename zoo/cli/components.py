@@ -21,7 +21,9 @@ def add_verbs(verbs: Any) -> None:
         verbs, "list", list_, "List components of one kind.", "zoo list models 'aaren/*' causal=always"
     )
     parser.add_argument("kind", nargs="?", default="models", help=f"one of: {', '.join(map(plural, KINDS))}")
-    parser.add_argument("filters", nargs="*", metavar="PATTERN|FIELD=VALUE", help="keep only what matches")
+    parser.add_argument(
+        "filters", nargs="*", default=[], metavar="PATTERN|FIELD=VALUE", help="keep only what matches"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
     parser = add_verb(
@@ -44,16 +46,17 @@ def add_verbs(verbs: Any) -> None:
 
 def list_(options: argparse.Namespace) -> int:
     found = catalogue()
-    kind = singular(options.kind)
+    kind, filters = options.kind.replace("-", "_").removesuffix("s"), options.filters
     if kind not in KINDS:
         # `zoo list 'aaren/*'` and `zoo list causal=always` mean models.
-        if any(mark in options.kind for mark in "*?/="):
-            options.filters.insert(0, options.kind)
-            kind = "model"
-        else:
-            raise ZooError(f"there is no kind {options.kind!r}.{suggest(options.kind, map(plural, KINDS))}")
+        if not any(mark in options.kind for mark in "*?/="):
+            raise ZooError(
+                f"there is no kind {options.kind!r}.{suggest(options.kind, map(plural, KINDS))} "
+                f"To look for names: zoo list models '*{options.kind}*'"
+            )
+        kind, filters = "model", [options.kind, *filters]
     specs = [_refined(found, spec) for spec in found.specs(kind)]
-    for text in options.filters:
+    for text in filters:
         field, equals, value = text.partition("=")
         if equals:
             specs = [spec for spec in specs if _has(spec, field, value)]
@@ -70,7 +73,7 @@ def list_(options: argparse.Namespace) -> int:
         [kind, *(title for title, _ in extra), "summary"],
         ([spec.id, *(_cell(spec, name) for _, name in extra), spec.summary] for spec in specs),
     )
-    if not options.filters:
+    if not filters:
         others = [f"{plural(k)} ({len(found.specs(k))})" for k in KINDS if k != kind and found.specs(k)]
         print(f"also: zoo list {', '.join(others)}")
     return 0
@@ -78,18 +81,7 @@ def list_(options: argparse.Namespace) -> int:
 
 def show(options: argparse.Namespace) -> int:
     found = catalogue()
-    kinds = [singular(options.kind)] if options.kind else KINDS
-    hits = []
-    for kind in kinds:
-        try:
-            hits.append(found.get(kind, options.name))
-        except UnknownName as error:
-            if "ambiguous" in str(error):
-                raise
-    if not hits:
-        if options.kind:
-            found.get(kinds[0], options.name)
-        found.get("model", options.name) if "/" in options.name else _unknown_anywhere(found, options.name)
+    hits = _find(found, options.name, options.kind)
     spec = _refined(found, hits[0])
     if options.json:
         print_json({**_plain(spec), "parameters": _parameters(spec)})
@@ -167,13 +159,29 @@ def plural(kind: str) -> str:
     return f"{kind.replace('_', '-')}s"
 
 
-def singular(kind: str) -> str:
-    return kind.replace("-", "_").removesuffix("s")
+def _find(found: Catalogue, name: str, kind: str | None) -> list[Spec]:
+    """Every component of this name, of one kind or of all."""
+    if kind is not None:
+        return [found.get(kind.replace("-", "_"), name)]
+    hits, errors = [], []
+    for each in KINDS:
+        try:
+            hits.append(found.get(each, name))
+        except UnknownName as error:
+            errors.append(error)
+    ambiguous = [error for error in errors if "ambiguous" in str(error)]
+    if ambiguous:
+        raise ambiguous[0]
+    if not hits:
+        names = {part for each in KINDS for spec in found.specs(each) for part in (spec.id, spec.name)}
+        sentences = [f"nothing is called {name!r}.", *found.lost(name)]
+        raise UnknownName(" ".join(sentences) + (suggest(name, names) or " 'zoo list' shows what there is."))
+    return hits
 
 
 def _refined(found: Catalogue, spec: Spec) -> Spec:
     """A model's claims at its default parameters."""
-    return found.claims(found.part("model", spec.id)) if isinstance(spec, ModelSpec) else spec
+    return found.default_claims(spec) if isinstance(spec, ModelSpec) else spec
 
 
 def _cell(spec: Spec, field: str) -> str:
@@ -227,6 +235,7 @@ def _parameters(spec: Spec) -> list[dict[str, str]]:
     if config is None:
         return []
     given = spec.params if isinstance(spec, ModelSpec) else {}
+    types = field_types(config)  # type: ignore[arg-type]
     rows = []
     for field in dataclasses.fields(config):
         default: Any = field.default
@@ -236,7 +245,7 @@ def _parameters(spec: Spec) -> list[dict[str, str]]:
         rows.append(
             {
                 "name": field.name,
-                "type": type_name(field_types(config)[field.name]),
+                "type": type_name(types[field.name]),
                 "default": "required" if default is dataclasses.MISSING else _yaml(default),
                 "help": field.metadata.get("help", ""),
             }
@@ -274,9 +283,3 @@ def _plugin_to_dict(plugin: Plugin, *, verbose: bool) -> dict[str, Any]:
     if not verbose:
         del data["traceback"]
     return data
-
-
-def _unknown_anywhere(found: Catalogue, name: str) -> None:
-    """Raise for a name that no kind knows, with suggestions from all of them."""
-    names = {part for kind in KINDS for spec in found.specs(kind) for part in (spec.id, spec.name)}
-    raise UnknownName(f"nothing is called {name!r}.{suggest(name, names)}")

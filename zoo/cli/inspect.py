@@ -6,9 +6,10 @@ import argparse
 import dataclasses
 from typing import Any
 
-from zoo.catalogue import catalogue, filter_specs
+from zoo.catalogue import Catalogue, catalogue, filter_specs
 from zoo.cli.output import add_verb, print_json, print_table
 from zoo.contract import Plan, matrix
+from zoo.errors import UnknownName, suggest
 
 
 def add_verbs(verbs: Any) -> None:
@@ -16,7 +17,9 @@ def add_verbs(verbs: Any) -> None:
         verbs, "plan", plan, "Print what a recipe would build.", "zoo plan aaren/digits model.params.depth=8"
     )
     parser.add_argument("recipe", help="plugin/recipe, or the path of a YAML file")
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="e.g. model.params.depth=8")
+    parser.add_argument(
+        "overrides", nargs="*", default=[], metavar="KEY=VALUE", help="e.g. model.params.depth=8"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
     parser = add_verb(
@@ -56,13 +59,10 @@ def plan(options: argparse.Namespace) -> int:
 
 def matrix_(options: argparse.Namespace) -> int:
     found = catalogue()
-    models = [spec.id for spec in filter_specs(found.specs("model"), options.models)]
-    datasets = [spec.id for spec in filter_specs(found.specs("dataset"), options.datasets)]
-    cells = {
-        (model, dataset): outcome
-        for model, dataset, outcome in matrix(found)
-        if model in models and dataset in datasets
-    }
+    models = _matching(found, "model", options.models)
+    datasets = _matching(found, "dataset", options.datasets)
+    outcomes = matrix(found, models=options.models, datasets=options.datasets)
+    cells = {(model, dataset): outcome for model, dataset, outcome in outcomes}
     if options.json:
         print_json(
             [
@@ -90,6 +90,14 @@ def matrix_(options: argparse.Namespace) -> int:
     for reason, number in reasons.items():
         print(f"[{number}] {reason}")
     return 0
+
+
+def _matching(found: Catalogue, kind: str, pattern: str) -> list[str]:
+    names = [spec.id for spec in filter_specs(found.specs(kind), pattern)]
+    if not names:
+        known = [name for spec in found.specs(kind) for name in (spec.id, spec.name)]
+        raise UnknownName(f"no {kind} matches {pattern!r}.{suggest(pattern, known)}")
+    return names
 
 
 def _steps(found: Plan) -> list[list[str]]:

@@ -32,7 +32,11 @@ class Parser(argparse.ArgumentParser):
     """An `ArgumentParser` whose complaints are short and suggest what was meant."""
 
     def error(self, message: str) -> NoReturn:
-        raise ZooError(f"{message}. See: {self.prog} --help")
+        hint = ""
+        if message.startswith("unrecognized arguments: -"):
+            option = message.split()[2].partition("=")[0]
+            hint = suggest(option, self._option_string_actions, list_up_to=0)
+        raise ZooError(f"{message}.{hint} See: {self.prog} --help")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,15 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = [argument for argument in given if argument != "--traceback"]
     try:
         given = Switches.take_arguments(given, os.environ)
-        parser, verbs = _parser()
-        verb = next((a for a in given if not a.startswith("-")), None)
-        if verb is not None and verb not in verbs:
-            raise ZooError(f"there is no verb {verb!r}.{suggest(verb, verbs, list_up_to=20)}")
-        options = parser.parse_args(given)
-        if not hasattr(options, "run"):
-            parser.print_help()
-            return 0
-        return options.run(options)
+        code = _run(given)
+        sys.stdout.flush()
+        return code
     except SystemExit as stop:  # --help, --version
         return int(stop.code or 0)
     except ZooError as error:
@@ -77,7 +75,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
-def _parser() -> tuple[Parser, list[str]]:
+def _run(given: list[str]) -> int:
+    parser, verbs = _parser()
+    if not given or given[0].startswith("-"):
+        parser.parse_args(given)  # --help, --version, or a mistake
+        parser.print_help()
+        return 0
+    verb, *rest = given
+    if verb not in verbs:
+        raise ZooError(f"there is no verb {verb!r}.{suggest(verb, verbs, list_up_to=20)}")
+    # Intermixed: `zoo train RECIPE --quiet seed=1` means what it says.
+    options = verbs[verb].parse_intermixed_args(rest)
+    return int(options.run(options))
+
+
+def _parser() -> tuple[Parser, dict[str, Parser]]:
     parser = Parser(
         prog="zoo",
         description=DESCRIPTION,
@@ -89,7 +101,7 @@ def _parser() -> tuple[Parser, list[str]]:
     verbs = parser.add_subparsers(metavar="VERB", parser_class=Parser)
     for module in (components, inspect, recipes, runs):
         module.add_verbs(verbs)
-    return parser, list(verbs.choices)
+    return parser, verbs.choices
 
 
 def _version(parser: Parser) -> str:

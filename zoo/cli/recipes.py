@@ -16,7 +16,9 @@ def add_verbs(verbs: Any) -> None:
     )
     parser.add_argument("action", choices=["list", "show", "copy", "render"])
     parser.add_argument("name", nargs="?", help="plugin/recipe, or the path of a YAML file")
-    parser.add_argument("rest", nargs="*", metavar="PATH|KEY=VALUE", help="copy: where to; render: overrides")
+    parser.add_argument(
+        "rest", nargs="*", default=[], metavar="PATH|KEY=VALUE", help="copy: where to; render: overrides"
+    )
     parser.add_argument("--json", action="store_true", help="list: print JSON")
 
     parser = add_verb(
@@ -27,7 +29,7 @@ def add_verbs(verbs: Any) -> None:
         "zoo validate my_recipe.yaml optim.lr=3e-4",
     )
     parser.add_argument("recipe", help="plugin/recipe, or the path of a YAML file")
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
+    parser.add_argument("overrides", nargs="*", default=[], metavar="KEY=VALUE")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 

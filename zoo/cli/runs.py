@@ -14,7 +14,9 @@ def add_verbs(verbs: Any) -> None:
         verbs, "train", train, "Train a recipe, or go on with a run.", "zoo train aaren/digits seed=1"
     )
     parser.add_argument("recipe", nargs="?", help="plugin/recipe, or the path of a YAML file")
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="e.g. optim.lr=3e-4 seed=1")
+    parser.add_argument(
+        "overrides", nargs="*", default=[], metavar="KEY=VALUE", help="e.g. optim.lr=3e-4 seed=1"
+    )
     parser.add_argument("--resume", metavar="RUN", help="go on with an interrupted run")
     parser.add_argument("--dry-run", action="store_true", help="one training and one evaluation step; no run")
     parser.add_argument("--quiet", action="store_true", help="print the result only")
