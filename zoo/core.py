@@ -48,6 +48,7 @@ MIXERS = (
         cost="quadratic",
         rotary=True,
         exact_when={},
+        reference="zoo.layers.reference:softmax_attention",
         since="0.1",
     ),
 )

@@ -30,7 +30,6 @@ class Model(nn.Module):
         self.backbone: Any = backbone
         self.head: Any = head
         self.plan = plan
-        self._connect()
 
     @property
     def num_features(self) -> int:
@@ -82,7 +81,7 @@ class Model(nn.Module):
         catalogue = catalogue or default_catalogue()
         old = self.plan
         same = targets.kind == old.targets.kind
-        self.plan = resolve(
+        plan = resolve(
             catalogue,
             model=old.model,
             width=old.width,
@@ -94,9 +93,9 @@ class Model(nn.Module):
             causal=old.causal,
         )
         like = next(self.backbone.parameters())
-        head = _build_head(catalogue, self.plan, width=self.num_features)
+        head = _build_head(catalogue, plan, stem=self.stem, width=self.num_features)
         self.head = head.to(device=like.device, dtype=like.dtype).train(self.training)
-        self._connect()
+        self.plan = plan
 
     def initial_state(self, batch_size: int) -> Any:
         """The state of a stream before its first token.
@@ -133,10 +132,6 @@ class Model(nn.Module):
         """Only backbones that take tokens know masks."""
         return {"mask": mask} if self.plan.claims.accepts == "tokens" else {}
 
-    def _connect(self) -> None:
-        if hasattr(self.head, "connect"):
-            self.head.connect(self.stem)
-
 
 def build_model(plan: Plan, *, catalogue: Catalogue | None = None) -> Model:
     """The model that a plan describes, with fresh weights.
@@ -156,12 +151,16 @@ def build_model(plan: Plan, *, catalogue: Catalogue | None = None) -> Model:
     if "catalogue" in inspect.signature(build).parameters:
         options["catalogue"] = catalogue
     backbone = build(plan.model.config, **options)
-    head = _build_head(catalogue, plan, width=_num_features(backbone, plan))
+    head = _build_head(catalogue, plan, stem=stem, width=_num_features(backbone, plan))
     return Model(stem, backbone, head, plan)
 
 
-def _build_head(catalogue: Catalogue, plan: Plan, *, width: int) -> nn.Module:
-    return _load(catalogue, plan.head)(plan.head.config, targets=plan.targets, width=width)
+def _build_head(catalogue: Catalogue, plan: Plan, *, stem: nn.Module | None, width: int) -> nn.Module:
+    head: nn.Module = _load(catalogue, plan.head)(plan.head.config, targets=plan.targets, width=width)
+    connect = getattr(head, "connect", None)
+    if connect is not None:
+        connect(stem)
+    return head
 
 
 def _load(catalogue: Catalogue, part: Part) -> Any:

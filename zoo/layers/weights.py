@@ -78,10 +78,11 @@ def _refuse_strangers(path: Path) -> None:
     """Say so where a file is something else that people load models from."""
     try:
         with path.open("rb") as file:
-            start = file.read(4)
+            start = file.read(9)
     except OSError as error:
         raise ZooError(f"{path}: cannot be read: {error.strerror}") from None
-    if start[:1] == b"\x80" or start == b"PK\x03\x04":
+    # safetensors: eight bytes of length, any of which may look like another format's, then JSON.
+    if start[8:] != b"{" and start.startswith((b"\x80", b"PK\x03\x04")):
         raise ZooError(
             f"{path}: is a pickle (or an archive that holds one), which can run code. Nothing of it was "
             "executed: the zoo loads safetensors only"
