@@ -11,15 +11,28 @@ from zoo import torchvision_shim
 
 torchvision_shim.install()
 
-from torchmetrics import MeanMetric, MetricCollection, R2Score  # noqa: E402
+from torchmetrics import Metric, MetricCollection, R2Score  # noqa: E402
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score  # noqa: E402
 
 
-class Mean(MeanMetric):
-    """A weighted mean that shows a NaN instead of dropping it."""
+class Mean(Metric):
+    """A weighted mean. A NaN shows; torchmetrics' own drops it, or with "disable" drops the weights (1.9)."""
+
+    total: Tensor
+    weight: Tensor
 
     def __init__(self) -> None:
-        super().__init__(nan_strategy="disable")
+        super().__init__()
+        self.add_state("total", torch.tensor(0.0), dist_reduce_fx="sum")
+        self.add_state("weight", torch.tensor(0.0), dist_reduce_fx="sum")
+
+    def update(self, value: Tensor, weight: float = 1.0) -> None:
+        """Add the elements of `value`, each with this weight."""
+        self.total += weight * value.sum()
+        self.weight += weight * value.numel()
+
+    def compute(self) -> Tensor:
+        return self.total / self.weight
 
 
 class Bits(Mean):

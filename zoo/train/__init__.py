@@ -6,7 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from zoo.train.evaluate import evaluate, predict
+    from zoo.train.evaluation import evaluate, predict
     from zoo.train.fit import resume, train
     from zoo.train.module import Diverged
     from zoo.train.result import EvalResult, RunResult
@@ -15,8 +15,8 @@ _MODULE_OF = {
     "Diverged": "module",
     "EvalResult": "result",
     "RunResult": "result",
-    "evaluate": "evaluate",
-    "predict": "evaluate",
+    "evaluate": "evaluation",
+    "predict": "evaluation",
     "resume": "fit",
     "train": "fit",
 }

@@ -18,7 +18,7 @@ from zoo.train.callbacks import Interrupted, SaveCheckpoints, StopRequest
 from zoo.train.card import render_card
 from zoo.train.checkpoint import read_checkpoint
 from zoo.train.curves import draw_curves
-from zoo.train.evaluate import fill, load_best, score
+from zoo.train.evaluation import fill, load_best, score
 from zoo.train.lightning import pl, quiet_lightning
 from zoo.train.loaders import BatchStream, eval_loader, train_loader
 from zoo.train.module import TrainingModule

@@ -60,9 +60,8 @@ class ShowProgress(pl.Callback):
         values = trainer.callback_metrics
         shown = [name for name in dict.fromkeys(("val/loss", self._metric)) if name in values]
         scores = "  ".join(f"{name} {float(values[name]):.4g}" for name in shown)
-        progress = f"{pl_module.batches_done}/{self._batches}"
         seconds = time.monotonic() - self._began
-        self._console.print(f"step {trainer.global_step}  batch {progress}  {scores}  {seconds:.0f} s")
+        self._console.print(f"batch {pl_module.batches_done}/{self._batches}  {scores}  {seconds:.0f} s")
 
     @override
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -24,7 +24,8 @@ class Setup:
 
     monitor, mode: the metric that decides which checkpoint is best, and which way.
     per_epoch: batches that show every training example once.
-    batches: batches of the whole run. eval_every: batches between evaluations.
+    batches: batches of the whole run. updates: updates of the weights in it.
+    eval_every: batches between evaluations.
     """
 
     loaded: LoadedRecipe
@@ -35,12 +36,8 @@ class Setup:
     mode: str
     per_epoch: int
     batches: int
+    updates: int
     eval_every: int
-
-    @property
-    def updates(self) -> int:
-        """Updates of the weights in the whole run."""
-        return -(-self.batches // self.loaded.recipe.trainer.accumulate_batches)
 
     @property
     def eval_batch_size(self) -> int:
@@ -112,6 +109,7 @@ def prepare(loaded: LoadedRecipe) -> Setup:
         mode=mode,
         per_epoch=per_epoch,
         batches=batches,
+        updates=-(-batches // accumulate),
         eval_every=min(eval_every, batches),
     )
     setup.make_optimizer(model)  # a mistake in optim or schedule shows before anything is written
