@@ -145,7 +145,7 @@ def build(cls: type[T], values: Mapping[str, Any]) -> T:
         ConfigError: with *every* unknown key, wrong type, value out of bounds and missing key.
     """
     if not isinstance(values, Mapping):
-        raise ConfigError([Problem("", f"expected a mapping of parameters, got {describe(values)}")])
+        raise ConfigError([Problem("", f"expected a mapping of parameters, got {describe(values)}.")])
     types_by_name = field_types(cls)  # type: ignore[arg-type]
     problems: list[Problem] = []
     accepted: dict[str, Any] = {}
