@@ -1,0 +1,10 @@
+"""`zoo new plugin NAME`: a complete, honest plugin distribution to start from (torch-free).
+
+The files lie in `templates/`, one folder for each thing that a kind is made of. In them `$name`, `$Name`,
+`$dashed` and `$kind` stand for `swirl`, `Swirl`, `swirl` and `mixer`; a folder called `package` becomes
+`zoo_swirl`.
+"""
+
+from zoo.scaffold.plugin import KINDS, new_plugin, render
+
+__all__ = ["KINDS", "new_plugin", "render"]
