@@ -25,8 +25,8 @@ def install() -> None:
         return
     import torch
 
+    _kept.append(None)  # at once: whoever watches imports of torchvision may call again from within
     if _extension_loads():
-        _kept.append(None)
         return
     library = torch.library.Library("torchvision", "FRAGMENT")
     for schema in _SCHEMAS.values():

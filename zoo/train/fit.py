@@ -130,7 +130,8 @@ def _fit(
     module = TrainingModule(
         setup.model,
         setup.task,
-        make_optimizer=setup.make_optimizer,
+        # A plain function: averaging copies the module deeply, and would copy the data of a bound method.
+        make_optimizer=lambda model: setup.make_optimizer(model),
         seed=recipe.seed,
         batches_per_epoch=setup.per_epoch,
         log_every_steps=recipe.trainer.log_every_steps,

@@ -1,0 +1,228 @@
+"""The same recipe and seed give the same run; an interrupted run ends where the uninterrupted one ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import zoo.plugin as zp
+from zoo.catalogue import Catalogue
+from zoo.errors import ZooError
+from zoo.recipe import load_recipe
+from zoo.runs import Run
+from zoo.train import resume, train
+from zoo.train.checkpoint import read_checkpoint
+from zoo.train.lightning import pl
+
+
+def recipe(folder: Path, **trainer: Any) -> dict[str, Any]:
+    """Ragged series, dropout, EMA, clipping, accumulation over epochs, and an evaluation in mid-epoch."""
+    return {
+        "schema": 1,
+        "seed": 3,
+        "model": {
+            "name": "core/transformer",
+            "width": 8,
+            "params": {"depth": 1, "heads": 2, "dropout_prob": 0.2},
+        },
+        "data": {"name": "core/japanese_vowels", "batch_size": 48, "eval_batch_size": 256},
+        "optim": {"lr": 0.01},
+        "schedule": {"warmup_steps": 2},
+        "trainer": {
+            "max_steps": 9,
+            "eval_every_steps": 4,
+            "accumulate_batches": 2,
+            "gradient_clip_norm": 1.0,
+            "log_every_steps": 3,
+            **trainer,
+        },
+        "callbacks": {"ema": {"decay": 0.8}, "progress": None},
+        "output": {"dir": str(folder)},
+    }
+
+
+class Press(pl.Callback):
+    """Ctrl-C during one batch, `times` times."""
+
+    def __init__(self, batch: int, times: int = 1) -> None:
+        self.batch = batch
+        self.times = times
+
+    def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, batch_idx: int) -> None:
+        if batch_idx == self.batch:
+            for _ in range(self.times):
+                os.kill(os.getpid(), signal.SIGINT)
+
+
+def with_callback(callback: pl.Callback) -> Catalogue:
+    """A catalogue with a plugin that adds a callback to the Trainer."""
+    plugin = types.ModuleType("presser")
+    plugin.__zoo_api__ = 1  # type: ignore[attr-defined]
+
+    @zp.hookimpl
+    def zoo_trainer_options(recipe: Any) -> dict[str, Any]:
+        return {"callbacks": [callback]}
+
+    plugin.zoo_trainer_options = zoo_trainer_options  # type: ignore[attr-defined]
+    catalogue = Catalogue.discover()
+    catalogue.add(plugin, id="presser")
+    return catalogue
+
+
+def traces(run: Run) -> dict[str, bytes]:
+    """What must be the same, byte for byte."""
+    scores = {name: run.info[name] for name in ("metrics", "baseline", "best_step", "best_value", "step")}
+    return {
+        "metrics.csv": run.metrics.read_bytes(),
+        "model.safetensors": run.weights.read_bytes(),
+        "scores": json.dumps(scores).encode(),
+    }
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    result = train(load_recipe(recipe(tmp_path_factory.mktemp("whole"))), quiet=True)
+    assert result.status == "finished" and result.run is not None
+    return result.run
+
+
+def test_the_same_recipe_and_seed_give_the_same_files(uninterrupted, tmp_path):
+    again = train(load_recipe(recipe(tmp_path)), quiet=True).run
+    assert traces(again) == traces(uninterrupted)
+
+
+def test_another_seed_gives_another_run(uninterrupted, tmp_path):
+    other = train(load_recipe(recipe(tmp_path) | {"seed": 4}), quiet=True).run
+    assert traces(other)["metrics.csv"] != traces(uninterrupted)["metrics.csv"]
+
+
+def test_workers_and_logging_do_not_change_the_run(uninterrupted, tmp_path):
+    changed = recipe(tmp_path, log_every_steps=3)
+    changed["data"]["workers"] = 1
+    changed["output"]["loggers"] = {"tensorboard": {}}
+    other = train(load_recipe(changed), quiet=True).run
+    assert traces(other) == traces(uninterrupted)
+    assert list((other.path / "tensorboard").glob("events.*"))
+
+
+# 18 batches of 48 in epochs of 5; an update every 2 batches, an evaluation after 8, 16 and 18.
+@pytest.mark.parametrize("batch", [0, 1, 4, 5, 7, 8, 11, 14, 15])
+def test_interrupted_at_any_batch_and_resumed_it_ends_the_same(uninterrupted, tmp_path, batch):
+    loaded = load_recipe(recipe(tmp_path), catalogue=with_callback(Press(batch)))
+    result = train(loaded, quiet=True)
+    assert (result.status, result.exit_code) == ("interrupted", 130)
+    assert result.step == batch // 2 + 1  # the update is finished first
+    assert f"Interrupted at step {result.step}. Resume: zoo train --resume" in result.hint()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    resumed = resume(result.run.path, quiet=True)
+    assert resumed.status == "finished" and resumed.run.path == result.run.path
+    assert traces(resumed.run) == traces(uninterrupted)
+    assert len(resumed.run.info["resumed"]) == 1
+
+
+@pytest.mark.parametrize("batch", [16, 17])
+def test_interrupted_during_the_last_update_it_finishes(uninterrupted, tmp_path, batch):
+    result = train(load_recipe(recipe(tmp_path), catalogue=with_callback(Press(batch))), quiet=True)
+    assert result.status == "finished" and traces(result.run) == traces(uninterrupted)
+
+
+def test_interrupted_twice_and_resumed_twice(uninterrupted, tmp_path):
+    result = train(load_recipe(recipe(tmp_path), catalogue=with_callback(Press(2))), quiet=True)
+    run = result.run
+    # The second part is interrupted too: by hand, as `resume` uses the default catalogue.
+    from zoo.train import fit
+
+    loaded = load_recipe(run.resolved, catalogue=with_callback(Press(11)))
+    again = fit._carry_out(fit.prepare(loaded), run, checkpoint=read_checkpoint(run.last), quiet=True)
+    assert again.status == "interrupted" and again.step == 6
+    assert traces(resume(run, quiet=True).run) == traces(uninterrupted)
+
+
+def test_a_second_press_ends_at_once_and_keeps_the_last_checkpoint(uninterrupted, tmp_path):
+    result = train(load_recipe(recipe(tmp_path), catalogue=with_callback(Press(10, times=2))), quiet=True)
+    assert result.status == "interrupted" and result.step == 4  # saved after the evaluation at batch 8
+    assert traces(resume(result.run, quiet=True).run) == traces(uninterrupted)
+
+
+def test_a_second_press_before_any_checkpoint_leaves_nothing_to_resume(tmp_path):
+    result = train(load_recipe(recipe(tmp_path), catalogue=with_callback(Press(1, times=2))), quiet=True)
+    assert result.status == "interrupted" and not result.resumable
+    assert "nothing to resume" in result.hint()
+    with pytest.raises(ZooError, match="no checkpoint to resume from"):
+        resume(result.run, quiet=True)
+
+
+class Killed(BaseException):
+    """Stands for a SIGKILL: nothing of ours runs after it."""
+
+
+class Kill(pl.Callback):
+    def __init__(self, batch: int) -> None:
+        self.batch = batch
+
+    def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, batch_idx: int) -> None:
+        if batch_idx == self.batch:
+            raise Killed
+
+
+@pytest.mark.parametrize("batch", [9, 17])
+def test_killed_it_resumes_from_the_last_evaluation(uninterrupted, tmp_path, batch):
+    with pytest.raises(Killed):
+        train(load_recipe(recipe(tmp_path), catalogue=with_callback(Kill(batch))), quiet=True)
+    (run,) = tmp_path.glob("python/*")
+    assert "step" in run.joinpath("metrics.csv").read_text()
+    assert traces(resume(run, quiet=True).run) == traces(uninterrupted)
+
+
+def test_killed_after_the_last_step_only_the_scores_are_made(uninterrupted, tmp_path):
+    run = train(load_recipe(recipe(tmp_path)), quiet=True).run
+    run.update(status="failed", metrics=None, best_value=None)
+    run.weights.unlink()
+    assert traces(resume(run, quiet=True).run) == traces(uninterrupted)
+
+
+def test_early_stopping_survives_a_resume(tmp_path):
+    stopping = recipe(tmp_path / "a", eval_every_steps=1, max_steps=12)
+    stopping["callbacks"] |= {"early_stopping": {"patience": 2, "min_delta": 0.9}}
+    whole = train(load_recipe(stopping), quiet=True).run
+    assert whole.info["step"] == 3  # nothing improves by 0.9: the first evaluation and two more
+    stopping["output"] = {"dir": str(tmp_path / "b")}
+    part = train(load_recipe(stopping, catalogue=with_callback(Press(1))), quiet=True)
+    assert part.status == "interrupted"
+    assert traces(resume(part.run, quiet=True).run) == traces(whole)
+    # Killed between the decision to stop and the end:
+    whole.update(status="running", pid=None)
+    before = traces(whole)
+    assert traces(resume(whole, quiet=True).run) == before
+
+
+def test_plateau_schedule_survives_a_resume(tmp_path):
+    plateau = recipe(tmp_path / "a", eval_every_steps=1)
+    plateau["schedule"] = {"name": "plateau", "warmup_steps": 2, "params": {"patience": 0, "decay_rate": 0.5}}
+    plateau["task"] = {"monitor": "val/accuracy", "mode": "min"}  # so that it soon gets "worse"
+    whole = train(load_recipe(plateau), quiet=True).run
+    rates = {row.split(",")[2] for row in whole.metrics.read_text().splitlines()[1:]}
+    assert "0.01" in rates and "0.005" in rates
+    plateau["output"] = {"dir": str(tmp_path / "b")}
+    part = train(load_recipe(plateau, catalogue=with_callback(Press(9))), quiet=True)
+    assert traces(resume(part.run, quiet=True).run) == traces(whole)
+
+
+def test_a_finished_run_is_not_resumed_but_may_go_on_for_longer(tmp_path):
+    run = train(load_recipe(recipe(tmp_path)), quiet=True).run
+    with pytest.raises(ZooError, match="is finished"):
+        resume(run, quiet=True)
+    with pytest.raises(ZooError, match="nothing else"):
+        resume(run, ["optim.lr=1"], quiet=True)
+    longer = resume(run, ["trainer.max_steps=13"], quiet=True)
+    assert longer.status == "finished" and longer.step == 13
+    steps = [int(line.split(",")[0]) for line in run.metrics.read_text().splitlines()[1:]]
+    assert steps == sorted(steps) and steps[-1] == 13 and steps.count(9) == 2
+    assert torch.isfinite(torch.tensor(list(longer.metrics.values()))).all()
