@@ -137,6 +137,23 @@ def list_runs(root: str | Path) -> Iterator[Run]:
     yield from sorted(runs, key=lambda run: str(run.info.get("created", "")))
 
 
+def weights_path(run: str | Path) -> Path:
+    """The weights of a run (by path, recipe or 'latest'), or the file itself where `run` is one.
+
+    Raises:
+        ZooError: no such run, or it has no weights yet.
+    """
+    if Path(run).is_file():
+        return Path(run)
+    found = find_run(run)
+    if not found.weights.is_file():
+        raise ZooError(
+            f"run {str(found.path)!r} has no weights yet: they are saved when it finishes, "
+            f"and it is {found.status}"
+        )
+    return found.weights
+
+
 def check_resumable(run: Run) -> None:
     """Refuse to go on with a run that is finished, still going, or has nothing to go on from.
 
