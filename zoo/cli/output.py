@@ -32,7 +32,9 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(*columns, title=title, box=SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    table = Table(
+        *columns, title=title, box=SIMPLE_HEAD, title_justify="left", pad_edge=False, show_edge=False
+    )
     for row in rows:
         table.add_row(*(cell if isinstance(cell, Text) else Text(str(cell)) for cell in row))
     console = Console()
