@@ -75,7 +75,7 @@ def list_(options: argparse.Namespace) -> int:
     )
     if not filters:
         others = [f"{plural(k)} ({len(found.specs(k))})" for k in KINDS if k != kind and found.specs(k)]
-        print(f"also: zoo list {', '.join(others)}")
+        print(f"\nalso: zoo list {', '.join(others)}")
     return 0
 
 
