@@ -1,0 +1,202 @@
+"""What a spec says about itself, and whether the component builds."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import nn
+
+from zoo.catalogue import HEAVY, Plugin
+from zoo.config import build
+from zoo.errors import ZooError
+from zoo.testing.checks import CHECKS, NotApplicable, checks_for
+from zoo.testing.measure import require, require_close
+from zoo.testing.subject import Subject, fitting_width, seeded, subject_of
+
+
+def check_described(subject: Subject) -> None:
+    spec = subject.spec
+    require(bool(spec.summary.strip()), "the spec has no summary")
+    require("\n" not in spec.summary, "the summary must be one line")
+    config = spec.config_class()
+    fields = dataclasses.fields(config) if config else ()
+    silent = [field.name for field in fields if not field.metadata.get("help")]
+    require(not silent, f"parameters without a help text: {', '.join(silent)}")
+
+
+def check_card(subject: Subject) -> None:
+    plugin = _plugin_of(subject)
+    package = plugin.value.rpartition(".")[0]
+    if not package or package == "zoo":
+        raise NotApplicable("the plugin is one module, not a package with a card")
+    found = importlib.util.find_spec(package)
+    require(found is not None and found.origin is not None, f"package {package!r} cannot be found")
+    card = Path(str(found.origin if found else "")).parent / "README.md"
+    require(card.is_file(), f"{package} has no README.md beside its modules: the card of its components")
+    text = card.read_text(encoding="utf-8")
+    require(subject.spec.name in text, f"the card README.md of {package} does not name {subject.spec.name!r}")
+
+
+def check_known_limits(subject: Subject) -> None:
+    names = {check.name for check in CHECKS}
+    applying = {check.name for check in checks_for(subject.spec, subject.catalogue)}
+    for name, reason in subject.spec.known_limits.items():
+        require(name in names, f"known limit {name!r} is no check; there is: {', '.join(sorted(names))}")
+        require(name in applying, f"known limit {name!r} is a check that this component is not held to")
+        require(bool(reason.strip()), f"known limit {name!r} gives no reason")
+
+
+def check_claims_agree(subject: Subject) -> None:
+    claims = subject.claims
+    require(
+        claims.streaming == (claims.state != "none"),
+        f"streaming={claims.streaming} and state={claims.state!r} contradict each other",
+    )
+    require(
+        not claims.streaming or claims.causal != "never",
+        "streaming=True and causal='never' contradict each other: a stream does not see the future",
+    )
+    require(
+        claims.causal != "never" or claims.causality == "strict",
+        f"causality={claims.causality!r} means nothing with causal='never'",
+    )
+    most = claims.max_tokens
+    require(most is None or most >= claims.min_tokens, f"min_tokens={claims.min_tokens} > max_tokens={most}")
+    if claims.exact_when is not None:
+        subject_of(subject.spec, subject.catalogue, params=claims.exact_when)
+
+
+def check_torch_free(subject: Subject) -> None:
+    plugin = _plugin_of(subject)
+    modules = {plugin.value, *(spec.config.partition(":")[0] for spec in plugin.specs if spec.config)}
+    heavy, error = _heavy_imports(tuple(sorted(modules)))
+    require(not error, f"importing {plugin.value} in a fresh Python fails: {error}")
+    require(not heavy, f"importing {', '.join(sorted(modules))} loads {', '.join(heavy)}")
+
+
+def check_config_round_trip(subject: Subject) -> None:
+    _require_round_trip(subject.config, "the default parameters")
+
+
+def check_builds(subject: Subject) -> None:
+    kind = subject.spec.kind
+    if kind == "dataset":
+        subject.spec.load()(subject.config)
+    elif kind == "task":
+        from zoo.testing.task import task_of
+
+        task_of(subject)
+    elif kind == "transform":
+        require(callable(subject.spec.load()), "the target is not callable: apply(model, config) -> model")
+    else:
+        for causal in subject.directions:
+            _require_module(subject.build(causal=causal), f"causal={causal}")
+
+
+def check_presets(subject: Subject) -> None:
+    for name in subject.claims.presets:
+        part = subject.catalogue.part("model", subject.spec.id, preset=name)
+        _require_round_trip(part.config, f"preset {name!r}")
+        params = {**subject.spec.params, **subject.claims.presets[name]}  # type: ignore[attr-defined]
+        preset = subject_of(subject.spec, subject.catalogue, params=params)
+        preset.width = fitting_width(part.config)
+        with torch.device("meta"):  # a preset may be large
+            _require_module(preset.make(causal=preset.directions[-1], max_tokens=64), f"preset {name!r}")
+
+
+def check_directions(subject: Subject) -> None:
+    for causal in (False, True):
+        if causal in subject.directions:
+            subject.build(causal=causal)
+            continue
+        try:
+            subject.build(causal=causal)
+        except (ValueError, ZooError):
+            continue
+        require(False, f"claims causal={subject.claims.causal!r}, but builds with causal={causal}")
+
+
+def check_same_seed(subject: Subject) -> None:
+    first, second = (subject.build(seed=3, dtype=torch.float32, noise=0.0) for _ in range(2))
+    theirs = second.state_dict()
+    for name, tensor in first.state_dict().items():
+        require(torch.equal(tensor, theirs[name]), f"two modules built with one seed differ in {name}")
+    x = subject.sample(2, subject.lengths(7)[-1])
+    before = subject.run(first, x)
+    require_close(subject.run(second, x), before, 0.0, "two modules built with one seed")
+    torch.rand(1)  # whatever evaluation draws is now something else
+    require_close(subject.run(first, x), before, 0.0, "evaluating the same inputs again")
+    for name, tensor in first.state_dict().items():
+        require(torch.equal(tensor, theirs[name]), f"evaluation changed {name}")
+    first.train(), second.train()
+    with seeded(5):
+        trained = subject.run(first, x)
+    with seeded(5):
+        require_close(subject.run(second, x), trained, 0.0, "training mode with the same seed")
+
+
+def check_meta_device(subject: Subject) -> None:
+    real = _shapes(subject.build(dtype=torch.float32))
+    with torch.device("meta"):
+        module = subject.make(causal=subject.directions[-1], max_tokens=160)
+    meta = _shapes(module)
+    require(
+        meta == real,
+        f"parameters and buffers differ on the meta device: {sorted(meta.items() ^ real.items())}",
+    )
+    loaded = [name for name, t in _tensors(module).items() if t.device.type != "meta"]
+    require(not loaded, f"built on the meta device, but these are elsewhere: {', '.join(loaded)}")
+
+
+def _plugin_of(subject: Subject) -> Plugin:
+    return next(p for p in subject.catalogue.plugins if p.id == subject.spec.plugin and p.status == "ok")
+
+
+@functools.cache
+def _heavy_imports(modules: tuple[str, ...]) -> tuple[tuple[str, ...], str]:
+    """What a fresh Python has loaded after importing these, and the last line of its error."""
+    code = (
+        "import importlib, json, sys\n"
+        f"for name in {modules!r}: importlib.import_module(name)\n"
+        f"print(json.dumps([name for name in {HEAVY!r} if name in sys.modules]))"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    if done.returncode:
+        return (), (done.stderr.strip().splitlines() or ["no message"])[-1]
+    return tuple(json.loads(done.stdout.splitlines()[-1])), ""
+
+
+def _require_round_trip(config: Any, what: str) -> None:
+    if config is None:
+        return
+    try:
+        text = yaml.safe_dump(json.loads(json.dumps(dataclasses.asdict(config))))
+    except TypeError as error:
+        require(False, f"{what} are not plain data: {error}")
+    again = build(type(config), yaml.safe_load(text))
+    names = [field.name for field in dataclasses.fields(config)]
+    changed = [name for name in names if getattr(again, name) != getattr(config, name)]
+    require(not changed, f"{what}: after YAML these differ: {', '.join(changed)}")
+
+
+def _require_module(module: Any, what: str) -> None:
+    require(isinstance(module, nn.Module), f"{what}: built {type(module).__name__}, expected an nn.Module")
+
+
+def _tensors(module: nn.Module) -> dict[str, torch.Tensor]:
+    return {**dict(module.named_parameters()), **dict(module.named_buffers())}
+
+
+def _shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in _tensors(module).items()}

@@ -1,0 +1,121 @@
+"""Who sees what: later tokens, other examples, other positions.
+
+Inputs are changed and outputs compared; gradients are blind to what leaks through sorting or routing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from zoo.testing.checks import NotApplicable
+from zoo.testing.measure import CLOSE, SAME, difference, require, require_close
+from zoo.testing.subject import Subject, normal, seeded
+
+#: With approximate causality: the effect on earlier outputs, as a share of that on later ones.
+LEAK = 0.05
+
+
+def check_no_future(subject: Subject) -> None:
+    kind = getattr(subject.claims, "causality", "strict")
+    for train in (False, True):
+        module = subject.build(train=train)
+        for n in subject.lengths(13, 29, 150):
+            x = subject.sample(2, n, dtype=torch.float64)
+            y = _run(subject, module, x)
+            for start in _cuts(n):
+                if kind == "prefix" and start <= n // 2:
+                    continue  # the prefix may be read both ways; it ends before the middle
+                for how, changed in _futures(subject, x, start):
+                    after = _run(subject, module, changed)
+                    leak = difference(after[:, :start], y[:, :start])
+                    effect = difference(after[:, start:], y[:, start:])
+                    allowed = LEAK * effect if kind == "approximate" else SAME
+                    require(
+                        leak <= allowed,
+                        f"{how} tokens {start}.. of {n}{' (training)' * train} changed earlier outputs by "
+                        f"{leak:.2g} of the largest, allowed {allowed:.0e} ({kind})",
+                    )
+
+
+def check_both_ways(subject: Subject) -> None:
+    module = subject.build(causal=False)
+    for n in subject.lengths(13):
+        if n < 2:
+            raise NotApplicable("one token has no later ones")
+        x = subject.sample(2, n, dtype=torch.float64)
+        y = _run(subject, module, x)
+        seen = 0.0
+        for start in range(1, n):
+            after = _run(subject, module, subject.later_changed(x, start, scale=1.0))
+            seen = max(seen, difference(after[:, :start], y[:, :start]))
+        require(
+            seen > SAME,
+            f"built with causal=False, no output of {n} tokens depends on a later token ({seen:.2g})",
+        )
+
+
+def check_rows_apart(subject: Subject) -> None:
+    for causal in subject.directions:
+        for train in (False, True):
+            module = subject.build(causal=causal, train=train)
+            for n in subject.lengths(11, 67):
+                x = subject.sample(3, n, dtype=torch.float64)
+                y = _run(subject, module, x)
+                for scale in (1.0, 1e3):
+                    changed = x.clone()
+                    fresh = subject.sample(3, n, seed=9, dtype=torch.float64)[1]
+                    changed[1] = fresh * scale if x.is_floating_point() else fresh
+                    after = _run(subject, module, changed)
+                    what = f"changing one example by size {scale:g}{' (training)' * train}: the others"
+                    require_close(after[::2], y[::2], SAME, what)
+            if not train:
+                for row in range(3):
+                    require_close(
+                        _run(subject, module, x[row : row + 1])[0], y[row], CLOSE, "an example alone"
+                    )
+
+
+def check_positions_apart(subject: Subject) -> None:
+    module = subject.build()
+    if subject.spec.kind == "stem" and not getattr(module, "per_token", False):
+        raise NotApplicable("the stem does not say per_token = True")
+    x = subject.sample(2, 7, dtype=torch.float64)
+    for train in (False, True):
+        module.train(train)
+        y = _run(subject, module, x)
+        for position in range(7):
+            changed = subject.later_changed(x, position, scale=10.0)
+            changed[:, position + 1 :] = x[:, position + 1 :]
+            after = _run(subject, module, changed)
+            others = [i for i in range(7) if i != position]
+            require_close(after[:, others], y[:, others], SAME, f"changing position {position}: the others")
+    if subject.spec.kind == "feed_forward":
+        module.eval()
+        y = module(x)
+        wide = normal((2, 3, 7, subject.width), dtype=torch.float64)
+        require(
+            module(wide).shape == wide.shape, f"(..., D): {tuple(wide.shape)} -> {tuple(module(wide).shape)}"
+        )
+        require_close(module(x.flatten(0, 1)), y.flatten(0, 1), CLOSE, "positions as rows (B N, D)")
+
+
+def _run(subject: Subject, module: nn.Module, x: Tensor) -> Tensor:
+    """Outputs with the same dropout each time."""
+    with torch.no_grad(), seeded(11):
+        return subject.run(module, x)
+
+
+def _cuts(n: int) -> list[int]:
+    return sorted({t for t in (1, n // 3, n // 2 + 1, n - 1) if 0 < t < n})
+
+
+def _futures(subject: Subject, x: Tensor, start: int) -> Iterator[tuple[str, Tensor]]:
+    """x with its tokens from `start` on replaced, in several ways."""
+    for seed, scale in enumerate((1e-3, 1.0, 1e3)):
+        yield f"changing by {scale:g} the", subject.later_changed(x, start, scale=scale, seed=seed + 1)
+    turned = x.clone()
+    turned[:, start:] = x[:, start:].flip(1)
+    yield "turning round the", turned

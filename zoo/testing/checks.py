@@ -1,0 +1,323 @@
+"""Every check: its name, what it holds a component to, and to which components it applies (torch-free).
+
+A check called `no_future` of the theme `causality` is the function `zoo.testing.causality:check_no_future`:
+it takes a `Subject`, and raises `ConformanceError` with what was measured and what is allowed.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, cast
+
+from zoo.catalogue import Catalogue
+from zoo.specs import HeadSpec, MixerSpec, ModelSpec, Spec, StemSpec
+
+if TYPE_CHECKING:
+    from zoo.testing.subject import Subject
+
+ALL = ("model", "mixer", "feed_forward", "stem", "head", "dataset", "task", "transform")
+MODULES = ("model", "mixer", "feed_forward", "stem", "head")
+TOKENS = ("model", "mixer")
+
+
+class ConformanceError(AssertionError):
+    """A component does not do what its spec claims."""
+
+
+class NotApplicable(Exception):  # a reason to skip, no mistake
+    """There is nothing to check here, and why."""
+
+
+def _any(claims: Spec) -> bool:
+    return True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """One named check.
+
+    kinds: the kinds of component that it applies to.
+    theme: the module of `zoo.testing` that holds it.
+    where: which of them, by what they claim (the spec, refined for default parameters).
+    """
+
+    name: str
+    theme: str
+    summary: str
+    kinds: tuple[str, ...]
+    cost: Literal["quick", "slow"] = "quick"
+    where: Callable[[Spec], bool] = _any
+
+    def applies(self, claims: Spec) -> bool:
+        """Whether a component that claims this is held to the check."""
+        return claims.kind in self.kinds and self.where(claims)
+
+    def load(self) -> Callable[[Subject], None]:
+        """The function. This is where torch is loaded."""
+        module = importlib.import_module(f"zoo.testing.{self.theme}")
+        return cast("Callable[[Subject], None]", getattr(module, f"check_{self.name}"))
+
+
+def claims_of(spec: Spec, catalogue: Catalogue) -> Spec:
+    """What a component claims with its default parameters.
+
+    Raises:
+        ConfigError, ContractError: its default parameters contradict each other.
+    """
+    config = catalogue.part(spec.kind, spec.id).config
+    refine = getattr(config, "claims", None)
+    return refine(spec, catalogue) if refine else spec
+
+
+def checks_for(spec: Spec, catalogue: Catalogue) -> list[Check]:
+    """The checks that a component must pass, generated from its claims."""
+    try:
+        claims = claims_of(spec, catalogue)
+    except Exception:  # whatever a stranger's config does: the check "builds" reports it
+        claims = spec
+    return [check for check in CHECKS if check.applies(claims)]
+
+
+def sees_tokens(claims: Spec) -> bool:
+    """Mixers, and models that take tokens."""
+    return isinstance(claims, MixerSpec) or (isinstance(claims, ModelSpec) and claims.accepts == "tokens")
+
+
+def _has_config(claims: Spec) -> bool:
+    return claims.config is not None
+
+
+def _has_presets(claims: Spec) -> bool:
+    return isinstance(claims, ModelSpec) and bool(claims.presets)
+
+
+def _takes_mask(claims: Spec) -> bool:
+    if isinstance(claims, StemSpec):
+        return claims.accepts in ("ids", "series")
+    if isinstance(claims, HeadSpec):
+        return claims.accepts == "tokens"
+    return sees_tokens(claims)
+
+
+def _ordered(claims: Spec) -> bool:
+    """Whether a model that must not see the future can contain it."""
+    if isinstance(claims, StemSpec):
+        return claims.accepts in ("ids", "series") and claims.returns == "tokens"
+    if isinstance(claims, HeadSpec):
+        return claims.answers == "next_id"
+    return sees_tokens(claims) and getattr(claims, "causal", "never") != "never"
+
+
+def _sees_both_ways(claims: Spec) -> bool:
+    return sees_tokens(claims) and getattr(claims, "causal", "always") != "always"
+
+
+def _by_position(claims: Spec) -> bool:
+    if isinstance(claims, StemSpec):
+        return claims.accepts in ("ids", "series") and claims.returns == "tokens"
+    return True
+
+
+def _streams(claims: Spec) -> bool:
+    return bool(getattr(claims, "streaming", False))
+
+
+def _has_reference(claims: Spec) -> bool:
+    return getattr(claims, "reference", None) is not None
+
+
+def _claims_exact(claims: Spec) -> bool:
+    return getattr(claims, "exact_when", None) is not None
+
+
+def _checks(
+    theme: str,
+    kinds: tuple[str, ...],
+    summaries: dict[str, str],
+    *,
+    where: Callable[[Spec], bool] = _any,
+    cost: Literal["quick", "slow"] = "quick",
+) -> tuple[Check, ...]:
+    return tuple(
+        Check(name=name, theme=theme, kinds=kinds, summary=summary, where=where, cost=cost)
+        for name, summary in summaries.items()
+    )
+
+
+CHECKS: tuple[Check, ...] = (
+    *_checks(
+        "build",
+        ALL,
+        {
+            "described": "the spec has a summary, every parameter a help text",
+            "card": "the plugin's package has a README.md that names the component",
+            "known_limits": "each known limit names a check of this component and gives a reason",
+            "torch_free": "importing the plugin and its configs loads no torch, Lightning, timm, omegaconf",
+            "builds": "it builds (or loads) from its defaults",
+        },
+    ),
+    *_checks("build", ALL, {"config_round_trip": "the default parameters survive YAML"}, where=_has_config),
+    *_checks(
+        "build",
+        ("model",),
+        {"presets": "it builds from every preset, and each survives YAML"},
+        where=_has_presets,
+    ),
+    *_checks(
+        "build",
+        TOKENS,
+        {
+            "claims_agree": "the claims do not contradict each other",
+            "directions": "it builds causal or not as claimed, and refuses the other with a ValueError",
+        },
+    ),
+    *_checks(
+        "build",
+        MODULES,
+        {
+            "same_seed": "the same seed gives the same weights and outputs; evaluation repeats itself",
+            "meta_device": "it builds on the meta device, with the same parameters and buffers",
+        },
+    ),
+    *_checks(
+        "numerics",
+        MODULES,
+        {
+            "shapes": "shapes are right for batches and lengths of 1, 2, 7 and a prime above the block size",
+            "dtype": "float32, float64 and bfloat16 weights give outputs of their own type",
+            "finite": "outputs and gradients are finite in float32, for zeros and for large inputs too",
+            "autocast": "under bfloat16 autocast outputs and gradients are finite and close to float32",
+        },
+    ),
+    *_checks(
+        "numerics",
+        TOKENS,
+        {"longer": "more tokens than it was built for: it works, or refuses naming max_tokens"},
+        where=sees_tokens,
+    ),
+    *_checks(
+        "numerics",
+        TOKENS,
+        {"reference": "the fast form equals the reference in values and gradients"},
+        where=_has_reference,
+    ),
+    *_checks(
+        "numerics",
+        TOKENS,
+        {"exact": "with the parameters of `exact_when` it equals softmax attention"},
+        where=_claims_exact,
+    ),
+    *_checks(
+        "causality",
+        MODULES,
+        {"no_future": "changing later tokens leaves earlier outputs as they were"},
+        where=_ordered,
+    ),
+    *_checks(
+        "causality",
+        TOKENS,
+        {"both_ways": "built with causal=False it does see later tokens"},
+        where=_sees_both_ways,
+    ),
+    *_checks(
+        "causality",
+        MODULES,
+        {"rows_apart": "no example sees another of its batch; batched equals single"},
+    ),
+    *_checks(
+        "causality",
+        ("feed_forward", "stem"),
+        {"positions_apart": "each position is treated by itself (feed-forwards, stems with per_token)"},
+        where=_by_position,
+    ),
+    *_checks(
+        "masks",
+        MODULES,
+        {
+            "padding_right": "padding on the right changes no value and no gradient",
+            "padding_left": "padding on the left changes no value and no gradient",
+            "mask_edges": "a mask that keeps all changes nothing; a row that keeps none is finite "
+            "(zeros from a mixer)",
+        },
+        where=_takes_mask,
+    ),
+    *_checks(
+        "streaming",
+        TOKENS,
+        {
+            "streams": "in steps of 1, 3 and 7 tokens it gives what it gives in parallel",
+            "streams_on": "a stream goes on after a prefix of any length, in steps of any size",
+            "state_pure": "all that a stream remembers is its state: steps repeat, streams interleave",
+            "state_size": "the state's bytes grow with the tokens seen at most as claimed",
+        },
+        where=_streams,
+    ),
+    *_checks(
+        "gradients",
+        MODULES,
+        {
+            "gradients": "every parameter gets a finite gradient that is not all zeros",
+            "gradient_values": "gradients equal finite differences, parameter by parameter",
+        },
+    ),
+    *_checks(
+        "gradients",
+        ("model", "mixer", "feed_forward"),
+        {"loss_falls": "the loss on one batch can be halved"},
+    ),
+    *_checks(
+        "serialise",
+        MODULES,
+        {
+            "state_dict": "weights written and read with weights_only=True give the same outputs",
+            "copies": "deepcopy and pickle give the same outputs and share nothing",
+        },
+    ),
+    *_checks("serialise", ("model",), {"weights_file": "the whole model survives its safetensors file"}),
+    *_checks(
+        "compile",
+        ("model", "mixer", "feed_forward"),
+        {
+            "exports": "torch.export gives what eager gives",
+            "compiles": "torch.compile gives the values and gradients that eager gives",
+        },
+        cost="slow",
+    ),
+    *_checks(
+        "cost",
+        TOKENS,
+        {"cost": "the operations counted grow with the tokens at most as claimed"},
+        where=sees_tokens,
+    ),
+    *_checks(
+        "data",
+        ("dataset",),
+        {
+            "data_card": "licence, source, naive baseline and known good score are stated",
+            "data_kinds": "examples of every split are what the declared kinds say",
+            "data_repeats": "loading twice, and reading an example twice, gives the same",
+            "splits_apart": "at most one test or validation example in a hundred is also in train",
+        },
+    ),
+    *_checks(
+        "task",
+        ("task",),
+        {
+            "task_loss": "the loss is a finite scalar with a gradient; what is not asked does not count",
+            "task_best": "the perfect answer has the lowest loss and the best monitored metric",
+            "task_sums": "metrics of two batches equal those of the two joined",
+            "task_predicts": "predictions are plain data, one item per example",
+            "task_baseline": "the naive answer is scored with the task's own metrics, the monitored one too",
+        },
+    ),
+    *_checks(
+        "transform",
+        ("transform",),
+        {
+            "transform_applies": "a transformed model gives finite outputs of the same shape, and trains",
+            "transform_folds": "folded back to plain weights, it gives the same outputs",
+        },
+    ),
+)

@@ -1,0 +1,104 @@
+"""How the work grows with the tokens: operations counted, never seconds.
+
+The work of an operation is its floating-point operations where torch knows them (products of matrices,
+convolutions, attention), else the elements that it reads or writes, whichever are more; a view is free.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry, sdpa_flop_count
+
+from zoo.testing.measure import require
+from zoo.testing.subject import Subject
+
+LENGTHS = (512, 1024, 2048)
+#: The power of N that the work may grow with between these lengths. N log N measures 1.13 there.
+POWER = {"linear": 1.08, "linearithmic": 1.3, "subquadratic": 1.85, "quadratic": 2.1}
+
+_aten = torch.ops.aten
+#: They read only what they give: a large source costs nothing.
+_GATHER = (_aten.index, _aten.index_select, _aten.gather, _aten.embedding, _aten.take, _aten.select_copy)
+
+
+def check_cost(subject: Subject) -> None:
+    claim = subject.claims.cost
+    for causal in subject.directions:
+        lengths = subject.lengths(*LENGTHS)
+        if len(lengths) < 3:
+            top = lengths[-1]
+            lengths = subject.lengths(top // 4, top // 2, top)
+        module = subject.build(causal=causal, dtype=torch.float32, max_tokens=lengths[-1])
+        work = [count(subject, module, n) for n in lengths]
+        if len(work) < 3:
+            continue
+        power = growth(work)
+        counted = ", ".join(f"{w:.4g} for {n}" for w, n in zip(work, lengths, strict=True))
+        require(
+            power <= POWER[claim],
+            f"claimed {claim}, causal={causal}: the work grows with N^{power:.2f}, allowed N^{POWER[claim]} "
+            f"(operations: {counted} tokens)",
+        )
+
+
+def growth(work: list[float]) -> float:
+    """The power with which work grows over three lengths, each twice the one before; constants drop out."""
+    first, second = work[1] - work[0], work[2] - work[1]
+    if second <= 0:
+        return 0.0
+    return math.log2(second / first) if first > 0 else math.inf
+
+
+def count(subject: Subject, module: torch.nn.Module, n: int) -> float:
+    """Operations of one forward pass on n tokens."""
+    x = subject.sample(1, n)
+    with torch.no_grad(), WorkCounter() as counter:
+        subject.run(module, x)
+    return counter.work
+
+
+class WorkCounter(TorchDispatchMode):
+    """Adds up the work of every operation inside the block."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.work = 0.0
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Iterable[Any],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        self.work += _work(func, args, kwargs or {}, out)
+        return out
+
+
+def _work(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> float:
+    packet = func._overloadpacket
+    if packet is _aten._scaled_dot_product_flash_attention_for_cpu:  # torch 2.13 has no formula for it
+        return float(sdpa_flop_count(args[0].shape, args[1].shape, args[2].shape))
+    if packet in flop_registry:
+        return float(flop_registry[packet](*args, **kwargs, out_val=out))
+    written = _elements(out)
+    if func.is_view:
+        return 0.0
+    if packet in _GATHER:
+        return written
+    if func._schema.is_mutable:  # into a larger tensor: what is written into it, not all of it
+        changed = {i for i, a in enumerate(func._schema.arguments) if a.alias_info and a.alias_info.is_write}
+        return _elements([a for i, a in enumerate(args) if i not in changed]) or written
+    return max(written, _elements([args, kwargs]))
+
+
+def _elements(tree: Any) -> float:
+    return float(sum(leaf.numel() for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)))

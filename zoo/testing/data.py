@@ -1,0 +1,179 @@
+"""Datasets: they are what they declare, the same each time, and their splits lie apart."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from zoo.catalogue import Part
+from zoo.contract import kinds_of
+from zoo.data.batch import collate
+from zoo.kinds import IGNORE, Classes, Ids, Image, NextId, Series, Values, Vector
+from zoo.specs import DatasetSpec
+from zoo.testing.checks import ConformanceError
+from zoo.testing.measure import require
+from zoo.testing.subject import Subject
+
+#: Examples of a split that are looked at one by one.
+LOOKED_AT = 64
+#: Examples per split whose contents are compared with those of train.
+COMPARED = 20_000
+#: The share of test (or val) examples that may also be in train: real data repeats itself now and then.
+SHARED = 0.01
+
+
+def check_data_card(subject: Subject) -> None:
+    spec = cast(DatasetSpec, subject.spec)
+    missing = [
+        name
+        for name in ("licence", "source", "examples", "baseline", "known_good")
+        if not getattr(spec, name).strip()
+    ]
+    require(not missing, f"the spec does not state: {', '.join(missing)}")
+    for name in ("baseline", "known_good"):
+        text = getattr(spec, name)
+        require(bool(re.search(r"\d", text)), f"{name} states no number: {text!r}")
+
+
+def check_data_kinds(subject: Subject) -> None:
+    inputs, targets = kinds_of(subject.catalogue, Part("dataset", subject.spec.id, subject.config))
+    for name, split in _splits(subject):
+        indices = _indices(split)
+        for index in indices:
+            example = split[index]
+            where = f"{name}[{index}]"
+            require(
+                {"input", "target"} <= example.keys(),
+                f"{where} has {sorted(example)}, expected input, target",
+            )
+            _check_input(example["input"], inputs, where)
+            _check_target(example["target"], targets, example["input"], where)
+        batch = collate(
+            split.__getitems__(indices) if hasattr(split, "__getitems__") else [split[i] for i in indices]
+        )
+        require(
+            len(batch["input"]) == len(indices),
+            f"{name}: a batch of {len(indices)} has {len(batch['input'])}",
+        )
+        for position in (0, len(indices) - 1):
+            single = split[indices[position]]["input"]
+            length = int(batch["length"][position]) if "length" in batch else len(single)
+            joined = batch["input"][position]
+            joined = joined[:length] if isinstance(inputs, (Ids, Series)) else joined
+            require(torch.equal(joined, single), f"{name}[{indices[position]}] differs alone and in a batch")
+
+
+def check_data_repeats(subject: Subject) -> None:
+    first, second = dict(_splits(subject)), dict(_splits(subject))
+    for name, split in first.items():
+        require(
+            len(split) == len(second[name]),
+            f"{name} has {len(split)} examples, loaded again {len(second[name])}",
+        )
+        for index in _indices(split):
+            digest = _digest(split[index])
+            require(digest == _digest(split[index]), f"{name}[{index}], read twice, differs")
+            require(digest == _digest(second[name][index]), f"{name}[{index}] differs when loaded again")
+
+
+def check_splits_apart(subject: Subject) -> None:
+    splits = dict(_splits(subject))
+    train = {_digest(example) for example in _some(splits.pop("train"))}
+    for name, split in splits.items():
+        digests = [_digest(example) for example in _some(split)]
+        shared = sum(digest in train for digest in digests)
+        require(
+            shared <= SHARED * len(digests),
+            f"{shared} of {len(digests)} {name} examples are also in train, allowed {SHARED:.0%}",
+        )
+
+
+def _splits(subject: Subject) -> Iterator[tuple[str, Any]]:
+    loaded = subject.spec.load()(subject.config)
+    for name in ("train", "val", "test"):
+        split = getattr(loaded, name, None)
+        if split is None:
+            raise ConformanceError(
+                f"load() gave {type(loaded).__name__} without a {name} split, expected Splits"
+            )
+        yield name, split
+
+
+def _indices(split: Any) -> list[int]:
+    """The first examples, some in between, the last."""
+    size = len(split)
+    return sorted(
+        {*range(min(size, LOOKED_AT // 2)), *range(0, size, max(1, size // LOOKED_AT * 2)), size - 1}
+    )
+
+
+def _some(split: Any) -> Iterator[Any]:
+    step = max(1, len(split) // COMPARED)
+    for index in range(0, len(split), step):
+        yield split[index]
+
+
+def _digest(example: dict[str, Tensor]) -> bytes:
+    hashed = hashlib.sha256()
+    for name in ("input", "target"):
+        tensor = example[name].contiguous()
+        hashed.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        hashed.update(tensor.numpy().tobytes())
+    return hashed.digest()
+
+
+def _check_input(x: Tensor, kind: Any, where: str) -> None:
+    if isinstance(kind, Ids):
+        _check_ids(x, kind.vocab, f"{where}: input")
+        _check_length(x, kind, where)
+        return
+    shape: tuple[int, ...]
+    if isinstance(kind, Series):
+        shape = (x.shape[0], kind.channels)
+    elif isinstance(kind, Image):
+        shape = (kind.channels, kind.height, kind.width)
+    else:
+        shape = (cast(Vector, kind).features,)
+    require(tuple(x.shape) == shape, f"{where}: input of shape {tuple(x.shape)}, {kind} declared")
+    require(x.dtype == torch.float32, f"{where}: input is {x.dtype}, expected float32")
+    require(bool(x.isfinite().all()), f"{where}: input is not finite")
+    if isinstance(kind, Series):
+        _check_length(x, kind, where)
+
+
+def _check_length(x: Tensor, kind: Any, where: str) -> None:
+    fits = 1 <= len(x) <= kind.length if kind.ragged else len(x) == kind.length
+    require(fits, f"{where}: {len(x)} steps, {kind} declared")
+
+
+def _check_target(y: Tensor, kind: Any, x: Tensor, where: str) -> None:
+    if isinstance(kind, Classes):
+        require(
+            y.shape == () and y.dtype == torch.int64,
+            f"{where}: target {y.dtype} {tuple(y.shape)}, expected a class",
+        )
+        require(0 <= int(y) < kind.count, f"{where}: class {int(y)}, {kind} declared")
+    elif isinstance(kind, NextId):
+        require(y.shape == x.shape[:1], f"{where}: {tuple(y.shape)} targets for {len(x)} symbols")
+        _check_ids(y[y != IGNORE], kind.vocab, f"{where}: target")
+    else:
+        count = cast(Values, kind).count
+        require(tuple(y.shape) == (count,), f"{where}: target of shape {tuple(y.shape)}, {kind} declared")
+        require(
+            y.dtype == torch.float32 and bool(y.isfinite().all()), f"{where}: target is not finite float32"
+        )
+
+
+def _check_ids(ids: Tensor, vocab: int, what: str) -> None:
+    require(
+        ids.dtype == torch.int64 and ids.dim() == 1,
+        f"{what}: {ids.dtype} {tuple(ids.shape)}, expected int64 (N,)",
+    )
+    if len(ids):
+        low, high = int(ids.min()), int(ids.max())
+        require(low >= 0 and high < vocab, f"{what}: ids from {low} to {high}, declared [0, {vocab})")

@@ -1,0 +1,125 @@
+"""Running checks, and what came of them (torch-free until a check runs)."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from zoo.catalogue import Catalogue, filter_specs
+from zoo.catalogue import catalogue as default_catalogue
+from zoo.errors import UnknownName, suggest
+from zoo.specs import SPEC_KINDS, Spec
+from zoo.testing.checks import CHECKS, Check, ConformanceError, NotApplicable, checks_for
+
+Outcome = Literal["passed", "failed", "skipped", "expected_failure", "unexpected_pass"]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one check found out about one component.
+
+    expected_failure: it failed, and the spec's known limits say so.
+    unexpected_pass: they say so, but it passed; as bad as a failure.
+    """
+
+    check: str
+    kind: str
+    component: str
+    outcome: Outcome
+    detail: str = ""
+    seconds: float = 0.0
+
+    @property
+    def ok(self) -> bool:
+        return self.outcome not in ("failed", "unexpected_pass")
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "seconds": round(self.seconds, 3)}
+
+
+def run_check(check: Check, spec: Spec, catalogue: Catalogue) -> Result:
+    """Hold one component to one check. Whatever it raises is a result."""
+    started = time.perf_counter()
+    limit = spec.known_limits.get(check.name)
+    try:
+        from zoo.testing.subject import subject_of
+
+        check.load()(subject_of(spec, catalogue))
+        outcome: Outcome = "passed" if limit is None else "unexpected_pass"
+        detail = "" if limit is None else f"it passes; remove the known limit: {limit}"
+    except NotApplicable as reason:
+        outcome, detail = "skipped", str(reason)
+    except (Exception, SystemExit) as error:
+        outcome = "failed" if limit is None else "expected_failure"
+        detail = f"{_explain(error)}{f' (known limit: {limit})' if limit is not None else ''}"
+    return Result(check.name, spec.kind, spec.id, outcome, detail, time.perf_counter() - started)
+
+
+def check_component(
+    name: str,
+    *,
+    catalogue: Catalogue | None = None,
+    only: Sequence[str] | None = None,
+    slow: bool = True,
+) -> list[Result]:
+    """Hold a component (or each that matches) to its checks.
+
+    Args:
+        name: a component, of any kind; a plugin; or a shell pattern over both (`aaren/*`).
+        only: names of checks; `None` runs all that apply.
+        slow: also those of cost "slow".
+
+    Raises:
+        UnknownName: nothing is called that; there is no such check.
+    """
+    catalogue = catalogue or default_catalogue()
+    return [
+        run_check(check, spec, catalogue)
+        for spec in find(catalogue, name)
+        for check in chosen(spec, catalogue, only=only, slow=slow)
+    ]
+
+
+def chosen(
+    spec: Spec, catalogue: Catalogue, *, only: Sequence[str] | None = None, slow: bool = True
+) -> Iterator[Check]:
+    """The checks of one component that are asked for.
+
+    Raises:
+        UnknownName: there is no such check.
+    """
+    names = [check.name for check in CHECKS]
+    for name in only or ():
+        if name not in names:
+            raise UnknownName(f"there is no check {name!r}.{suggest(name, names)}")
+    for check in checks_for(spec, catalogue):
+        if (only is None or check.name in only) and (slow or only or check.cost == "quick"):
+            yield check
+
+
+def find(catalogue: Catalogue, name: str) -> list[Spec]:
+    """Components of every kind with this name, in this plugin, or matching this pattern.
+
+    Raises:
+        UnknownName: there is none.
+    """
+    every = [spec for cls in SPEC_KINDS for spec in catalogue.specs(cls.kind)]
+    found = [spec for spec in every if name in (spec.plugin, spec.id)]
+    found = found or list(filter_specs(every, name.replace("-", "_")))
+    if not found:
+        names = [part for spec in every for part in (spec.plugin, spec.id, spec.name)]
+        raise UnknownName(f"no component and no plugin is called {name!r}.{suggest(name, names)}")
+    return found
+
+
+def _explain(error: BaseException) -> str:
+    """A finding as it is; any other error with its type and place."""
+    text = " ".join(str(error).split())
+    if isinstance(error, ConformanceError):
+        return text
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {text[:500]}{place}"

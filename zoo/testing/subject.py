@@ -1,0 +1,278 @@
+"""Small instances of a component to be checked, and inputs for them.
+
+B batch, N tokens or time steps, D width, K outputs. Everything is seeded; the caller's random numbers go on
+as if nothing had happened.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any, ClassVar, cast
+
+import torch
+from torch import Tensor, nn
+
+from zoo.catalogue import Catalogue, Part
+from zoo.config import ConfigError
+from zoo.kinds import Classes, DataKind, Ids, Image, NextId, Series, TargetKind, Values, Vector
+from zoo.specs import HeadSpec, Spec, StemSpec
+from zoo.testing.checks import NotApplicable, sees_tokens
+
+#: The first of these that the model's parameters accept.
+WIDTHS = (32, 48, 64, 96, 128, 192, 256)
+HEADS = 4
+#: What modules are built for unless a check says otherwise: more than any ordinary check uses.
+MAX_TOKENS = 160
+#: Weights are shifted by this much noise, so that a path behind a gate that starts at zero is seen.
+NOISE = 0.02
+
+INPUTS: dict[str, DataKind] = {
+    "image": Image(channels=2, height=12, width=10),
+    "ids": Ids(vocab=13, length=MAX_TOKENS, ragged=True),
+    "series": Series(channels=3, length=MAX_TOKENS, ragged=True),
+    "vector": Vector(features=9),
+}
+TARGETS: dict[str, TargetKind] = {
+    "classes": Classes(count=5),
+    "values": Values(count=2),
+    "next_id": NextId(vocab=13),
+}
+
+
+class Subject:
+    """One component with its parameters. Kinds that are no modules (datasets, tasks) use only the fields.
+
+    Attributes:
+        spec, config, part: the component, its parameters, both.
+        claims: the spec, refined for these parameters.
+        directions: the values of `causal` that it can be built with.
+        takes_tokens, gives_tokens: whether its inputs, its outputs have a token axis, the second.
+    """
+
+    takes_tokens = False
+    gives_tokens = False
+
+    def __init__(self, spec: Spec, catalogue: Catalogue, *, params: Mapping[str, Any] | None = None) -> None:
+        self.catalogue = catalogue
+        self.spec = spec
+        self.part: Part = catalogue.part(spec.kind, spec.id, params)
+        self.config = self.part.config
+        refine = getattr(self.config, "claims", None)
+        self.claims: Any = refine(spec, catalogue) if refine else spec
+        self.width = WIDTHS[0]
+
+    def make(self, *, causal: bool, max_tokens: int) -> nn.Module:
+        """A fresh module, as the constructor leaves it."""
+        raise NotApplicable(f"a {self.spec.kind} is no module")
+
+    def sample(self, batch: int, n: int, *, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Inputs: (B, N, ...), or (B, ...) where there are no tokens."""
+        raise NotApplicable(f"a {self.spec.kind} has no inputs")
+
+    def run(self, module: nn.Module, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """The outputs of `module`; the mask is passed only where there is one."""
+        return module(x) if mask is None else module(x, mask=mask)
+
+    @property
+    def directions(self) -> tuple[bool, ...]:
+        causal = getattr(self.claims, "causal", "never")
+        return {"never": (False,), "optional": (False, True), "always": (True,)}[causal]
+
+    def build(
+        self,
+        *,
+        causal: bool | None = None,
+        seed: int = 0,
+        dtype: torch.dtype = torch.float64,
+        train: bool = False,
+        max_tokens: int = MAX_TOKENS,
+        noise: float = NOISE,
+    ) -> nn.Module:
+        """A module with seeded weights. causal: `None` takes the last of `directions`."""
+        causal = self.directions[-1] if causal is None else causal
+        limit = getattr(self.claims, "max_tokens", None)
+        with seeded(seed):
+            module = self.make(causal=causal, max_tokens=min(max_tokens, limit or max_tokens))
+            with torch.no_grad():
+                for parameter in module.parameters():
+                    if parameter.is_floating_point():
+                        parameter.add_(torch.randn_like(parameter), alpha=noise)
+        return module.to(dtype).train(train)
+
+    def lengths(self, *wanted: int) -> tuple[int, ...]:
+        """Numbers of tokens within what the component takes; just one where there are no tokens."""
+        if not self.takes_tokens:
+            return (1,)
+        least, most = getattr(self.claims, "min_tokens", 1), getattr(self.claims, "max_tokens", None)
+        return tuple(sorted({max(least, min(n, most or n)) for n in wanted}))
+
+    def later_changed(self, x: Tensor, start: int, *, scale: float, seed: int = 1) -> Tensor:
+        """x with every token from `start` on replaced; `scale` is the size of the change."""
+        changed = x.clone()
+        fresh = self.sample(x.shape[0], x.shape[1], seed=seed, dtype=x.dtype)[:, start:]
+        if x.is_floating_point():
+            changed[:, start:] += scale * fresh
+        else:
+            changed[:, start:] = fresh
+        return changed
+
+
+class FeedForwardSubject(Subject):
+    takes_tokens = gives_tokens = True
+
+    def make(self, *, causal: bool, max_tokens: int) -> nn.Module:
+        return self.spec.load()(self.config, width=self.width)
+
+    def sample(self, batch: int, n: int, *, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
+        return normal((batch, n, self.width), seed=seed, dtype=dtype)
+
+
+class MixerSubject(FeedForwardSubject):
+    def make(self, *, causal: bool, max_tokens: int) -> nn.Module:
+        return self.spec.load()(
+            self.config, width=self.width, heads=HEADS, causal=causal, max_tokens=max_tokens
+        )
+
+
+class ModelSubject(Subject):
+    """The backbone alone; `zoo.testing.whole` builds it with stem and head."""
+
+    #: What a model that takes images itself is given.
+    image: ClassVar[Image] = Image(channels=3, height=32, width=32)
+
+    def __init__(self, spec: Spec, catalogue: Catalogue, *, params: Mapping[str, Any] | None = None) -> None:
+        super().__init__(spec, catalogue, params=params)
+        self.width = fitting_width(self.config)
+        self.takes_tokens = self.gives_tokens = sees_tokens(self.claims)
+
+    def make(self, *, causal: bool, max_tokens: int) -> nn.Module:
+        build = self.spec.load()
+        options: dict[str, Any] = {"width": self.width, "causal": causal}
+        if self.claims.accepts == "image":
+            options["inputs"] = self.image
+        else:
+            options["max_tokens"] = max_tokens if self.takes_tokens else None
+        if "catalogue" in inspect.signature(build).parameters:
+            options["catalogue"] = self.catalogue
+        return build(self.config, **options)
+
+    def sample(self, batch: int, n: int, *, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
+        if self.claims.accepts == "image":
+            shape: tuple[int, ...] = (batch, self.image.channels, self.image.height, self.image.width)
+        else:
+            shape = (batch, n, self.width) if self.takes_tokens else (batch, self.width)
+        return normal(shape, seed=seed, dtype=dtype)
+
+
+class StemSubject(Subject):
+    def __init__(self, spec: Spec, catalogue: Catalogue, *, params: Mapping[str, Any] | None = None) -> None:
+        super().__init__(spec, catalogue, params=params)
+        accepts = cast(StemSpec, spec).accepts
+        self.inputs: Any = INPUTS[accepts]
+        self.takes_tokens = accepts in ("ids", "series")
+        self.gives_tokens = self.takes_tokens and cast(StemSpec, spec).returns == "tokens"
+
+    def make(self, *, causal: bool, max_tokens: int) -> nn.Module:
+        return self.spec.load()(self.config, inputs=self.inputs, width=self.width)
+
+    def sample(self, batch: int, n: int, *, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
+        return sample_of(self.inputs, batch, n, seed=seed, dtype=dtype)
+
+    def run(self, module: nn.Module, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        return module(x, mask=mask)[0]
+
+
+class HeadSubject(Subject):
+    def __init__(self, spec: Spec, catalogue: Catalogue, *, params: Mapping[str, Any] | None = None) -> None:
+        super().__init__(spec, catalogue, params=params)
+        self.accepts = cast(HeadSpec, spec).accepts
+        self.targets = TARGETS[cast(HeadSpec, spec).answers]
+        self.takes_tokens = self.accepts == "tokens"
+        self.gives_tokens = self.targets.kind == "next_id"
+
+    def make(self, *, causal: bool, max_tokens: int) -> nn.Module:
+        return self.spec.load()(self.config, targets=self.targets, width=self.width)
+
+    def sample(self, batch: int, n: int, *, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
+        shapes: dict[str, tuple[int, ...]] = {
+            "tokens": (batch, n, self.width),
+            "vector": (batch, self.width),
+            "image": (batch, self.width, 3, 4),
+        }
+        return normal(shapes[self.accepts], seed=seed, dtype=dtype)
+
+
+_SUBJECTS: dict[str, type[Subject]] = {
+    "mixer": MixerSubject,
+    "model": ModelSubject,
+    "feed_forward": FeedForwardSubject,
+    "stem": StemSubject,
+    "head": HeadSubject,
+}
+
+
+def subject_of(spec: Spec, catalogue: Catalogue, *, params: Mapping[str, Any] | None = None) -> Subject:
+    """The subject for a component of any kind.
+
+    Raises:
+        ConfigError, ContractError: the parameters do not fit the component.
+    """
+    return _SUBJECTS.get(spec.kind, Subject)(spec, catalogue, params=params)
+
+
+def fitting_width(config: Any) -> int:
+    """The smallest of `WIDTHS` that a model's parameters accept.
+
+    Raises:
+        ConfigError: none; what is wrong with the last.
+    """
+    check = getattr(config, "check_width", None)
+    for width in WIDTHS:
+        try:
+            if check is not None:
+                check(width)
+            return width
+        except ConfigError:
+            if width == WIDTHS[-1]:
+                raise
+    raise AssertionError("unreachable")
+
+
+def sample_of(
+    inputs: DataKind, batch: int, n: int, *, seed: int = 0, dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """A batch of a data kind; n is the number of symbols or steps, where it has any."""
+    if isinstance(inputs, Ids):
+        return torch.randint(inputs.vocab, (batch, n), generator=generator(seed))
+    shape: tuple[int, ...]
+    if isinstance(inputs, Series):
+        shape = (batch, n, inputs.channels)
+    elif isinstance(inputs, Image):
+        shape = (batch, inputs.channels, inputs.height, inputs.width)
+    else:
+        shape = (batch, inputs.features)
+    return normal(shape, seed=seed, dtype=dtype)
+
+
+def normal(shape: tuple[int, ...], *, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Standard normal numbers; the same ones in every dtype."""
+    return torch.randn(shape, generator=generator(seed), dtype=torch.float64).to(dtype)
+
+
+def generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+class seeded:  # noqa: N801 (reads as a statement: `with seeded(0):`)
+    """Torch's random numbers from a seed inside the block; the caller's state comes back after it."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def __enter__(self) -> None:
+        self._before = torch.random.get_rng_state()
+        torch.manual_seed(self.seed)
+
+    def __exit__(self, *_: object) -> None:
+        torch.random.set_rng_state(self._before)

@@ -1,0 +1,153 @@
+"""Tasks: loss, metrics, predictions and the naive answer. B batch, N tokens, K outputs."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from zoo.data.split import TensorSplit
+from zoo.kinds import IGNORE, Classes, NextId
+from zoo.specs import TaskSpec
+from zoo.testing.measure import require, require_close, require_finite
+from zoo.testing.subject import TARGETS, Subject, generator, normal
+
+#: The metrics of two batches against those of one, in float32.
+ROUNDING = 1e-4
+SIZE, TOKENS = 12, 7
+
+
+def task_of(subject: Subject) -> Any:
+    """The task with its default parameters, for small targets."""
+    return subject.spec.load()(subject.config, targets=_targets(subject))
+
+
+def check_task_loss(subject: Subject) -> None:
+    task, batch = task_of(subject), _batch(subject)
+    outputs = _outputs(subject).requires_grad_()
+    loss = task.loss(outputs, batch)
+    require(loss.shape == (), f"the loss has shape {tuple(loss.shape)}, expected a scalar")
+    require_finite(loss, "the loss")
+    loss.backward()
+    require(outputs.grad is not None and bool(outputs.grad.any()), "the loss gives the outputs no gradient")
+    require_finite(cast(Tensor, outputs.grad), "the gradient of the loss")
+    if isinstance(_targets(subject), NextId):
+        unasked = batch["target"] == IGNORE
+        changed = torch.where(unasked[..., None], outputs.detach() + 10, outputs.detach())
+        require_close(
+            task.loss(changed, batch), loss, 1e-6, "other outputs where no answer is asked: the loss"
+        )
+        nothing = {**batch, "target": torch.full_like(batch["target"], IGNORE)}
+        require_finite(task.loss(outputs.detach(), nothing), "the loss of a batch that asks nothing")
+
+
+def check_task_best(subject: Subject) -> None:
+    task, batch, spec = task_of(subject), _batch(subject), cast(TaskSpec, subject.spec)
+    perfect, random = _perfect(subject, batch), _outputs(subject)
+    low, high = (float(task.loss(outputs, batch)) for outputs in (perfect, random))
+    require(low < high, f"the perfect answer costs {low:.4g}, a random one {high:.4g}")
+    monitor = _monitor(subject)
+    best, other = (_scores(task, [(outputs, batch)]) for outputs in (perfect, random))
+    require(monitor in best, f"monitored: {monitor!r}, but the metrics are {', '.join(sorted(best))}")
+    better = best[monitor] > other[monitor] if spec.mode == "max" else best[monitor] < other[monitor]
+    require(
+        better,
+        f"mode {spec.mode!r} of {monitor}: the perfect answer has {best[monitor]:.4g}, "
+        f"a random one {other[monitor]:.4g}",
+    )
+
+
+def check_task_sums(subject: Subject) -> None:
+    task, batch, outputs = task_of(subject), _batch(subject), _outputs(subject)
+    parts = [slice(0, 3), slice(3, SIZE)]  # of different sizes, so that a wrong weight shows
+    pieces = [(outputs[part], {name: t[part] for name, t in batch.items()}) for part in parts]
+    whole, joined = _scores(task, [(outputs, batch)]), _scores(task, pieces)
+    for name, value in whole.items():
+        gap = abs(joined[name] - value) / max(1.0, abs(value))
+        require(
+            gap <= ROUNDING or (math.isnan(value) and math.isnan(joined[name])),
+            f"metric {name} is {value:.6g} in one batch, but {joined[name]:.6g} in two",
+        )
+    counts = [task.count(piece) for _, piece in pieces]
+    require(
+        sum(counts) == task.count(batch),
+        f"count() is {task.count(batch)} for one batch, {counts} for its parts",
+    )
+
+
+def check_task_predicts(subject: Subject) -> None:
+    task, outputs = task_of(subject), _outputs(subject)
+    masks = [None]
+    if outputs.dim() == 3:
+        masks.append(torch.ones(outputs.shape[:2], dtype=torch.bool))  # type: ignore[arg-type]
+    for mask in masks:
+        answers = task.predict(outputs, mask)
+        require(len(answers) == SIZE, f"{SIZE} examples, {len(answers)} predictions")
+        try:
+            json.dumps(answers)
+        except TypeError as error:
+            require(False, f"predictions are not plain data: {error}")
+
+
+def check_task_baseline(subject: Subject) -> None:
+    task, batch = task_of(subject), _batch(subject)
+    inputs = torch.zeros_like(batch["target"]) if batch["target"].dim() == 2 else torch.zeros(SIZE, 3)
+    split = TensorSplit(inputs, batch["target"])
+    naive = task.baseline(split, split)
+    metrics = set(_scores(task, [(_outputs(subject), batch)]))
+    require(set(naive) <= metrics, f"baseline() gives {sorted(naive)}, the metrics are {sorted(metrics)}")
+    require(_monitor(subject) in naive, f"baseline() does not give the monitored {_monitor(subject)!r}")
+    strange = {k: v for k, v in naive.items() if not isinstance(v, float) or not math.isfinite(v)}
+    require(not strange, f"baseline() gives values that are no finite numbers: {strange}")
+
+
+def _targets(subject: Subject) -> Any:
+    return TARGETS[cast(TaskSpec, subject.spec).answers]
+
+
+def _monitor(subject: Subject) -> str:
+    """The monitored metric without its split."""
+    return cast(TaskSpec, subject.spec).monitor.format(**asdict(_targets(subject))).partition("/")[2]
+
+
+def _batch(subject: Subject) -> dict[str, Tensor]:
+    kind = _targets(subject)
+    if isinstance(kind, Classes):
+        return {"target": torch.randint(kind.count, (SIZE,), generator=generator(0))}
+    if isinstance(kind, NextId):
+        target = torch.randint(kind.vocab, (SIZE, TOKENS), generator=generator(0))
+        target[::3, -2:] = IGNORE  # rows ask for different numbers of answers
+        target[:, 0] = IGNORE
+        return {"target": target}
+    return {"target": normal((SIZE, kind.count))}
+
+
+def _outputs(subject: Subject) -> Tensor:
+    """What an untrained model might say."""
+    kind = _targets(subject)
+    if isinstance(kind, Classes):
+        return normal((SIZE, kind.count), seed=1)
+    if isinstance(kind, NextId):
+        return normal((SIZE, TOKENS, kind.vocab), seed=1)
+    return normal((SIZE, kind.count), seed=1)
+
+
+def _perfect(subject: Subject, batch: dict[str, Tensor]) -> Tensor:
+    kind = _targets(subject)
+    if isinstance(kind, Classes):
+        return 20 * F.one_hot(batch["target"], kind.count).float()
+    if isinstance(kind, NextId):
+        return 20 * F.one_hot(batch["target"].clamp_min(0), kind.vocab).float()
+    return batch["target"].clone()
+
+
+def _scores(task: Any, pieces: list[tuple[Tensor, dict[str, Tensor]]]) -> dict[str, float]:
+    metrics = task.metrics()
+    for outputs, batch in pieces:
+        task.update(metrics, outputs, batch, task.loss(outputs, batch))
+    return {name: float(value) for name, value in metrics.compute().items()}
