@@ -33,8 +33,9 @@ def chunked_scan(
     state: (m, u, w), (R,), (R,) and (R, D). Returns the outputs (R, N, D) and the state after the last token.
     """
     tokens = scores.shape[1]
-    if tokens == 0:
+    if scores.numel() == 0:
         return values, state
+    scores, values = scores.contiguous(), values.contiguous()
     chunk = min(chunk, tokens)
     padding = -tokens % chunk
     if padding:  # absent tokens at the end change neither outputs nor state
@@ -93,7 +94,7 @@ def _forward(
 
     # A chunk's totals are what its last token sees of it; u rides along as one more column of w.
     last = weights[:, :, -1]  # (R, n, C)
-    total_w = torch.bmm(last.reshape(-1, 1, chunk), blocks).view(rows, -1, width)
+    total_w = torch.bmm(last.reshape(-1, 1, chunk), blocks).reshape(rows, -1, width)
     totals = torch.cat([total_w, last.sum(-1, keepdim=True)], -1)  # (R, n, D+1)
     leaves = torch.cat([torch.cat([w, u.unsqueeze(-1)], -1).unsqueeze(1), totals], 1)  # (R, n+1, D+1)
     prefixes = prefix_sums(levels, leaves)  # (R, n+1, D+1)
@@ -101,11 +102,11 @@ def _forward(
 
     denominator = weights.sum(-1) + decay * carried_u.unsqueeze(-1)  # (R, n, C)
     denominator = denominator.masked_fill(denominator == 0, 1.0)  # no token yet: the output is 0 / 1
-    share = (decay / denominator).view(-1, chunk, 1)
+    share = (decay / denominator).reshape(-1, chunk, 1)
     out = share * carried_w.reshape(-1, 1, width)  # (R n, C, D)
-    out.baddbmm_((weights / denominator.unsqueeze(-1)).view(-1, chunk, chunk), blocks)
+    out.baddbmm_((weights / denominator.unsqueeze(-1)).flatten(0, 1), blocks)
     return (
-        out.view(rows, tokens, width),
+        out.reshape(rows, tokens, width),
         levels[:, -1],
         prefixes[:, -1, -1],
         prefixes[:, -1, :-1],
@@ -133,22 +134,22 @@ def _backward(
     """
     rows, tokens, width = values.shape
     levels, weights, decay = _weights_of_chunks(scores, m, chunk)
-    share = (decay / denominator).view(-1, 1, chunk)
-    attention = (weights / denominator.unsqueeze(-1)).view(-1, chunk, chunk)  # p_ij, (R n, C, C)
+    share = (decay / denominator).reshape(-1, 1, chunk)
+    attention = (weights / denominator.unsqueeze(-1)).flatten(0, 1)  # p_ij, (R n, C, C)
     grad_blocks = grad_out.reshape(-1, chunk, width)
-    grad_dot_out = (grad_out * out).sum(-1).view(-1, chunk, 1)  # (R n, C, 1)
+    grad_dot_out = (grad_out * out).sum(-1).reshape(-1, chunk, 1)  # (R n, C, 1)
 
     grad_carried = torch.cat([torch.bmm(share, grad_blocks), -torch.bmm(share, grad_dot_out)], -1)
     grad_state = torch.cat([grad_w, grad_u.unsqueeze(-1)], -1).unsqueeze(1)
-    grad_prefixes = torch.cat([grad_carried.view(rows, -1, width + 1), grad_state], 1)  # (R, n+1, D+1)
+    grad_prefixes = torch.cat([grad_carried.reshape(rows, -1, width + 1), grad_state], 1)  # (R, n+1, D+1)
     grad_leaves = suffix_sums(levels, grad_prefixes)
     grad_total_w, grad_total_u = grad_leaves[:, 1:, :-1], grad_leaves[:, 1:, -1:]  # (R, n, D), (R, n, 1)
 
     last = weights[:, :, -1]  # (R, n, C)
     grad_values = last.reshape(-1, chunk, 1) * grad_total_w.reshape(-1, 1, width)
-    grad_values = grad_values.baddbmm_(attention.mT, grad_blocks).view(rows, tokens, width)
-    grad_ones = last * grad_total_u - torch.bmm(attention.mT, grad_dot_out).view(rows, -1, chunk)
-    grad_scores = (grad_values * values).sum(-1) + grad_ones.view(rows, tokens)
+    grad_values = grad_values.baddbmm_(attention.mT, grad_blocks).reshape(rows, tokens, width)
+    grad_ones = last * grad_total_u - torch.bmm(attention.mT, grad_dot_out).reshape(rows, -1, chunk)
+    grad_scores = (grad_values * values).sum(-1) + grad_ones.reshape(rows, tokens)
 
     first_w, first_u = grad_leaves[:, 0, :-1], grad_leaves[:, 0, -1]
     return grad_scores, grad_values, (first_w * w).sum(-1) + first_u * u, first_u, first_w
@@ -204,8 +205,9 @@ def _chunks_of_leaves(levels: Tensor, leaves: Tensor) -> tuple[Tensor, Tensor, T
 
 def _causal_weights(scores: Tensor, maxima: Tensor) -> Tensor:
     """e^{s_j - m_i} for j <= i, else 0: (..., C) and (..., C) -> (..., C, C)."""
-    # The clamp keeps e^{s_j - m_i} of the future (j > i) from overflowing before tril drops it.
-    return (scores.unsqueeze(-2) - maxima.unsqueeze(-1)).clamp_max_(0).exp_().tril()
+    # The clamp keeps e^{s_j - m_i} of the future (j > i) from overflowing before it is dropped.
+    weights = (scores.unsqueeze(-2) - maxima.unsqueeze(-1)).clamp_max_(0).exp_()
+    return weights * weights.new_ones(weights.shape[-2:]).tril()  # faster than tril of every chunk
 
 
 def _finite(maxima: Tensor) -> Tensor:

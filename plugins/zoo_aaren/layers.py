@@ -95,13 +95,11 @@ class Aaren(nn.Module):
         dtype = sum_dtype(x.dtype)
         with full_precision(x.device):
             query = F.linear(self.query_token, self.query.weight, self.query.bias).to(dtype) * self.scale
-            query = query.view(self.heads, self.channels, 1)
-            weight = (self.key.weight.to(dtype).view(self.heads, self.channels, -1) * query).sum(1)  # (H, D)
+            query = query.view(self.heads, 1, self.channels)
+            weight = torch.bmm(query, self.key.weight.to(dtype).unflatten(0, (self.heads, -1))).squeeze(1)
             bias: Tensor | None = None
             if self.key.bias is not None:
-                bias = (self.key.bias.to(dtype).view(self.heads, self.channels, 1) * query).sum(
-                    (1, 2)
-                )  # (H,)
+                bias = torch.bmm(query, self.key.bias.to(dtype).view(self.heads, -1, 1)).flatten()
             scores = F.linear(x.to(dtype), weight, bias).transpose(1, 2)
         return scores, values
 

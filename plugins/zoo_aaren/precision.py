@@ -9,7 +9,7 @@ import torch
 
 def full_precision(device: torch.device) -> AbstractContextManager[object]:
     """A context in which autocast leaves matrix products alone."""
-    if torch.is_autocast_enabled(device.type):
+    if torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type):
         return torch.autocast(device.type, enabled=False)
     return nullcontext()
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def aaren(layer: Aaren, x: Tensor, *, mask: Tensor | None = None) -> Tensor:
-    """The layer of section 3.3: one projected query token, keys and values of all tokens, multi-head attention.
+    """The layer of section 3.3: a projected query token, keys and values of all tokens, multi-head attention.
 
     x: (B, N, H D) -> (B, N, H D); mask: bool (B, N), True = keep. Zeros where nothing was seen yet.
     """

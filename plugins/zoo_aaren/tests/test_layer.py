@@ -67,9 +67,13 @@ def test_padding_changes_nothing(side):
         assert y[0, : 50 - 31].eq(0).all()  # nothing to see yet
 
 
-def test_rows_of_a_batch_do_not_meet():
-    layer, x = _layer(), _x()
+@pytest.mark.parametrize("heads", [1, 3])
+def test_rows_of_a_batch_do_not_meet(heads):
+    layer, x = _layer(heads=heads), _x()
     torch.testing.assert_close(layer(x)[:1], layer(x[:1]), rtol=0, atol=1e-6)
+    both, alone = layer.step(x, layer.initial_state(2))[1], layer.step(x[:1], layer.initial_state(1))[1]
+    for one, other in zip(both, alone, strict=True):
+        torch.testing.assert_close(one[:1], other, rtol=0, atol=1e-5)
 
 
 def test_the_future_has_no_influence():
@@ -162,6 +166,12 @@ def test_it_learns_what_a_running_mean_cannot():
         optim.step()
         losses.append(loss.item())
     assert sum(losses[-10:]) / 10 < 0.3 < 0.9 < losses[0]  # the best constant answer has a loss of 1
+
+
+def test_shapes_without_data():
+    layer = _layer().to("meta")
+    y, state = layer.step(_x().to("meta"), layer.initial_state(2))
+    assert y.shape == layer(_x().to("meta")).shape == (2, 50, 24) and state.w.shape == (2, 3, 8)
 
 
 def test_specs_and_config_need_no_torch():

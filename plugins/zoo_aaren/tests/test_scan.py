@@ -272,6 +272,30 @@ def test_a_row_without_any_token_gives_zeros_and_no_gradient(form):
     assert all(gradient[1].ne(0).any() and gradient.isfinite().all() for gradient in gradients)
 
 
+@pytest.mark.parametrize("lead", [(1, 1), (1, 3), (2, 1), (2, 3)])
+@pytest.mark.parametrize("form", FORMS)
+def test_any_memory_layout(form, lead):
+    """Transposed and expanded inputs, and gradients that come back in such a layout."""
+    generator = torch.Generator().manual_seed(6)
+    base_scores = torch.randn(lead[0], N, lead[1], generator=generator, dtype=torch.float64)
+    base_values = torch.randn(lead[0], N, lead[1], 5, generator=generator, dtype=torch.float64)
+    for scores, values in [
+        (base_scores.transpose(1, 2), base_values.transpose(1, 2)),
+        (
+            base_scores[:1, :, :1].transpose(1, 2).expand(*lead, N),
+            base_values[:1, :, :1, :1].transpose(1, 2).expand(*lead, N, 5),
+        ),
+    ]:
+        scores, values = scores.requires_grad_(), values.requires_grad_()
+        out, expected = aaren_scan(scores, values, **form), prefix_attention(scores, values)
+        torch.testing.assert_close(out, expected, rtol=0, atol=1e-11)
+        for gradient in (torch.ones(()).double().expand(*lead, N, 5), base_values.transpose(1, 2)):
+            found = torch.autograd.grad(out, (scores, values), gradient, retain_graph=True)
+            wanted = torch.autograd.grad(expected, (scores, values), gradient, retain_graph=True)
+            for one, other in zip(found, wanted, strict=True):
+                torch.testing.assert_close(one, other, rtol=0, atol=1e-11)
+
+
 def test_a_mask_per_head():
     mask = torch.rand(2, 3, N, generator=torch.Generator().manual_seed(4)) > 0.5
     found = aaren_scan(REGIMES["normal"], _values(), key_mask=mask)
@@ -287,6 +311,7 @@ def test_no_tokens_at_all(form):
     assert out.shape == (2, 3, 0, 5)
     assert all(torch.equal(one, other) for one, other in zip(after, state, strict=True))
     assert aaren_pool(torch.zeros(2, 3, 0), torch.zeros(2, 3, 0, 5)).eq(0).all()
+    assert aaren_scan(torch.zeros(0, 3, 9), torch.zeros(0, 3, 9, 5), **form).shape == (0, 3, 9, 5)
 
 
 def test_outputs_are_averages_of_what_was_seen():
