@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,12 +20,13 @@ class Case:
     check: Check
     spec: Spec
     catalogue: Catalogue
+    params: Mapping[str, Any] | None = None
 
     def __call__(self) -> None:
         """Pass, fail, skip, or xfail (a known limit)."""
         import pytest
 
-        result = run_check(self.check, self.spec, self.catalogue)
+        result = run_check(self.check, self.spec, self.catalogue, self.params)
         if not result.ok:
             pytest.fail(f"{result.kind} {result.component}, {result.check}: {result.detail}", pytrace=False)
         if result.outcome == "skipped":
@@ -35,7 +36,8 @@ class Case:
 
     @property
     def id(self) -> str:
-        return f"{self.spec.kind}:{self.spec.id}:{self.check.name}"
+        given = ",".join(f"{key}={value}" for key, value in (self.params or {}).items())
+        return f"{self.spec.kind}:{self.spec.id}{f'({given})' if given else ''}:{self.check.name}"
 
 
 def conformance_cases(
@@ -43,6 +45,7 @@ def conformance_cases(
     *,
     catalogue: Catalogue | None = None,
     slow: bool = True,
+    params: Mapping[str, Any] | None = None,
     marks: Callable[[Case], Any] | None = None,
 ) -> list[Any]:
     """Parameters for `pytest.mark.parametrize("case", conformance_cases("swirl"))`.
@@ -50,6 +53,7 @@ def conformance_cases(
     Args:
         pattern: a plugin, a component, or a shell pattern over both.
         slow: also the checks of cost "slow".
+        params: parameters to build it with, instead of its defaults.
         marks: the pytest marks of a case, `()` for none.
 
     Raises:
@@ -59,8 +63,8 @@ def conformance_cases(
 
     catalogue = catalogue or default_catalogue()
     cases = [
-        Case(check, spec, catalogue)
+        Case(check, spec, catalogue, params)
         for spec in find(catalogue, pattern)
-        for check in chosen(spec, catalogue, slow=slow)
+        for check in chosen(spec, catalogue, slow=slow, params=params)
     ]
     return [pytest.param(case, id=case.id, marks=marks(case) if marks else ()) for case in cases]

@@ -7,9 +7,9 @@ it takes a `Subject`, and raises `ConformanceError` with what was measured and w
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from zoo.catalogue import Catalogue
 from zoo.specs import HeadSpec, MixerSpec, ModelSpec, Spec, StemSpec
@@ -60,21 +60,21 @@ class Check:
         return cast("Callable[[Subject], None]", getattr(module, f"check_{self.name}"))
 
 
-def claims_of(spec: Spec, catalogue: Catalogue) -> Spec:
-    """What a component claims with its default parameters.
+def claims_of(spec: Spec, catalogue: Catalogue, params: Mapping[str, Any] | None = None) -> Spec:
+    """What a component claims with these parameters.
 
     Raises:
-        ConfigError, ContractError: its default parameters contradict each other.
+        ConfigError, ContractError: the parameters contradict each other.
     """
-    config = catalogue.part(spec.kind, spec.id).config
+    config = catalogue.part(spec.kind, spec.id, params).config
     refine = getattr(config, "claims", None)
     return refine(spec, catalogue) if refine else spec
 
 
-def checks_for(spec: Spec, catalogue: Catalogue) -> list[Check]:
-    """The checks that a component must pass, generated from its claims."""
+def checks_for(spec: Spec, catalogue: Catalogue, params: Mapping[str, Any] | None = None) -> list[Check]:
+    """The checks that a component must pass, generated from what it claims with these parameters."""
     try:
-        claims = claims_of(spec, catalogue)
+        claims = claims_of(spec, catalogue, params)
     except Exception:  # whatever a stranger's config does: the check "builds" reports it
         claims = spec
     return [check for check in CHECKS if check.applies(claims)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -40,14 +40,16 @@ class Result:
         return {**asdict(self), "seconds": round(self.seconds, 3)}
 
 
-def run_check(check: Check, spec: Spec, catalogue: Catalogue) -> Result:
-    """Hold one component to one check. Whatever it raises is a result."""
+def run_check(
+    check: Check, spec: Spec, catalogue: Catalogue, params: Mapping[str, Any] | None = None
+) -> Result:
+    """Hold one component, built with these parameters, to one check. Whatever it raises is a result."""
     started = time.perf_counter()
     limit = spec.known_limits.get(check.name)
     try:
         from zoo.testing.subject import subject_of
 
-        check.load()(subject_of(spec, catalogue))
+        check.load()(subject_of(spec, catalogue, params=params))
         outcome: Outcome = "passed" if limit is None else "unexpected_pass"
         detail = "" if limit is None else f"it passes; remove the known limit: {limit}"
     except NotApplicable as reason:
@@ -64,6 +66,7 @@ def check_component(
     catalogue: Catalogue | None = None,
     only: Sequence[str] | None = None,
     slow: bool = True,
+    params: Mapping[str, Any] | None = None,
 ) -> list[Result]:
     """Hold a component (or each that matches) to its checks.
 
@@ -71,20 +74,26 @@ def check_component(
         name: a component, of any kind; a plugin; or a shell pattern over both (`aaren/*`).
         only: names of checks; `None` runs all that apply.
         slow: also those of cost "slow".
+        params: parameters to build it with, instead of its defaults.
 
     Raises:
         UnknownName: nothing is called that; there is no such check.
     """
     catalogue = catalogue or default_catalogue()
     return [
-        run_check(check, spec, catalogue)
+        run_check(check, spec, catalogue, params)
         for spec in find(catalogue, name)
-        for check in chosen(spec, catalogue, only=only, slow=slow)
+        for check in chosen(spec, catalogue, only=only, slow=slow, params=params)
     ]
 
 
 def chosen(
-    spec: Spec, catalogue: Catalogue, *, only: Sequence[str] | None = None, slow: bool = True
+    spec: Spec,
+    catalogue: Catalogue,
+    *,
+    only: Sequence[str] | None = None,
+    slow: bool = True,
+    params: Mapping[str, Any] | None = None,
 ) -> Iterator[Check]:
     """The checks of one component that are asked for.
 
@@ -95,7 +104,7 @@ def chosen(
     for name in only or ():
         if name not in names:
             raise UnknownName(f"there is no check {name!r}.{suggest(name, names)}")
-    for check in checks_for(spec, catalogue):
+    for check in checks_for(spec, catalogue, params):
         if (only is None or check.name in only) and (slow or only or check.cost == "quick"):
             yield check
 
