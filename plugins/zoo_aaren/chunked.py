@@ -105,13 +105,9 @@ def _forward(
     share = (decay / denominator).reshape(-1, chunk, 1)
     out = share * carried_w.reshape(-1, 1, width)  # (R n, C, D)
     out.baddbmm_((weights / denominator.unsqueeze(-1)).flatten(0, 1), blocks)
-    return (
-        out.reshape(rows, tokens, width),
-        levels[:, -1],
-        prefixes[:, -1, -1],
-        prefixes[:, -1, :-1],
-        denominator,
-    )
+    # Copies: a view would keep all the prefixes alive for as long as the state.
+    last_m, last_u, last_w = levels[:, -1].clone(), prefixes[:, -1, -1].clone(), prefixes[:, -1, :-1].clone()
+    return out.reshape(rows, tokens, width), last_m, last_u, last_w, denominator
 
 
 def _backward(

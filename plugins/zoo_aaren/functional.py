@@ -224,7 +224,7 @@ def _tree_scan(scores: Tensor, values: Tensor, state: AarenState) -> tuple[Tenso
     leaves = _leaves(scores, values)
     m, u, w = (torch.cat([s.unsqueeze(2), leaf], 2) for s, leaf in zip(state, leaves, strict=True))
     prefixes = _tree_prefixes(AarenState(m, u, w))
-    last = AarenState(*(part[:, :, -1] for part in prefixes))
+    last = AarenState(*(part[:, :, -1].clone() for part in prefixes))  # a view would keep them all alive
     return AarenState(*(part[:, :, 1:] for part in prefixes)).output(), last
 
 

@@ -8,6 +8,9 @@ from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 from zoo_aaren import AarenState, aaren_pool, aaren_scan
 
+# torch.func itself still calls torch.jit.script.
+pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")
+
 FORMS = [{"impl": "dense"}, {"impl": "blocked", "block_size": 4}, {"impl": "tree"}, {"impl": "loop"}]
 
 

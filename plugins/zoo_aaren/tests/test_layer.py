@@ -41,11 +41,11 @@ def test_equals_the_formula_of_the_paper_with_gradients(options, masked):
 def test_steps_equal_the_parallel_form(pieces):
     layer, x = _layer(), _x()
     state, outputs = layer.initial_state(2), []
-    size = [part.nbytes for part in state]
+    size = [part.untyped_storage().nbytes() for part in state]
     for piece in x.split(pieces, 1):
         y, state = layer.step(piece, state)
         outputs.append(y)
-        assert [part.nbytes for part in state] == size
+        assert [part.untyped_storage().nbytes() for part in state] == size
     torch.testing.assert_close(torch.cat(outputs, 1), layer(x), rtol=0, atol=1e-5)
     assert sum(part.numel() for part in state) == 2 * (2 * layer.heads + 24)  # (2 H + width) per row
 
