@@ -14,8 +14,7 @@ from types import ModuleType
 import pytest
 
 from zoo.catalogue import Catalogue
-from zoo.errors import ZooError
-from zoo.recipe import RecipeError, find, load_recipe, validate
+from zoo.recipe import RecipeError, find, load_recipe
 
 GOLDEN = Path(__file__).parent / "golden" / "recipe_errors"
 CASES = sorted(path.stem for path in GOLDEN.glob("*.yaml") if not path.stem.startswith("_"))
@@ -43,7 +42,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("case", CASES)
 def test_text_of_every_mistake(case: str, toys: Catalogue) -> None:
-    first, _, rest = (GOLDEN / f"{case}.yaml").read_text().partition("\n")
+    first = (GOLDEN / f"{case}.yaml").read_text().partition("\n")[0]
     overrides = first.removeprefix("# overrides: ").split(" | ") if first.startswith("# overrides: ") else []
     with pytest.raises(RecipeError) as error:
         load_recipe(f"{case}.yaml", overrides, catalogue=toys)

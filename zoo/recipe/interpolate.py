@@ -78,17 +78,21 @@ def _guarded(allow_env: Collection[str]) -> Iterator[dict[str, None]]:
     from omegaconf.basecontainer import BaseContainer
 
     read: dict[str, None] = {}
-    missing = object()
 
-    def environment(name: str, default: Any = missing) -> Any:
+    def environment(*words: Any) -> Any:
+        if not 0 < len(words) < 3:
+            raise _Refused(
+                "${oc.env:ZOO_NAME,default} takes a name and a default (in quotes if it has commas)"
+            )
+        name, *default = words
         if not str(name).startswith(PREFIX) and name not in allow_env:
             raise _Refused(f"a recipe may read only environment variables called {PREFIX}*, not {name!r}")
         value = os.environ.get(name)
         if value is None:
-            if default is missing:
+            if not default:
                 hint = f"${{oc.env:{name},value}} gives a default"
                 raise _Refused(f"the environment variable {name} is not set; {hint}")
-            return default
+            return default[0]
         read[name] = None
         try:
             return scalar(value)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from functools import reduce
 from pathlib import Path
 
 from zoo.config import describe, join
@@ -36,37 +37,35 @@ class Layers:
         #: Whether some text could not be read, so that what it would have said is missing.
         self.incomplete = False
 
-    def file(self, path: Path, place: Origin | None = None, chain: tuple[Path, ...] = ()) -> Node | None:
-        """The tree of a file with its includes; `place` is where it was included, `chain` the way there."""
+    def file(self, path: Path, place: Origin | None = None, chain: tuple[Path, ...] = ()) -> list[Node]:
+        """The layers of a file: what it includes, then itself. None at all if it cannot be read.
+
+        place: where it was included. chain: the files on the way there.
+        """
         shown = _shown(path)
         try:
             source = Source(shown, path.read_bytes().decode("utf-8-sig"))
         except OSError as error:
             return self.lost(f"cannot read {shown!r}: {error.strerror}", place or Origin(Source(shown)))
         except UnicodeDecodeError as error:
-            return self.lost(
-                f"{shown!r} is not UTF-8 text (byte {error.start})", place or Origin(Source(shown))
-            )
+            message = f"{shown!r} is not UTF-8 text (byte {error.start})"
+            return self.lost(message, place or Origin(Source(shown)))
         self.sources.append(source)
         node = read(source, self.mistakes)
         if node is None:
             self.incomplete = True
-            return None
+            return []
         return self.with_includes(node, path, (*chain, path.resolve()))
 
-    def with_includes(self, node: Node, path: Path, chain: tuple[Path, ...] = ()) -> Node | None:
-        """`node` upon what it includes. `path`: the file it comes from, which relative names start at."""
+    def with_includes(self, node: Node, path: Path, chain: tuple[Path, ...] = ()) -> list[Node]:
+        """The layers below `node`, then `node`. path: the file it is from, which relative names start at."""
         if not isinstance(node.value, dict):
-            self.mistake("", f"a recipe is a mapping (key: value), not {describe(plain(node))}", node.origin)
-            return None
+            message = f"a recipe is a mapping (key: value), not {describe(plain(node))}"
+            return self.lost(message, node.origin)
         own = {key: child for key, child in node.value.items() if key != "include"}
-        result: Node | None = None
-        for index, item in enumerate(self.includes(node.value.get("include"))):
-            below = self.include(item, index, path, chain)
-            if below is not None:
-                result = below if result is None else self.merge(result, below)
-        top = Node(own, node.origin)
-        return top if result is None else self.merge(result, top)
+        items = enumerate(self.includes(node.value.get("include")))
+        below = [layer for index, item in items for layer in self.include(item, index, path, chain)]
+        return [*below, Node(own, node.origin)]
 
     def includes(self, node: Node | None) -> list[Node]:
         if node is None:
@@ -77,11 +76,11 @@ class Layers:
         self.mistake("include", f"expected a list of files, got {describe(plain(node))}{hint}", node.origin)
         return []
 
-    def include(self, item: Node, index: int, path: Path, chain: tuple[Path, ...]) -> Node | None:
+    def include(self, item: Node, index: int, path: Path, chain: tuple[Path, ...]) -> list[Node]:
         where = f"include.{index}"
         if not isinstance(item.value, str):
-            self.mistake(where, f"expected the name of a file, got {describe(plain(item))}", item.origin)
-            return None
+            message = f"expected the name of a file, got {describe(plain(item))}"
+            return self.lost(message, item.origin, where)
         target = self.locate(item.value, path)
         if target is None:
             known = [PACKAGED + name for name in self.packaged]
@@ -138,6 +137,10 @@ class Layers:
             entries = below.value  # type: ignore[assignment]
         entries[names[-1]] = _moved(node, origin)
 
+    def merged(self, layers: Sequence[Node]) -> Node:
+        """One tree from layers, the lowest first."""
+        return reduce(self.merge, layers)
+
     def merge(self, base: Node, top: Node, path: str = "") -> Node:
         """`top` upon `base`. Every entry keeps the origin of the layer whose value won."""
         if not isinstance(base.value, dict) or not isinstance(top.value, dict):
@@ -180,11 +183,11 @@ class Layers:
     def mistake(self, path: str, message: str, origin: Origin) -> None:
         self.mistakes.append(Mistake(0, path, message, origin))
 
-    def lost(self, message: str, origin: Origin, path: str = "") -> Node | None:
-        """Note a text that cannot be had. Returns what was got of it: nothing."""
+    def lost(self, message: str, origin: Origin, path: str = "") -> list[Node]:
+        """Note a text that cannot be had. Returns its layers: none."""
         self.incomplete = True
         self.mistake(path, message, origin)
-        return None
+        return []
 
 
 def _same_name(old: object, new: object) -> bool:

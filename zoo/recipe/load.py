@@ -142,16 +142,17 @@ def validate(
     files = recipe_files(found)
     layers = Layers(files)
     if isinstance(recipe, Mapping):
-        name, root = "python", _from_mapping(recipe, layers)
+        name, stack = "python", _from_mapping(recipe, layers)
     else:
         path = find_recipe(recipe, found)
-        name, root = name_of(path, files), layers.file(path)
+        name, stack = name_of(path, files), layers.file(path)
     # With the recipe itself unreadable, the overrides still are worth a look.
-    above = layers.overrides(overrides)
-    if root is None:
+    top = layers.overrides(overrides)
+    if not stack:
         return Report(name=name, mistakes=in_order(layers.mistakes), reached=0)
-    root = layers.merge(root, above)
-    root = interpolate(root, layers.mistakes, defaults=defaults(), allow_env=allow_env)
+    root = interpolate(
+        layers.merged([*stack, top]), layers.mistakes, defaults=defaults(), allow_env=allow_env
+    )
     check = Check(root, found, layers.mistakes, incomplete=layers.incomplete)
     loaded = None
     if check.recipe is not None and check.plan is not None:
@@ -170,7 +171,7 @@ def validate(
     return Report(name=name, mistakes=in_order(layers.mistakes), reached=reached, loaded=loaded)
 
 
-def _from_mapping(recipe: Mapping[str, Any], layers: Layers) -> Node | None:
+def _from_mapping(recipe: Mapping[str, Any], layers: Layers) -> list[Node]:
     """The tree of a recipe written in Python; its includes are relative to the working folder."""
     from zoo.recipe.render import dump
 

@@ -227,5 +227,5 @@ def _in_words(error: yaml.MarkedYAMLError, place: Origin) -> str:
     if place.line and "${" in place.source.line(place.line):
         return f'{text} (inside [...] and {{...}} an interpolation needs quotes: "${{a.b}}")'
     if "'\\t'" in text:
-        return f"{text} (indent with spaces)"
+        return f"{text} (write spaces, not tabs)"
     return text
