@@ -16,20 +16,8 @@ EXAMPLE_RECIPE = "{schema: 1, model: {name: core/transformer}, data: {name: core
 
 def light_modules() -> list[str]:
     """The modules that docs/architecture.md calls torch-free, found by walking the folders."""
-    core = [
-        "api",
-        "catalogue",
-        "cli",
-        "config",
-        "contract",
-        "core",
-        "errors",
-        "kinds",
-        "plugin",
-        "runs",
-        "specs",
-        "switches",
-    ]
+    torch_only = ("__main__", "torchvision_shim")
+    core = [file.stem for file in sorted((ROOT / "zoo").glob("[a-z]*.py")) if file.stem not in torch_only]
     modules = ["zoo", *(f"zoo.{name}" for name in core)]
     modules += [f"zoo.cli.{file.stem}" for file in sorted((ROOT / "zoo/cli").glob("[a-z]*.py"))]
     modules += [f"zoo.recipe.{file.stem}" for file in sorted((ROOT / "zoo/recipe").glob("[a-z]*.py"))]
