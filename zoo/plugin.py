@@ -21,6 +21,7 @@ import pluggy
 from zoo.config import Config, ConfigError, Problem, param
 from zoo.errors import ContractError, ZooError
 from zoo.kinds import IGNORE, Classes, DataKind, Ids, Image, NextId, Series, TargetKind, Values, Vector
+from zoo.sources import Deb, Files, Folder, Installed, Npm, Original, PyPI
 from zoo.specs import (
     DatasetSpec,
     FeedForwardSpec,
@@ -73,16 +74,23 @@ __all__ = [
     "ContractError",
     "DataKind",
     "DatasetSpec",
+    "Deb",
     "FeedForwardSpec",
+    "Files",
+    "Folder",
     "HeadSpec",
     "Hooks",
     "Ids",
     "Image",
+    "Installed",
     "MixerSpec",
     "ModelSpec",
     "NextId",
+    "Npm",
+    "Original",
     "Paper",
     "Problem",
+    "PyPI",
     "Series",
     "Spec",
     "StemSpec",

@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Literal
 from zoo.config import Config, ConfigError, param
 from zoo.errors import ZooError, one_line
 from zoo.kinds import DataKind, TargetKind
+from zoo.sources import Files
 
 #: never: every output may depend on every input. optional: built either way. always: never sees the future.
 Causal = Literal["never", "optional", "always"]
@@ -227,6 +228,8 @@ class DatasetSpec(Spec):
     inputs, targets: the kinds at default parameters. Where parameters change them, the config class
     has the torch-free method `kinds() -> (DataKind, TargetKind)`.
     baseline, known_good: one line each for the card: what a naive answer gets, a known good score.
+    files: what must be fetched first, at default parameters; `None`: it is bundled or generated. Where
+        parameters change them, the config class has the torch-free method `files() -> Files`.
     """
 
     kind: ClassVar[str] = "dataset"
@@ -239,6 +242,17 @@ class DatasetSpec(Spec):
     synthetic: bool = False
     baseline: str = ""
     known_good: str = ""
+    files: Files | None = None
+
+    @property
+    def fetched(self) -> bool:
+        """Whether its files do not come with the package."""
+        return self.files is not None
+
+    @property
+    def ready(self) -> bool:
+        """Whether it loads (at default parameters) without fetching anything."""
+        return self.files is None or self.files.cached
 
 
 @dataclass(frozen=True, kw_only=True)
