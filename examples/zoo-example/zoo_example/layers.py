@@ -59,7 +59,8 @@ class ExampleMixer(nn.Module):
         """x: the next C >= 1 tokens (B, C, D), state: (B, D) -> (B, C, D) and the new state."""
         decay = torch.sigmoid(self.decay_logit)
         averages = scan((1 - decay) * self.value(x), decay.expand(1, x.shape[1], -1), state)
-        return self._gated(x, averages), averages[:, -1]
+        # A copy: a view of the last average would keep all of them in memory.
+        return self._gated(x, averages), averages[:, -1].clone()
 
     def _gated(self, x: Tensor, averages: Tensor) -> Tensor:
         return self.out(F.silu(self.gate(x)) * averages)
