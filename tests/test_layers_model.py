@@ -202,6 +202,7 @@ def test_a_language_model_streams(tied: bool) -> None:
     torch.testing.assert_close(torch.cat(outputs, 1), logits)
     shared = module.head.linear.weight is module.stem.token_embedding.weight  # type: ignore[union-attr]
     assert shared is tied
+    assert logits.std() < 0.5  # a fresh model prefers no symbol
     copied = copy.deepcopy(module)
     assert (copied.head.linear.weight is copied.stem.token_embedding.weight) is tied  # type: ignore[union-attr]
     assert module.num_parameters == build(IDS, NEXT, causal=True).num_parameters - (11 * 16 if tied else 0)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from zoo.kinds import Classes, NextId, Values
 from zoo.layers.config import ImageHeadConfig, NextIdHeadConfig, PooledHeadConfig, VectorHeadConfig
-from zoo.layers.init import EMBEDDING_STD, init_linear
+from zoo.layers.init import HEAD_STD, init_linear
 from zoo.layers.pooling import Pool
 
 
@@ -23,7 +23,7 @@ class _LinearHead(nn.Module):
     def __init__(self, *, outputs: int, width: int, dropout_prob: float) -> None:
         super().__init__()
         self.dropout = nn.Dropout(dropout_prob)
-        self.linear = init_linear(nn.Linear(width, outputs), std=EMBEDDING_STD)
+        self.linear = init_linear(nn.Linear(width, outputs), std=HEAD_STD)
 
     def reduce(self, features: Tensor, *, mask: Tensor | None) -> Tensor:
         """Features of the backbone -> (..., D)."""
@@ -76,6 +76,10 @@ class NextIdHead(_LinearHead):
     def __init__(self, config: NextIdHeadConfig, *, targets: NextId, width: int) -> None:
         super().__init__(outputs=targets.vocab, width=width, dropout_prob=config.dropout_prob)
         self.tied = config.tied
+
+    def reduce(self, features: Tensor, *, mask: Tensor | None) -> Tensor:
+        # Embeddings are larger than a head's weights: without this the first scores would be far from equal.
+        return features * features.shape[-1] ** -0.5 if self.tied else features
 
     def connect(self, stem: nn.Module | None) -> None:
         """Share the stem's embedding, where `tied` asks for it.

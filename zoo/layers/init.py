@@ -1,9 +1,12 @@
 """How weights start.
 
 Linear maps: truncated normal of standard deviation 1/sqrt(fan in), so that a map keeps the scale of what it
-is given at any width; biases zero. Embeddings and heads: 0.02. The projections into the residual stream of a
-stack are shrunk by 1/sqrt(number of residual branches) (Radford et al. 2019, "GPT-2", section 2.3), so that
-the stream keeps its scale too.
+is given at any width; biases zero. The projections into the residual stream of a stack are shrunk by
+1/sqrt(number of residual branches) (Radford et al. 2019, "GPT-2", section 2.3), so that the stream keeps its
+scale too. Embeddings of symbols, features and positions share 0.3: with the customary 0.02 a position is lost
+beside the pixels of a patch (150 steps on `core/digits`, lr 1e-3, validation loss over two seeds: 0.73 with
+0.02, 0.48 with 0.1, 0.16 with 0.3, 0.13 with 1.0; on `core/sotu_small`, 120 steps, one seed: 2.49, -, 2.48,
+2.51). Heads start at 0.02: nearly the same score for every answer.
 """
 
 from __future__ import annotations
@@ -11,7 +14,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-EMBEDDING_STD = 0.02
+EMBEDDING_STD = 0.3
+HEAD_STD = 0.02
 
 
 def init_linear(linear: nn.Linear, *, std: float | None = None) -> nn.Linear:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from zoo.layers.init import EMBEDDING_STD
+from zoo.layers.init import HEAD_STD
 
 
 class Pool(nn.Module):
@@ -20,7 +20,7 @@ class Pool(nn.Module):
             raise ValueError(f"there is no pool {name!r}; there is: mean, max, last, attention")
         self.name = name
         if name == "attention":
-            self.query = nn.Parameter(nn.init.trunc_normal_(torch.empty(width), std=EMBEDDING_STD))
+            self.query = nn.Parameter(nn.init.trunc_normal_(torch.empty(width), std=HEAD_STD))
 
     def forward(self, x: Tensor, *, mask: Tensor | None = None) -> Tensor:
         """x: (B, N, D), mask: bool (B, N), True = keep -> (B, D)."""

@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from zoo.layers.init import EMBEDDING_STD
+
 
 def position_ids(mask: Tensor | None, n: int, *, device: torch.device | None = None) -> Tensor:
     """Position of each token among the kept ones: (B, N) int64, or (1, N) without a mask.
@@ -29,7 +31,7 @@ class LearnedPositions(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        nn.init.trunc_normal_(self.weight, std=0.02)
+        nn.init.trunc_normal_(self.weight, std=EMBEDDING_STD)
 
     def forward(self, x: Tensor, *, mask: Tensor | None = None, start: int = 0) -> Tensor:
         """x: (B, N, D) -> (B, N, D), with the first token at position `start`.
