@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from os import PathLike
-from typing import TYPE_CHECKING, Any, cast
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 from zoo.catalogue import Part, catalogue, filter_specs
-from zoo.config import ConfigError, build
+from zoo.config import build
 from zoo.contract import Plan, resolve
-from zoo.errors import ContractError, ZooError
+from zoo.errors import ZooError, suggest
 from zoo.kinds import DataKind, TargetKind
-from zoo.specs import ModelSpec
+from zoo.specs import DatasetSpec, ModelSpec, Spec
 
 if TYPE_CHECKING:
     from zoo.data import Splits
@@ -41,31 +42,36 @@ def list_models(
 
     Raises:
         UnknownName: `dataset` is not installed.
+        ValueError: a filter asks for what no model can be, e.g. `accepts="token"`.
     """
+    _check_choice("accepts", accepts, ("tokens", "vector", "image"))
+    _check_choice("causal", causal, ("never", "optional", "always"))
     found = catalogue()
     data = found.part("dataset", dataset) if dataset is not None else None
     names = []
     for spec in filter_specs(found.specs("model"), pattern):
-        claims = found.claims(found.part("model", spec.id))
-        wanted = (
-            (accepts, claims.accepts),
-            (causal, claims.causal),
-            (streaming, claims.streaming),
-        )
-        if any(asked is not None and asked != actual for asked, actual in wanted):
-            continue
-        if tag is not None and tag not in spec.tags:
-            continue
-        if data is not None and not _fits(spec, data):
-            continue
-        names.append(spec.id)
+        claims = found.default_claims(cast(ModelSpec, spec))
+        if (
+            accepts in (None, claims.accepts)
+            and causal in (None, claims.causal)
+            and streaming in (None, claims.streaming)
+            and (tag is None or tag in spec.tags)
+            and (data is None or _fits(spec, data))
+        ):
+            names.append(spec.id)
     return names
 
 
 def list_datasets(pattern: str = "*", *, inputs: str | None = None, targets: str | None = None) -> list[str]:
-    """Full names of the installed datasets that match; `inputs` and `targets` are kinds ("image", "classes")."""
-    from zoo.specs import DatasetSpec
+    """Full names of the installed datasets that match.
 
+    Args:
+        pattern: a shell pattern over full and short names.
+        inputs: "image", "ids", "series" or "vector".
+        targets: "classes", "values" or "next_id".
+    """
+    _check_choice("inputs", inputs, [kind.kind for kind in get_args(DataKind)])
+    _check_choice("targets", targets, [kind.kind for kind in get_args(TargetKind)])
     return [
         spec.id
         for spec in filter_specs(catalogue().specs("dataset"), pattern)
@@ -211,10 +217,10 @@ def load_model(run: str | PathLike[str]) -> Model:
     """
     from zoo.runs import weights_path
 
-    path = weights_path(run)
-    from zoo.layers.weights import load_model as load
+    path = weights_path(Path(run))
+    from zoo.layers import load_weights
 
-    return load(path)
+    return load_weights(path)
 
 
 def _part(kind: str, given: str | Mapping[str, Any] | None) -> Part | None:
@@ -229,10 +235,16 @@ def _part(kind: str, given: str | Mapping[str, Any] | None) -> Part | None:
     return catalogue().part(kind, component.name, component.params)
 
 
-def _fits(spec: Any, data: Part) -> bool:
+def _fits(model: Spec, data: Part) -> bool:
     found = catalogue()
     try:
-        resolve(found, model=found.part("model", cast(ModelSpec, spec).id), dataset=data)
-    except (ContractError, ConfigError):
+        resolve(found, model=found.part("model", model.id), dataset=data)
+    except ZooError:
         return False
     return True
+
+
+def _check_choice(name: str, given: str | None, choices: Sequence[str]) -> None:
+    if given is not None and given not in choices:
+        hint = suggest(given, choices, list_up_to=0)
+        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {given!r}.{hint}")

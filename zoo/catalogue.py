@@ -403,8 +403,8 @@ class Catalogue:
 
 
 @functools.lru_cache(maxsize=1)
-def _default() -> Catalogue:
-    found = Catalogue.discover(Switches.current())
+def _default(switches: Switches) -> Catalogue:
+    found = Catalogue.discover(switches)
     for plugin in found.plugins:
         if plugin.status in ("failed", "incompatible", "conflict"):
             print(plugin.message(), file=sys.stderr)
@@ -425,8 +425,8 @@ def blaming(what: str) -> Iterator[None]:
 
 
 def catalogue() -> Catalogue:
-    """The catalogue of this process, discovered on first use."""
-    return _default()
+    """The catalogue of this process, discovered on first use (and again when the switches change)."""
+    return _default(Switches.current())
 
 
 def filter_specs(specs: Iterable[Spec], pattern: str = "*") -> Iterator[Spec]:

@@ -36,11 +36,16 @@ def add_verbs(verbs: Any) -> None:
 
 
 def train(options: argparse.Namespace) -> int:
+    if options.resume is not None and options.dry_run:
+        raise ZooError("--dry-run tries a recipe, --resume goes on with a run: give one of them")
     if options.resume is not None:
+        from zoo.runs import find_run
+
+        run = find_run(options.resume)
         from zoo.train import resume
 
         given = [options.recipe, *options.overrides] if options.recipe else []
-        result = resume(options.resume, given, quiet=options.quiet)
+        result = resume(run, given, quiet=options.quiet)
     elif options.recipe is None:
         raise ZooError("zoo train needs a recipe, e.g. 'zoo train aaren/digits'; 'zoo recipe list' shows all")
     else:
