@@ -1,0 +1,1 @@
+"""A plugin whose package has no card."""

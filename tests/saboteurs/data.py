@@ -1,0 +1,130 @@
+"""Honest and dishonest datasets, tasks and transforms."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from zoo.data import Splits, TensorSplit
+from zoo.tasks.classification import Classification
+from zoo.tasks.language_modelling import LanguageModelling
+
+# -- datasets: rows of 4 numbers, the class is which of the first three is largest ------------
+
+
+def _split(size: int, *, generator: torch.Generator) -> TensorSplit:
+    rows = torch.randn(size, 4, generator=generator)
+    return TensorSplit(rows, rows[:, :3].argmax(1))
+
+
+def rows(config: None) -> Splits:
+    """Honest."""
+    generator = torch.Generator().manual_seed(0)
+    return Splits(**{n: _split(40, generator=generator) for n in ("train", "val", "test")})
+
+
+def missing(config: None) -> Splits:
+    raise FileNotFoundError("rows.csv")
+
+
+def more_classes(config: None) -> Splits:
+    """Three classes declared, a fourth in the data."""
+    splits = rows(config)
+    for split in (splits.train, splits.val, splits.test):
+        split.targets[-1] = 3  # type: ignore[attr-defined]
+    return splits
+
+
+def never_the_same(config: None) -> Splits:
+    generator = torch.Generator()
+    generator.seed()
+    return Splits(**{n: _split(40, generator=generator) for n in ("train", "val", "test")})
+
+
+def tests_on_train(config: None) -> Splits:
+    splits = rows(config)
+    return Splits(train=splits.train, val=splits.val, test=splits.train)
+
+
+# -- tasks -----------------------------------------------------------------------------------
+
+
+class NothingIsNaN(LanguageModelling):
+    """0 / 0 where a batch asks nothing."""
+
+    def _nats(self, outputs: Tensor, batch: dict[str, Tensor], *, label_smoothing: float = 0.0) -> Tensor:
+        nats = super()._nats(outputs, batch, label_smoothing=label_smoothing)
+        return nats / float(self.count(batch) > 0) if self.count(batch) else nats * float("nan")
+
+
+class Unweighted(Classification):
+    """Averages over batches, whatever their size."""
+
+    def update(self, metrics: Any, outputs: Tensor, batch: dict[str, Tensor], loss: Tensor) -> None:
+        super().update(metrics, outputs, batch, loss)
+        metrics["loss"].update(loss.detach(), weight=1 - self.count(batch))
+
+
+class SpeaksInTensors(Classification):
+    """Predictions that no JSON can hold."""
+
+    def predict(self, outputs: Tensor, mask: Tensor | None = None) -> list[Any]:
+        return list(outputs.argmax(-1))
+
+
+class OwnBaseline(Classification):
+    """Scores the naive answer with a metric of its own."""
+
+    def baseline(self, train: Any, test: Any) -> dict[str, float]:
+        return {"share_of_majority": super().baseline(train, test)["accuracy"]}
+
+
+# -- transforms ------------------------------------------------------------------------------
+
+
+class _Scaled(nn.Module):
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = nn.Parameter(torch.tensor(factor, dtype=torch.float64))
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return self.factor * weight
+
+
+class Scale:
+    """The last linear map's weight times a learned factor. Honest."""
+
+    def __call__(self, model: nn.Module, config: None) -> nn.Module:
+        last = [m for m in model.modules() if isinstance(m, nn.Linear)][-1]
+        parametrize.register_parametrization(last, "weight", _Scaled(1.5))
+        return model
+
+    def fold(self, model: nn.Module) -> nn.Module:
+        for module in model.modules():
+            if parametrize.is_parametrized(module, "weight"):
+                parametrize.remove_parametrizations(module, "weight")
+        return model
+
+
+class Freezes(Scale):
+    """Leaves a weight without a gradient."""
+
+    def __call__(self, model: nn.Module, config: None) -> nn.Module:
+        next(model.parameters()).requires_grad_(False)
+        return super().__call__(model, config)
+
+
+class FoldsAway(Scale):
+    """Folding forgets the factor."""
+
+    def fold(self, model: nn.Module) -> nn.Module:
+        for module in model.modules():
+            if parametrize.is_parametrized(module, "weight"):
+                parametrize.remove_parametrizations(module, "weight", leave_parametrized=False)
+        return model
+
+
+scale, freezes, folds_away = Scale(), Freezes(), FoldsAway()

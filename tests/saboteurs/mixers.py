@@ -1,0 +1,415 @@
+"""An honest mixer, the mean of the tokens so far, and what bad hands make of it.
+
+B batch, N tokens, D width.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+State = tuple[Tensor, Tensor]
+
+
+class Mean(nn.Module):
+    """out(mean of value(x) over the tokens so far), or over all tokens where not causal. Honest."""
+
+    def __init__(
+        self, config: Any, *, width: int, heads: int, causal: bool, max_tokens: int | None = None
+    ) -> None:
+        super().__init__()
+        bias = getattr(config, "bias", True)
+        self.heads, self.causal = heads, causal
+        self.value = nn.Linear(width, width, bias=bias)
+        self.out = nn.Linear(width, width, bias=bias)
+
+    def forward(self, x: Tensor, *, mask: Tensor | None = None) -> Tensor:
+        """x: (B, N, D), mask: bool (B, N) -> (B, N, D)."""
+        keep = self.kept(x, mask)  # (B, N, 1)
+        v = self.values(x) * keep
+        total, count = self.gather(v), self.gather(keep)
+        y = self.finish(x, v, keep, self.divide(total, count))
+        return self.hide(self.project(y), count)
+
+    def kept(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        keep = torch.ones(x.shape[:2], dtype=torch.bool) if mask is None else mask
+        return keep.unsqueeze(-1).to(x.dtype)
+
+    def values(self, x: Tensor) -> Tensor:
+        return self.value(x)
+
+    def gather(self, v: Tensor) -> Tensor:
+        return v.cumsum(1) if self.causal else v.sum(1, keepdim=True).expand_as(v)
+
+    def divide(self, total: Tensor, count: Tensor) -> Tensor:
+        return total / count.clamp_min(1)
+
+    def finish(self, x: Tensor, v: Tensor, keep: Tensor, y: Tensor) -> Tensor:
+        return y
+
+    def project(self, y: Tensor) -> Tensor:
+        return self.out(y)
+
+    def hide(self, y: Tensor, count: Tensor) -> Tensor:
+        return y.masked_fill(count == 0, 0.0)
+
+    def initial_state(self, batch_size: int) -> State:
+        if not self.causal:
+            raise ValueError("streams only when causal")
+        weight = self.out.weight
+        return weight.new_zeros(batch_size, 1, weight.shape[0]), weight.new_zeros(batch_size, 1, 1)
+
+    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        totals = state[0] + self.values(x).cumsum(1)  # (B, C, D)
+        counts = state[1] + torch.arange(1, x.shape[1] + 1, dtype=x.dtype).view(1, -1, 1)
+        return self.project(self.divide(totals, counts)), self.keep(totals, counts)
+
+    def keep(self, totals: Tensor, counts: Tensor) -> State:
+        return totals[:, -1:].clone(), counts[:, -1:].clone()
+
+
+def mean_reference(module: Mean, x: Tensor, *, mask: Tensor | None = None) -> Tensor:
+    """Position by position, in loops."""
+    rows = []
+    for b in range(x.shape[0]):
+        row = []
+        for t in range(x.shape[1]):
+            until = t + 1 if module.causal else x.shape[1]
+            seen = [i for i in range(until) if mask is None or bool(mask[b, i])]
+            if seen:
+                row.append(module.out(module.value(x[b, seen]).mean(0)))
+            else:
+                row.append(torch.zeros_like(x[b, t]))
+        rows.append(torch.stack(row))
+    return torch.stack(rows)
+
+
+# -- building --------------------------------------------------------------------------------
+
+
+class DrawsElsewhere(Mean):
+    """Its weights come from another source of chance than torch's."""
+
+    def __init__(self, config: Any, **shape: Any) -> None:
+        super().__init__(config, **shape)
+        nn.init.constant_(self.value.weight, random.SystemRandom().random())
+
+
+class StaysOnCpu(Mean):
+    """Makes a buffer on the CPU wherever it is built."""
+
+    def __init__(self, config: Any, **shape: Any) -> None:
+        super().__init__(config, **shape)
+        self.register_buffer("one", torch.ones((), device="cpu"))
+
+
+# -- numbers ---------------------------------------------------------------------------------
+
+
+class Overlong(Mean):
+    """Learned weights per position, looked up without a look at how many there are."""
+
+    def __init__(self, config: Any, *, max_tokens: int | None = None, **shape: Any) -> None:
+        super().__init__(config, **shape)
+        self.position = nn.Embedding(max_tokens or 1, shape["width"])
+
+    def finish(self, x: Tensor, v: Tensor, keep: Tensor, y: Tensor) -> Tensor:
+        return y + self.position(keep.squeeze(-1).cumsum(1).long().sub(1).clamp_min(0))
+
+
+class Widens(Mean):
+    """Gives float32 where it was given bfloat16."""
+
+    def project(self, y: Tensor) -> Tensor:
+        out = super().project(y)
+        return out.float() if self.out.weight.dtype == torch.bfloat16 else out
+
+
+class Overflows(Mean):
+    """A weighted mean with weights e^score, without the maximum taken off first."""
+
+    def forward(self, x: Tensor, *, mask: Tensor | None = None) -> Tensor:
+        keep = self.kept(x, mask)
+        weight = x.mean(-1, keepdim=True).masked_fill(keep == 0, float("-inf")).exp()
+        total, count = self.gather(self.values(x) * keep * weight), self.gather(keep)
+        return self.hide(self.project(total / self.gather(weight).clamp_min(1e-30)), count)
+
+
+class Cancels(Mean):
+    """Adds a large number and takes it off again: bfloat16 has forgotten the rest."""
+
+    def project(self, y: Tensor) -> Tensor:
+        return (super().project(y) + 1000) - 1000
+
+
+class Fudges(Mean):
+    """Divides by a little more than the count, which its reference does not."""
+
+    def divide(self, total: Tensor, count: Tensor) -> Tensor:
+        return total / (count + 0.01)
+
+
+class NearlySoftmax(nn.Module):
+    """Softmax attention, scaled by 1/d instead of 1/sqrt(d)."""
+
+    def __init__(
+        self, config: Any, *, width: int, heads: int, causal: bool, max_tokens: int | None = None
+    ) -> None:
+        super().__init__()
+        self.heads, self.causal = heads, causal
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+
+    def forward(self, x: Tensor, *, mask: Tensor | None = None) -> Tensor:
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        n = x.shape[1]
+        allowed = torch.ones(n, n, dtype=torch.bool)
+        allowed = (allowed.tril() if self.causal else allowed)[None, None]
+        if mask is not None:
+            allowed = allowed & mask[:, None, None]
+        sees = allowed.any(-1, keepdim=True)
+        scores = (q @ k.mT / q.shape[-1]).masked_fill(~allowed & sees, float("-inf"))
+        y = self.out(((scores.softmax(-1) * sees) @ v).transpose(1, 2).flatten(2))
+        return y.masked_fill(~sees[:, 0], 0.0)
+
+
+# -- who sees what ---------------------------------------------------------------------------
+
+
+class PeeksAhead(Mean):
+    """Adds a little of the next token."""
+
+    def finish(self, x: Tensor, v: Tensor, keep: Tensor, y: Tensor) -> Tensor:
+        return torch.cat((y[:, :-1] + 0.01 * v[:, 1:], y[:, -1:]), 1)
+
+
+class Sorts(Mean):
+    """Weighs each token by its rank among all, which no gradient shows."""
+
+    def finish(self, x: Tensor, v: Tensor, keep: Tensor, y: Tensor) -> Tensor:
+        score = x.sum(-1).masked_fill(keep.squeeze(-1) == 0, float("inf"))  # (B, N), padding last
+        rank = score.argsort(1).argsort(1) / keep.sum(1)
+        return y * (1 + 0.1 * rank.unsqueeze(-1).to(y.dtype))
+
+
+class PeeksInTraining(Mean):
+    """Normalises over all tokens, in training only."""
+
+    def finish(self, x: Tensor, v: Tensor, keep: Tensor, y: Tensor) -> Tensor:
+        return y - 0.1 * (v.sum(1, keepdim=True) / keep.sum(1, keepdim=True)) if self.training else y
+
+
+class LongPrefix(Mean):
+    """Reads three quarters of the sequence both ways and calls that a prefix."""
+
+    def finish(self, x: Tensor, v: Tensor, keep: Tensor, y: Tensor) -> Tensor:
+        if not self.causal:
+            return y
+        place = keep.cumsum(1)
+        early = keep * (place <= 0.75 * keep.sum(1, keepdim=True))
+        both = (v * early).sum(1, keepdim=True) / early.sum(1, keepdim=True).clamp_min(1)
+        return torch.where(early > 0, both, y)
+
+
+class NeverLooksAhead(Mean):
+    """Built causal whatever it is asked for."""
+
+    def __init__(self, config: Any, **shape: Any) -> None:
+        super().__init__(config, **{**shape, "causal": True})
+
+
+class MixesRows(Mean):
+    """Takes off some of the batch's mean."""
+
+    def finish(self, x: Tensor, v: Tensor, keep: Tensor, y: Tensor) -> Tensor:
+        return y - 0.1 * y.mean(0, keepdim=True)
+
+
+class MixesRowsInTraining(MixesRows):
+    """The same in training only, as batch norm does."""
+
+    def finish(self, x: Tensor, v: Tensor, keep: Tensor, y: Tensor) -> Tensor:
+        return super().finish(x, v, keep, y) if self.training else y
+
+
+# -- masks -----------------------------------------------------------------------------------
+
+
+class TrustsTheRight(Mean):
+    """Forgets the mask where padding is on the right, as if every model were causal."""
+
+    def kept(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        return super().kept(x, None if mask is not None and bool(mask[:, 0].all()) else mask)
+
+
+class CountsPadding(Mean):
+    """Positions count from the first place, padding or not."""
+
+    def values(self, x: Tensor) -> Tensor:
+        place = torch.arange(x.shape[1], dtype=x.dtype).view(1, -1, 1)
+        return super().values(x) * (1 + (0.1 * place).sin())
+
+
+class SpeaksOfNothing(Mean):
+    """Gives its bias where it has seen no token."""
+
+    def hide(self, y: Tensor, count: Tensor) -> Tensor:
+        return y
+
+
+# -- streams ---------------------------------------------------------------------------------
+
+
+class Fades(Mean):
+    """Forgets a little with every step, but not in parallel."""
+
+    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        return super().step(x, (0.99 * state[0], state[1]))
+
+
+class SkimsPrefills(Mean):
+    """Remembers only the end of a long first step."""
+
+    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        y, after = super().step(x, state)
+        if x.shape[1] > 8 and not state[1].any():
+            _, after = super().step(x[:, -8:], state)
+        return y, after
+
+
+class WritesIntoItsState(Mean):
+    """Changes the state that it was given."""
+
+    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        y, after = super().step(x, state)
+        state[0].copy_(after[0])
+        state[1].copy_(after[1])
+        return y, state
+
+
+class KeepsItToItself(Mean):
+    """Remembers in the module; the state is a token of goodwill."""
+
+    def initial_state(self, batch_size: int) -> State:
+        self.real = super().initial_state(batch_size)
+        return tuple(t.clone() for t in self.real)  # type: ignore[return-value]
+
+    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        y, self.real = super().step(x, self.real)
+        return y, state
+
+
+class Hoards(Mean):
+    """Keeps every token, and says that its state is constant."""
+
+    def initial_state(self, batch_size: int) -> Any:
+        return (*super().initial_state(batch_size), self.out.weight.new_zeros(batch_size, 0, 1))
+
+    def step(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
+        y, after = super().step(x, state[:2])
+        return y, (*after, torch.cat((state[2], x[..., :1]), 1))
+
+
+class KeepsViews(Mean):
+    """Its state is small, but a view into all that it came from."""
+
+    def keep(self, totals: Tensor, counts: Tensor) -> State:
+        return totals[:, -1:], counts[:, -1:]
+
+
+# -- training --------------------------------------------------------------------------------
+
+
+class Idle(Mean):
+    """Has a parameter that nothing uses."""
+
+    def __init__(self, config: Any, **shape: Any) -> None:
+        super().__init__(config, **shape)
+        self.idle = nn.Parameter(torch.ones(3))
+
+
+class HalfDetached(Mean):
+    """Half of the values do not pass their gradient on."""
+
+    def values(self, x: Tensor) -> Tensor:
+        v = super().values(x)
+        return 0.5 * v + 0.5 * v.detach()
+
+
+class Forgets(Mean):
+    """Goes back to its first weights whenever it is trained."""
+
+    def __init__(self, config: Any, **shape: Any) -> None:
+        super().__init__(config, **shape)
+        self.first = [p.detach().clone() for p in self.parameters()]
+
+    def forward(self, x: Tensor, *, mask: Tensor | None = None) -> Tensor:
+        if self.training:
+            with torch.no_grad():
+                for parameter, first in zip(self.parameters(), self.first, strict=True):
+                    parameter.copy_(first)
+        return super().forward(x, mask=mask)
+
+
+# -- storing, compiling, cost ----------------------------------------------------------------
+
+
+class HidesNumbers(Mean):
+    """Draws random features and keeps them where no state dict finds them."""
+
+    def __init__(self, config: Any, **shape: Any) -> None:
+        super().__init__(config, **shape)
+        self.features = torch.randn(shape["width"])
+
+    def values(self, x: Tensor) -> Tensor:
+        v = super().values(x)
+        return v * self.features.to(v.dtype)
+
+
+class Unpicklable(Mean):
+    """Holds a function that pickle cannot name."""
+
+    def __init__(self, config: Any, **shape: Any) -> None:
+        super().__init__(config, **shape)
+        self.same = lambda y: y
+
+    def project(self, y: Tensor) -> Tensor:
+        return self.same(super().project(y))
+
+
+class AsksItsInputs(Mean):
+    """Branches on the values of its inputs."""
+
+    def forward(self, x: Tensor, *, mask: Tensor | None = None) -> Tensor:
+        if x.sum() > 0:
+            return super().forward(x, mask=mask)
+        return super().forward(x + 0, mask=mask)
+
+
+class AnotherWhenCompiled(Mean):
+    """Does something else under torch.compile."""
+
+    def project(self, y: Tensor) -> Tensor:
+        out = super().project(y)
+        return 1.01 * out if torch.compiler.is_dynamo_compiling() else out
+
+
+class SecretlyQuadratic(Mean):
+    """The same mean by an (N, N) product."""
+
+    def gather(self, v: Tensor) -> Tensor:
+        n = v.shape[1]
+        seen = torch.ones(n, n, dtype=v.dtype)
+        return (seen.tril() if self.causal else seen) @ v
+
+
+class SecretlyPairwise(Mean):
+    """The same mean by comparing all pairs, without one product of matrices."""
+
+    def gather(self, v: Tensor) -> Tensor:
+        place = torch.arange(v.shape[1])
+        seen = (place[:, None] >= place) if self.causal else (place[:, None] >= -place)
+        rows = [(v * row.unsqueeze(-1)).sum(1) for row in seen.to(v.dtype)]
+        return torch.stack(rows, 1)

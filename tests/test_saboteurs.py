@@ -1,0 +1,154 @@
+"""The conformance kit catches dishonest components by the checks meant for them; honest ones pass."""
+
+from __future__ import annotations
+
+import types
+from pathlib import Path
+
+import pytest
+
+import zoo.core
+import zoo.plugin as zp
+from tests.saboteurs import plugin as saboteurs
+from tests.saboteurs.bare import plugin as bare
+from tests.saboteurs.heavy import plugin as heavy
+from tests.saboteurs.plugin import HONEST, SABOTEURS, Saboteur
+from zoo.catalogue import Catalogue
+from zoo.errors import UnknownName
+from zoo.specs import Spec
+from zoo.testing import CHECKS, check_component, checks_for, conformance_cases, run_check
+
+#: Caught by a plugin of its own, not by a component in `SABOTEURS`.
+ELSEWHERE = {"card", "torch_free"}
+
+
+@pytest.fixture(scope="module")
+def catalogue() -> Catalogue:
+    found = Catalogue()
+    for id, module in (("core", zoo.core), ("sab", saboteurs), ("heavy", heavy), ("bare", bare)):
+        plugin = found.add(module, id=id)
+        assert plugin.status == "ok" and not plugin.problems, plugin
+    return found
+
+
+def registered(catalogue: Catalogue, spec: Spec) -> Spec:
+    return catalogue.get(spec.kind, f"sab/{spec.name}")
+
+
+def label(saboteur: Saboteur) -> str:
+    return f"{saboteur.check}-{saboteur.spec.name}"
+
+
+def test_every_check_has_a_saboteur() -> None:
+    assert {check.name for check in CHECKS} == {s.check for s in SABOTEURS} | ELSEWHERE
+
+
+@pytest.mark.parametrize("saboteur", SABOTEURS, ids=label)
+def test_saboteur_is_caught_by_the_check_meant_for_it(catalogue: Catalogue, saboteur: Saboteur) -> None:
+    spec = registered(catalogue, saboteur.spec)
+    check = next(c for c in checks_for(spec, catalogue) if c.name == saboteur.check)
+    result = run_check(check, spec, catalogue)
+    assert result.outcome == "failed" and result.detail
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("saboteur", SABOTEURS, ids=label)
+def test_saboteur_is_caught_by_nothing_else(catalogue: Catalogue, saboteur: Saboteur) -> None:
+    spec = registered(catalogue, saboteur.spec)
+    results = [run_check(check, spec, catalogue) for check in checks_for(spec, catalogue)]
+    caught = {result.check for result in results if not result.ok}
+    assert caught == {saboteur.check, *saboteur.also}, {r.check: r.detail for r in results if not r.ok}
+
+
+@pytest.mark.parametrize("spec", HONEST, ids=lambda spec: spec.name)
+def test_honest_toys_pass_everything(catalogue: Catalogue, spec: Spec) -> None:
+    results = check_component(f"sab/{spec.name}", catalogue=catalogue)
+    assert len(results) >= 7
+    assert {r.check: (r.outcome, r.detail) for r in results if r.outcome != "passed"} == {}
+
+
+def test_plugin_that_imports_torch_is_caught(catalogue: Catalogue) -> None:
+    (result,) = check_component("heavy", catalogue=catalogue, only=["torch_free"])
+    assert result.outcome == "failed" and "tests.saboteurs.heavy.plugin loads torch" in result.detail
+
+
+def test_plugin_without_a_card_is_caught(catalogue: Catalogue) -> None:
+    (result,) = check_component("bare", catalogue=catalogue, only=["card"])
+    assert result.outcome == "failed" and "tests.saboteurs.bare has no README.md" in result.detail
+
+
+def test_card_must_name_the_component() -> None:
+    (result,) = check_component("lim/limited", catalogue=limited("Mean"), only=["card"])
+    assert result.outcome == "failed" and "does not name 'limited'" in result.detail
+
+
+def test_card_of_the_saboteurs_holds_their_table() -> None:
+    card = Path(saboteurs.__file__).parent / "README.md"
+    assert saboteurs.table() in card.read_text(encoding="utf-8"), "run python -m tests.saboteurs.plugin"
+
+
+def limited(target: str, **limits: str) -> Catalogue:
+    """A catalogue of one mixer that states known limits."""
+    module = types.ModuleType("tests.saboteurs.plugin")
+    spec = zp.MixerSpec(
+        name="limited",
+        target=f"tests.saboteurs.mixers:{target}",
+        summary="A mean with limits.",
+        known_limits=limits,
+    )
+    module.__zoo_api__ = 1  # type: ignore[attr-defined]
+    module.zoo_components = zp.hookimpl(lambda: (spec,), specname="zoo_components")  # type: ignore[attr-defined]
+    found = Catalogue()
+    assert found.add(module, id="lim").status == "ok"
+    return found
+
+
+def test_a_known_limit_is_an_expected_failure() -> None:
+    found = limited("PeeksAhead", no_future="it looks at the next token")
+    (result,) = check_component("lim/limited", catalogue=found, only=["no_future"])
+    assert result.outcome == "expected_failure" and result.ok
+    assert "changed earlier outputs" in result.detail and "it looks at the next token" in result.detail
+
+
+def test_a_known_limit_that_passes_is_a_failure() -> None:
+    found = limited("Mean", no_future="it looks at the next token")
+    (result,) = check_component("lim/limited", catalogue=found, only=["no_future"])
+    assert result.outcome == "unexpected_pass" and not result.ok
+    assert "remove the known limit" in result.detail
+
+
+@pytest.mark.parametrize(
+    ("limits", "words"),
+    [
+        ({"no_past": "hard"}, "is no check"),
+        ({"streams": "it cannot"}, "not held to"),
+        ({"no_future": " "}, "gives no reason"),
+    ],
+)
+def test_known_limits_must_make_sense(limits: dict[str, str], words: str) -> None:
+    (result,) = check_component("lim/limited", catalogue=limited("Mean", **limits), only=["known_limits"])
+    assert result.outcome == "failed" and words in result.detail
+
+
+def test_pytest_cases_pass_fail_and_xfail() -> None:
+    honest = conformance_cases("lim", catalogue=limited("Mean"), slow=False)
+    assert all(param.id.startswith("mixer:lim/limited:") for param in honest)
+    by_name = {param.values[0].check.name: param.values[0] for param in honest}
+    by_name["no_future"]()
+    dishonest = conformance_cases("lim", catalogue=limited("PeeksAhead"), slow=False)
+    case = next(param.values[0] for param in dishonest if param.values[0].check.name == "no_future")
+    with pytest.raises(pytest.fail.Exception, match="changed earlier outputs"):
+        case()
+    stated = conformance_cases("lim", catalogue=limited("PeeksAhead", no_future="so be it"), slow=False)
+    case = next(param.values[0] for param in stated if param.values[0].check.name == "no_future")
+    with pytest.raises(pytest.xfail.Exception, match="so be it"):
+        case()
+
+
+def test_unknown_names_are_errors(catalogue: Catalogue) -> None:
+    with pytest.raises(UnknownName, match=r"Did you mean 'mean'"):
+        check_component("meen", catalogue=catalogue)
+    with pytest.raises(UnknownName, match=r"Did you mean 'no_future'"):
+        check_component("sab/mean", catalogue=catalogue, only=["no_futur"])
+    with pytest.raises(UnknownName, match="no component and no plugin"):
+        conformance_cases("never_installed", catalogue=catalogue)
