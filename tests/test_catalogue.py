@@ -219,8 +219,8 @@ def test_a_duplicate_and_a_non_spec_leave_their_siblings(
     plugin = fresh_catalogue.add(plugin_module("toy", specs=specs), id="toy")
     assert plugin.status == "ok" and [spec.name for spec in plugin.specs] == ["net", "last"]
     assert plugin.problems == [
-        "model 'net' is given twice: 'toy:Net' is kept, 'toy:Other' left out",
         "zoo_components returned 'not a spec', which is not a spec",
+        "model 'net' is given twice: 'toy:Net' is kept, 'toy:Other' left out",
     ]
 
 

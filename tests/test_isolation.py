@@ -98,11 +98,11 @@ def test_the_others_work_and_stderr_has_one_line_each(site: FakeSite) -> None:
     problems = [line for line in lines if "did not load" not in line]
     assert len(lines) == len(HOSTILE) + len(problems)
     assert problems == [
-        "zoo: plugin 'mixed': feed_forward 'swirl' is given twice: 'zoo_mixed.layers:Layer' is kept, "
-        "'zoo_mixed.layers:Other' left out",
         "zoo: plugin 'mixed': feed_forward 'shell' is left out: 'os:system' lies outside 'zoo-mixed'",
         "zoo: plugin 'mixed': feed_forward 'theirs' is left out: 'zoo_good.config:C' lies outside 'zoo-mixed'",
         "zoo: plugin 'mixed': zoo_components returned 'swirl', which is not a spec",
+        "zoo: plugin 'mixed': feed_forward 'swirl' is given twice: 'zoo_mixed.layers:Layer' is kept, "
+        "'zoo_mixed.layers:Other' left out",
     ]
 
 
@@ -153,7 +153,7 @@ def test_switches_choose_plugins_by_id_or_distribution(site: FakeSite) -> None:
         (("--no-plugin", "archzoo"), {}, "names 'archzoo', which is no installed plugin"),
         ((), {"ZOO_PLUGINS_STRICT": "1", "ZOO_PLUGINS": "imports"}, "plugin 'imports' (zoo-imports) failed: ModuleNotFoundError"),
         ((), {"ZOO_PLUGINS_STRICT": "1", "ZOO_PLUGINS": "future"}, "plugin 'future' (zoo-future): it speaks plugin API 99"),
-        ((), {"ZOO_PLUGINS_STRICT": "1", "ZOO_PLUGINS": "mixed"}, "plugin 'mixed' (zoo-mixed): feed_forward 'swirl' is given twice"),
+        ((), {"ZOO_PLUGINS_STRICT": "1", "ZOO_PLUGINS": "mixed"}, "plugin 'mixed' (zoo-mixed): feed_forward 'shell' is left out"),
     ],
 )  # fmt: skip
 def test_wrong_switches_and_strictness_are_errors(
@@ -219,3 +219,19 @@ def zoo_components():
 def site_is_clean(path: Path) -> bool:
     """Nothing but what the fixture wrote (and bytecode): these verbs leave no files behind."""
     return {entry.name for entry in path.iterdir()} == {"zoo_odd", "zoo_odd-1.0.dist-info"}
+
+
+def test_damaged_metadata_costs_that_distribution_alone(fake_site: FakeSite) -> None:
+    fake_site.plugin("good", GOOD.format(name="swirl", package="zoo_good"))
+    for name, text in {"one": b"[zoo.plugins]\nno value\n", "two": b"\xff\xfe"}.items():
+        folder = fake_site.path / f"{name}-1.0.dist-info"
+        folder.mkdir()
+        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        (folder / "entry_points.txt").write_bytes(text)
+    done = fake_site.run("list", "feed-forwards")
+    assert done.returncode == 0 and "good/swirl" in done.stdout and "core/mlp" in done.stdout
+    assert [line.partition(" did not load")[0] for line in done.stderr.splitlines()] == [
+        "zoo: plugin 'one' (one 1.0)",
+        "zoo: plugin 'two' (two 1.0)",
+    ]
+    assert "its entry points cannot be read: UnicodeDecodeError" in done.stderr

@@ -1,68 +1,28 @@
-"""Which plugins are installed, what they provide, and how a name finds its component (torch-free).
+"""What the installed plugins provide, and how a name finds its component (torch-free).
 
-Life of a plugin: found as an entry point -> skipped if blocked -> imported -> API version checked ->
-hooks registered -> specs collected. Whatever goes wrong on the way becomes a row of `plugins`, one
-line on stderr and a clause of the related "unknown name" error; never a crash, and never another
-plugin's loss.
+A plugin that did not load (see `zoo.loader`) is a row of `plugins`, one line on stderr and a clause of the
+related "unknown name" error. Nothing is ever overwritten: full names are `plugin/name`, and a short name
+works while only one plugin has it.
 """
 
 from __future__ import annotations
 
 import functools
-import re
 import sys
-import time
-import traceback
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Literal, cast
+from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import pluggy
 
 from zoo import plugin as zp
 from zoo.config import ConfigError, Problem, build
 from zoo.errors import UnknownName, ZooError, either, one_line, suggest
-from zoo.specs import NAME, SPEC_KINDS, ModelSpec, Spec
+from zoo.loader import HEAVY, OWN_DISTRIBUTION, Plugin, caller, installed, load
+from zoo.specs import SPEC_KINDS, ModelSpec, Spec
 from zoo.switches import Switches
-
-#: The distribution whose plugins come first and cannot be shadowed.
-OWN_DISTRIBUTION = "archzoo"
-
-HEAVY = ("torch", "torchvision", "timm", "pytorch_lightning", "transformers", "omegaconf")
-
-Status = Literal["ok", "blocked", "failed", "incompatible", "conflict"]
-
-
-@dataclass
-class Plugin:
-    """One entry point of the group `zoo.plugins` and what became of it."""
-
-    id: str
-    value: str
-    distribution: str = ""
-    version: str = ""
-    status: Status = "ok"
-    reason: str = ""
-    traceback: str = ""
-    problems: list[str] = field(default_factory=list)
-    specs: list[Spec] = field(default_factory=list)
-    import_ms: float = 0.0
-    heavy_imports: tuple[str, ...] = ()
-    file: str = ""
-
-    @property
-    def own(self) -> bool:
-        return _normal(self.distribution) == OWN_DISTRIBUTION
-
-    def message(self) -> str:
-        """The one line that stderr shows for a plugin that did not load."""
-        return (
-            f"zoo: plugin {self.id!r} ({self.distribution} {self.version}) did not load: {self.reason}. "
-            f"See 'zoo plugins {self.id}'; 'ZOO_NO_PLUGINS={self.id}' hides this."
-        )
 
 
 @dataclass(frozen=True)
@@ -101,25 +61,21 @@ class Catalogue:
         """
         self = cls()
         switches = switches or Switches()
-        found = [(entry, *_distribution(entry)) for entry in entry_points(group=zp.ENTRY_POINT_GROUP)]
-        found.sort(key=lambda item: (_normal(item[1]) != OWN_DISTRIBUTION, item[1], item[0].name))
-        if not any(entry.name == "core" and _normal(dist) == OWN_DISTRIBUTION for entry, dist, _ in found):
+        found = installed()
+        if not any(plugin.own and plugin.id == "core" for plugin, _ in found):
             raise ZooError(
                 "the zoo's own components are not installed: this Python sees the package 'zoo' but no "
                 "distribution 'archzoo'. In a checkout run: pip install -e ."
             )
         # Our own plugins share a distribution, so its name means none of them.
-        switches.check(
-            (entry.name, "" if _normal(dist) == OWN_DISTRIBUTION else dist) for entry, dist, _ in found
-        )
-        for entry, dist, version in found:
-            plugin = Plugin(id=entry.name, value=entry.value, distribution=dist, version=version)
-            self.plugins.append(plugin)
-            blocked_by = switches.blocks(plugin.id, dist, own=plugin.own)
+        switches.check((plugin.id, "" if plugin.own else plugin.distribution) for plugin, _ in found)
+        for plugin, import_module in found:
+            blocked_by = switches.blocks(plugin.id, plugin.distribution, own=plugin.own)
             if blocked_by:
                 plugin.status, plugin.reason = "blocked", f"blocked by {blocked_by}"
-                continue
-            self._load(plugin, entry.load, strict=switches.strict)
+                self.plugins.append(plugin)
+            else:
+                self._take(plugin, import_module, strict=switches.strict)
         self._fill_presets()
         for plugin in self.plugins if switches.strict else ():
             if plugin.problems:
@@ -130,103 +86,27 @@ class Catalogue:
         """Register one plugin module directly. Failures become its status, as in discovery."""
         name = getattr(module, "__name__", id)
         plugin = Plugin(id=id, value=name, distribution=distribution or id, version=version)
-        self.plugins.append(plugin)
-        self._load(plugin, lambda: module)
+        self._take(plugin, lambda: module)
         self._fill_presets()
         return plugin
 
-    def _load(self, plugin: Plugin, load: Any, *, strict: bool = False) -> None:
-        heavy_before = {name for name in HEAVY if name in sys.modules}
-        started = time.perf_counter()
-        try:
-            module = self._import(plugin, load)
-            if module is not None:
-                self._register(plugin, module)
-        except (Exception, SystemExit) as error:  # KeyboardInterrupt passes
-            if strict:
-                raise ZooError(
-                    f"plugin {plugin.id!r} ({plugin.distribution}) failed: {one_line(error)}"
-                ) from error
-            plugin.status, plugin.reason = "failed", one_line(error)
-            plugin.traceback = traceback.format_exc()
-            plugin.specs.clear()
-        if strict and plugin.status in ("incompatible", "conflict"):
-            raise ZooError(f"plugin {plugin.id!r} ({plugin.distribution}): {plugin.reason}")
-        plugin.import_ms = 1000 * (time.perf_counter() - started)
-        plugin.heavy_imports = tuple(n for n in HEAVY if n in sys.modules and n not in heavy_before)
-
-    def _import(self, plugin: Plugin, load: Any) -> Any:
-        """The plugin's module, or `None` with the status set."""
-        if not NAME.match(plugin.id):
-            raise ValueError(f"plugin id {plugin.id!r} must be lower case: letters, digits and '_'")
-        earlier = next((p for p in self.plugins if p.id == plugin.id and p is not plugin), None)
-        if earlier is not None and earlier.status != "blocked":
-            plugin.status = "conflict"
-            plugin.reason = (
-                f"the id {plugin.id!r} is taken by {earlier.distribution} {earlier.version}; "
-                "uninstall one of the two"
-            )
-            return None
-        module = load()
-        plugin.file = getattr(module, "__file__", None) or ""
-        version = getattr(module, "__zoo_api__", None)
-        accepted = {zp.API_VERSION, zp.API_VERSION - 1} - {0}
-        if version not in accepted:
-            plugin.status = "incompatible"
-            if version is None:
-                plugin.reason = f"its module states no __zoo_api__ (this zoo speaks {zp.API_VERSION})"
-            else:
-                plugin.reason = (
-                    f"it speaks plugin API {version!r}, this zoo speaks {zp.API_VERSION}; "
-                    f"upgrade {'archzoo' if _newer(version) else plugin.distribution}"
-                )
-            return None
-        return module
-
-    def _register(self, plugin: Plugin, module: Any) -> None:
-        self._manager.register(module, name=plugin.id)
-        try:
-            self._manager.check_pending()  # a mistyped hook name
-            results = self._caller("zoo_components", plugin.id)()
-            for spec in (spec for result in results for spec in _iterate(result)):
-                self._take(plugin, spec, getattr(module, "__name__", plugin.value))
-        except (Exception, SystemExit):
-            self._manager.unregister(name=plugin.id)
-            tables: list[dict[str, Any]] = [*self._specs.values(), *self._aliases.values()]
-            for table in tables:
-                for name in [n for n in table if n.startswith(f"{plugin.id}/")]:
-                    del table[name]
-            raise
-
-    def _take(self, plugin: Plugin, spec: Any, module_name: str) -> None:
-        """File one spec, or note why it cannot be; its siblings are kept either way."""
-        if not isinstance(spec, SPEC_KINDS):
-            plugin.problems.append(f"zoo_components returned {spec!r}, which is not a spec")
-            return
-        spec = replace(spec, plugin=plugin.id)
-        for path in filter(None, (spec.target, spec.config, getattr(spec, "reference", None))):
-            if not _same_distribution(path, module_name, plugin.distribution):
+    def _take(self, plugin: Plugin, import_module: Callable[[], Any], *, strict: bool = False) -> None:
+        """Load a plugin and file its specs by name; the first of a name is kept."""
+        rival = next((p for p in self.plugins if p.id == plugin.id and p.status != "blocked"), None)
+        self.plugins.append(plugin)
+        for spec in load(plugin, import_module, self._manager, rival=rival, strict=strict):
+            spec = replace(spec, plugin=plugin.id)
+            known = self._specs[spec.kind]
+            if spec.id in known:
                 plugin.problems.append(
-                    f"{spec.kind} {spec.name!r} is left out: {path!r} lies outside {plugin.distribution!r}"
+                    f"{spec.kind} {spec.name!r} is given twice: {known[spec.id].target!r} is kept, "
+                    f"{spec.target!r} left out"
                 )
-                return
-        if isinstance(spec, ModelSpec) and spec.base and (spec.target or spec.config):
-            plugin.problems.append(
-                f"{spec.kind} {spec.name!r} is left out: a preset takes target and config from its base "
-                f"{spec.base!r}, so it states none"
-            )
-            return
-        known = self._specs[spec.kind]
-        if spec.id in known:
-            plugin.problems.append(
-                f"{spec.kind} {spec.name!r} is given twice: {known[spec.id].target!r} is kept, "
-                f"{spec.target!r} left out"
-            )
-            return
-        known[spec.id] = spec
-        plugin.specs.append(spec)
-        for alias in spec.aliases:
-            self._aliases[spec.kind].setdefault(f"{plugin.id}/{alias}", spec.id)
+                continue
+            known[spec.id] = spec
+            plugin.specs.append(spec)
+            for alias in spec.aliases:
+                self._aliases[spec.kind].setdefault(f"{plugin.id}/{alias}", spec.id)
 
     def _fill_presets(self) -> None:
         """Give presets the target and claims of their base, once every plugin is in."""
@@ -356,7 +236,7 @@ class Catalogue:
         for plugin in self.plugins:
             meant = named is None or named in (plugin.id, plugin.distribution.replace("-", "_"))
             if plugin.status != "ok" and meant:
-                sentences.append(f"Plugin {plugin.id!r} {_lost(plugin)}.")
+                sentences.append(f"Plugin {plugin.id!r} {plugin.lost()}.")
             elif named == plugin.id:
                 sentences += [f"Plugin {plugin.id!r}: {problem}." for problem in plugin.problems]
         return sentences
@@ -393,13 +273,9 @@ class Catalogue:
             if plugin.status != "ok":
                 continue
             with blaming(f"plugin {plugin.id!r}: its hook {hook} failed"):
-                answers = self._caller(hook, plugin.id)(**arguments)
+                answers = caller(self._manager, hook, plugin.id)(**arguments)
             results += [(plugin.id, answer) for answer in answers]
         return results
-
-    def _caller(self, hook: str, plugin_id: str) -> Any:
-        others = [p for name, p in self._manager.list_name_plugin() if p is not None and name != plugin_id]
-        return self._manager.subset_hook_caller(hook, others)
 
 
 @functools.lru_cache(maxsize=1)
@@ -438,56 +314,13 @@ def filter_specs(specs: Iterable[Spec], pattern: str = "*") -> Iterator[Spec]:
             yield spec
 
 
-def _lost(plugin: Plugin) -> str:
-    if plugin.status == "blocked":
-        return f"is {plugin.reason}"
-    if plugin.status == "failed":
-        return f"failed to load ({plugin.reason})"
-    return f"is not usable ({plugin.reason})"
-
-
-def _iterate(result: Any) -> Iterator[Any]:
-    try:
-        iterator = iter(result)
-    except TypeError:
-        raise TypeError(f"zoo_components must return an iterable of specs, got {result!r}") from None
-    yield from iterator
-
-
-def _distribution(entry: EntryPoint) -> tuple[str, str]:
-    if entry.dist is None:
-        return "", ""
-    return entry.dist.name or "", entry.dist.version or ""
-
-
-def _normal(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
-
-
-def _newer(version: Any) -> bool:
-    return isinstance(version, int) and version > zp.API_VERSION
-
-
-def _same_distribution(path: str, module_name: str, distribution: str) -> bool:
-    """Whether `path` lies in the plugin's own package, or in another one of its distribution."""
-    root = path.partition(":")[0].partition(".")[0]
-    if root == module_name.partition(".")[0]:
-        return True
-    return root in _top_level(distribution)
-
-
-@functools.cache
-def _top_level(distribution: str) -> frozenset[str]:
-    from importlib.metadata import PackageNotFoundError
-    from importlib.metadata import distribution as find
-
-    try:
-        found = find(distribution)
-    except (PackageNotFoundError, ValueError):
-        return frozenset()
-    listed = (found.read_text("top_level.txt") or "").split()
-    files = [file.parts[0].removesuffix(".py") for file in found.files or () if file.suffix == ".py"]
-    return frozenset([*listed, *files])
-
-
-__all__ = ["Catalogue", "Part", "Plugin", "blaming", "catalogue", "filter_specs"]
+__all__ = [
+    "HEAVY",
+    "OWN_DISTRIBUTION",
+    "Catalogue",
+    "Part",
+    "Plugin",
+    "blaming",
+    "catalogue",
+    "filter_specs",
+]
