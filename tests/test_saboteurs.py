@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import types
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +17,7 @@ from tests.saboteurs.bare import plugin as bare
 from tests.saboteurs.heavy import plugin as heavy
 from tests.saboteurs.plugin import HONEST, SABOTEURS, Saboteur
 from zoo.catalogue import Catalogue
+from zoo.cli.main import main
 from zoo.errors import UnknownName
 from zoo.specs import Spec
 from zoo.testing import CHECKS, check_component, checks_for, conformance_cases, run_check
@@ -87,15 +91,16 @@ def test_card_of_the_saboteurs_holds_their_table() -> None:
     assert saboteurs.table() in card.read_text(encoding="utf-8"), "run python -m tests.saboteurs.plugin"
 
 
-def limited(target: str, **limits: str) -> Catalogue:
+def limited(name: str, limits: dict[str, str] | None = None, **changes: Any) -> Catalogue:
     """A catalogue of one mixer that states known limits."""
     module = types.ModuleType("tests.saboteurs.plugin")
     spec = zp.MixerSpec(
         name="limited",
-        target=f"tests.saboteurs.mixers:{target}",
+        target=f"tests.saboteurs.mixers:{name}",
         summary="A mean with limits.",
-        known_limits=limits,
+        known_limits=limits or {},
     )
+    spec = replace(spec, **changes)
     module.__zoo_api__ = 1  # type: ignore[attr-defined]
     module.zoo_components = zp.hookimpl(lambda: (spec,), specname="zoo_components")  # type: ignore[attr-defined]
     found = Catalogue()
@@ -104,14 +109,14 @@ def limited(target: str, **limits: str) -> Catalogue:
 
 
 def test_a_known_limit_is_an_expected_failure() -> None:
-    found = limited("PeeksAhead", no_future="it looks at the next token")
+    found = limited("PeeksAhead", {"no_future": "it looks at the next token"})
     (result,) = check_component("lim/limited", catalogue=found, only=["no_future"])
     assert result.outcome == "expected_failure" and result.ok
     assert "changed earlier outputs" in result.detail and "it looks at the next token" in result.detail
 
 
 def test_a_known_limit_that_passes_is_a_failure() -> None:
-    found = limited("Mean", no_future="it looks at the next token")
+    found = limited("Mean", {"no_future": "it looks at the next token"})
     (result,) = check_component("lim/limited", catalogue=found, only=["no_future"])
     assert result.outcome == "unexpected_pass" and not result.ok
     assert "remove the known limit" in result.detail
@@ -126,7 +131,7 @@ def test_a_known_limit_that_passes_is_a_failure() -> None:
     ],
 )
 def test_known_limits_must_make_sense(limits: dict[str, str], words: str) -> None:
-    (result,) = check_component("lim/limited", catalogue=limited("Mean", **limits), only=["known_limits"])
+    (result,) = check_component("lim/limited", catalogue=limited("Mean", limits), only=["known_limits"])
     assert result.outcome == "failed" and words in result.detail
 
 
@@ -139,7 +144,7 @@ def test_pytest_cases_pass_fail_and_xfail() -> None:
     case = next(param.values[0] for param in dishonest if param.values[0].check.name == "no_future")
     with pytest.raises(pytest.fail.Exception, match="changed earlier outputs"):
         case()
-    stated = conformance_cases("lim", catalogue=limited("PeeksAhead", no_future="so be it"), slow=False)
+    stated = conformance_cases("lim", catalogue=limited("PeeksAhead", {"no_future": "so be it"}), slow=False)
     case = next(param.values[0] for param in stated if param.values[0].check.name == "no_future")
     with pytest.raises(pytest.xfail.Exception, match="so be it"):
         case()
@@ -152,3 +157,51 @@ def test_unknown_names_are_errors(catalogue: Catalogue) -> None:
         check_component("sab/mean", catalogue=catalogue, only=["no_futur"])
     with pytest.raises(UnknownName, match="no component and no plugin"):
         conformance_cases("never_installed", catalogue=catalogue)
+
+
+def test_command_line(
+    catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("zoo.cli.check.catalogue", lambda: catalogue)
+    assert main(["check", "sab/mean", "--only", "no_future", "--only", "builds"]) == 0
+    assert "sab/mean" in capsys.readouterr().out
+    assert main(["check", "sab/peeks_ahead", "--only", "no_future"]) == 1
+    assert "failed: mixer sab/peeks_ahead, no_future: changing" in capsys.readouterr().err
+    assert main(["check", "sab/peeks_ahead", "--only", "no_future", "--json"]) == 1
+    (row,) = json.loads(capsys.readouterr().out)
+    assert row.pop("seconds") >= 0 and "changed earlier outputs" in row.pop("detail")
+    assert row == {
+        "check": "no_future",
+        "kind": "mixer",
+        "component": "sab/peeks_ahead",
+        "outcome": "failed",
+    }
+    assert main(["check", "sab/rows", "--list", "--json"]) == 0
+    assert "data_kinds" in {row["name"] for row in json.loads(capsys.readouterr().out)}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "needs a name"),
+        (["meen"], "Did you mean 'mean'"),
+        (["sab/mean", "--only", "no_futur"], "Did you mean 'no_future'"),
+        (["sab/mean", "--only", "task_loss"], "is not held to task_loss"),
+    ],
+)
+def test_command_line_mistakes(
+    catalogue: Catalogue,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    words: str,
+) -> None:
+    monkeypatch.setattr("zoo.cli.check.catalogue", lambda: catalogue)
+    assert main(["check", *arguments]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_component_whose_extra_is_missing_is_skipped() -> None:
+    found = limited("Mean", extras=("never_installed",), target="tests.saboteurs.absent:Mean")
+    results = check_component("lim/limited", catalogue=found)
+    assert {result.outcome for result in results} == {"skipped"}

@@ -98,6 +98,18 @@ class DrawsElsewhere(Mean):
         nn.init.constant_(self.value.weight, random.SystemRandom().random())
 
 
+class CountsItsCalls(Mean):
+    """Changes a buffer even when it is only evaluated."""
+
+    def __init__(self, config: Any, **shape: Any) -> None:
+        super().__init__(config, **shape)
+        self.register_buffer("calls", torch.zeros(()))
+
+    def project(self, y: Tensor) -> Tensor:
+        self.calls = self.calls + 1
+        return super().project(y)
+
+
 class StaysOnCpu(Mean):
     """Makes a buffer on the CPU wherever it is built."""
 
@@ -190,7 +202,7 @@ class Sorts(Mean):
 
     def finish(self, x: Tensor, v: Tensor, keep: Tensor, y: Tensor) -> Tensor:
         score = x.sum(-1).masked_fill(keep.squeeze(-1) == 0, float("inf"))  # (B, N), padding last
-        rank = score.argsort(1).argsort(1) / keep.sum(1)
+        rank = score.argsort(1).argsort(1) / keep.sum(1).clamp_min(1)
         return y * (1 + 0.1 * rank.unsqueeze(-1).to(y.dtype))
 
 
@@ -410,6 +422,6 @@ class SecretlyPairwise(Mean):
 
     def gather(self, v: Tensor) -> Tensor:
         place = torch.arange(v.shape[1])
-        seen = (place[:, None] >= place) if self.causal else (place[:, None] >= -place)
-        rows = [(v * row.unsqueeze(-1)).sum(1) for row in seen.to(v.dtype)]
-        return torch.stack(rows, 1)
+        seen = (place[:, None] >= (place if self.causal else -place)).to(v.dtype).unsqueeze(-1)  # (N, N, 1)
+        blocks = [(v.unsqueeze(1) * rows).sum(2) for rows in seen.split(64)]
+        return torch.cat(blocks, 1)

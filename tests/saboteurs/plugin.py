@@ -153,6 +153,7 @@ SABOTEURS: tuple[Saboteur, ...] = (
         "directions", _MEAN, "two_faced", "always causal, it says, and builds otherwise too", causal="always"
     ),
     _mixer("same_seed", "DrawsElsewhere", "draws weights from another source of chance than torch's"),
+    _mixer("same_seed", "CountsItsCalls", "changes a buffer even when it is only evaluated"),
     _mixer("meta_device", "StaysOnCpu", "makes a buffer on the CPU, wherever it is built"),
     # numbers
     _saboteur(
@@ -189,7 +190,7 @@ SABOTEURS: tuple[Saboteur, ...] = (
     _saboteur(
         "no_future", _MARK, "mark_ahead", "a stem that adds a little of the next symbol", target="MarkAhead"
     ),
-    _mixer("both_ways", "NeverLooksAhead", "causal whatever it is asked for", "reference", reference=None),
+    _mixer("both_ways", "NeverLooksAhead", "causal whatever it is asked for"),
     _mixer(
         "rows_apart",
         "MixesRows",

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 ALL = ("model", "mixer", "feed_forward", "stem", "head", "dataset", "task", "transform")
 MODULES = ("model", "mixer", "feed_forward", "stem", "head")
+SEQUENCES = ("model", "mixer", "stem", "head")
 TOKENS = ("model", "mixer")
 
 
@@ -83,6 +84,11 @@ def checks_for(spec: Spec, catalogue: Catalogue, params: Mapping[str, Any] | Non
 def sees_tokens(claims: Spec) -> bool:
     """Mixers, and models that take tokens."""
     return isinstance(claims, MixerSpec) or (isinstance(claims, ModelSpec) and claims.accepts == "tokens")
+
+
+def _in_plugin(claims: Spec) -> bool:
+    """Not one of the core's own, whose cards are their specs."""
+    return not claims.target.startswith("zoo.")
 
 
 def _has_config(claims: Spec) -> bool:
@@ -152,11 +158,16 @@ CHECKS: tuple[Check, ...] = (
         ALL,
         {
             "described": "the spec has a summary, every parameter a help text",
-            "card": "the plugin's package has a README.md that names the component",
             "known_limits": "each known limit names a check of this component and gives a reason",
             "torch_free": "importing the plugin and its configs loads no torch, Lightning, timm, omegaconf",
             "builds": "it builds (or loads) from its defaults",
         },
+    ),
+    *_checks(
+        "build",
+        ALL,
+        {"card": "the plugin's package has a README.md that names the component"},
+        where=_in_plugin,
     ),
     *_checks("build", ALL, {"config_round_trip": "the default parameters survive YAML"}, where=_has_config),
     *_checks(
@@ -211,7 +222,7 @@ CHECKS: tuple[Check, ...] = (
     ),
     *_checks(
         "causality",
-        MODULES,
+        SEQUENCES,
         {"no_future": "changing later tokens leaves earlier outputs as they were"},
         where=_ordered,
     ),
@@ -234,7 +245,7 @@ CHECKS: tuple[Check, ...] = (
     ),
     *_checks(
         "masks",
-        MODULES,
+        SEQUENCES,
         {
             "padding_right": "padding on the right changes no value and no gradient",
             "padding_left": "padding on the left changes no value and no gradient",

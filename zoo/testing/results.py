@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from zoo.catalogue import Catalogue, filter_specs
 from zoo.catalogue import catalogue as default_catalogue
-from zoo.errors import UnknownName, suggest
+from zoo.errors import UnknownName, ZooError, suggest
 from zoo.specs import SPEC_KINDS, Spec
 from zoo.testing.checks import CHECKS, Check, ConformanceError, NotApplicable, checks_for
 
@@ -49,6 +49,7 @@ def run_check(
     try:
         from zoo.testing.subject import subject_of
 
+        _require_extras(spec)
         check.load()(subject_of(spec, catalogue, params=params))
         outcome: Outcome = "passed" if limit is None else "unexpected_pass"
         detail = "" if limit is None else f"it passes; remove the known limit: {limit}"
@@ -122,6 +123,15 @@ def find(catalogue: Catalogue, name: str) -> list[Spec]:
         names = [part for spec in every for part in (spec.plugin, spec.id, spec.name)]
         raise UnknownName(f"no component and no plugin is called {name!r}.{suggest(name, names)}")
     return found
+
+
+def _require_extras(spec: Spec) -> None:
+    """Skip a component whose optional requirements are not installed here."""
+    if spec.extras:
+        try:
+            spec.load()
+        except ZooError as error:
+            raise NotApplicable(str(error)) from error
 
 
 def _explain(error: BaseException) -> str:

@@ -1,0 +1,72 @@
+"""Everything registered is held to what it claims.
+
+Quick checks run over all of it. Of the slow ones a quarter runs each time, chosen by a stable hash of
+component and check; the rest is marked slow (`make check-all`).
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from zoo.catalogue import catalogue
+from zoo.specs import MixerSpec
+from zoo.testing import Case, conformance_cases
+
+SAMPLED = 4
+
+
+def marks(case: Case) -> Any:
+    sampled = zlib.crc32(case.id.encode()) % SAMPLED == 0
+    return pytest.mark.slow if case.check.cost == "slow" and not sampled else ()
+
+
+def causal_mixers() -> list[str]:
+    """Everything that may stand in one causal stack."""
+    return [s.id for s in catalogue().specs("mixer") if isinstance(s, MixerSpec) and s.causal != "never"]
+
+
+#: Settings that go other ways through the code than the defaults.
+VARIANTS: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("core/softmax", {"window": 5, "bias": False}),
+    ("core/softmax", {"window": 40}),
+    ("core/transformer", {"depth": 1, "norm": "rms", "feed_forward": "core/swiglu", "positions": "none"}),
+    ("core/transformer", {"depth": 1, "positions": "rope"}),
+    ("core/transformer", {"layers": causal_mixers(), "depth": len(causal_mixers())}),
+    ("core/pooled_classifier", {"pool": "attention"}),
+    ("core/pooled_classifier", {"pool": "max"}),
+    ("core/pooled_classifier", {"pool": "last"}),
+)
+
+
+def test_collecting_cases_loads_no_torch() -> None:
+    code = (
+        "import sys\n"
+        "from zoo.testing import CHECKS, check_component, conformance_cases, run_check\n"
+        "assert len(conformance_cases('core')) > 100\n"
+        "print([name for name in ('torch', 'omegaconf') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("case", conformance_cases("*", marks=marks))
+def test_conformance(case: Callable[[], None]) -> None:
+    case()
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        param
+        for name, params in VARIANTS
+        for param in conformance_cases(name, params=params, slow=False, marks=marks)
+    ],
+)
+def test_conformance_of_variants(case: Callable[[], None]) -> None:
+    case()
