@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import sys
+import types
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -28,3 +30,14 @@ def __getattr__(name: str) -> Any:
     if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+
+
+class _Callable(types.ModuleType):
+    """`zoo.train` is this package and a function of the Python API; importing one must not hide the other."""
+
+    def __call__(self, *arguments: Any, **options: Any) -> RunResult:
+        result: RunResult = importlib.import_module("zoo.api").train(*arguments, **options)
+        return result
+
+
+sys.modules[__name__].__class__ = _Callable
