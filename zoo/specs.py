@@ -54,6 +54,11 @@ class Spec(Config):
     name: short name, `[a-z][a-z0-9_]*`; the full name is `plugin/name`.
     target: "package.module:attribute" in the plugin's own distribution.
     config: "package.module:Dataclass" in a torch-free module; `None` means that it takes no parameters.
+    summary: one line for lists and cards.
+    paper: where it comes from.
+    tags, aliases: words to find it by; earlier names, which still work and warn.
+    status: faithful to its paper, a variant of it (the card says how), or experimental.
+    since: the version of the distribution that brought it.
     revision: raised whenever outputs change for the same weights; stored in checkpoints.
     extras: extras of the distribution that the target needs, e.g. `("timm",)`.
     known_limits: conformance check -> why it cannot pass (expected, strictly).
@@ -121,6 +126,8 @@ class ModelSpec(Spec):
 
     Target: `build(config, *, width, max_tokens, causal, ...) -> nn.Module`, see docs/architecture.md.
 
+    accepts: what it takes, and gives back in the same shape (features, where it takes images).
+    causal, causality, streaming, state, cost, min_tokens, max_tokens: as in `MixerSpec`.
     base, params: a preset of another model with other defaults, e.g. `base="core/transformer",
         params={"layers": ["aaren/aaren"]}`; then `target` and `config` stay empty and the claims are the
         base's, refined by its config.
@@ -154,6 +161,13 @@ class MixerSpec(Spec):
     `forward(x, *, mask=None)`, and where `streaming` also `initial_state(batch_size)` and
     `step(x, state) -> (y, state)`.
 
+    causal: whether it can be built so that it does not see later tokens.
+    causality: what that means.
+    streaming: it has `initial_state` and `step` when built causal.
+    state: how the state of a stream grows with the tokens seen.
+    cost: how time and memory grow with the tokens.
+    min_tokens, max_tokens: how many tokens it takes; `None` for any number.
+    exact_when: parameters with which it equals softmax attention.
     rotary: takes a `rotary=` module and turns its queries and keys with it.
     reference: "package.module:function", the slow and obvious form `f(module, x, *, mask=None) -> y` with the
         weights of `module`; the fast form must equal it.
@@ -195,6 +209,8 @@ class StemSpec(Spec):
     `tokens(inputs) -> int | None`: how many tokens come out (`None` for a vector); it raises
     `ContractError` where this input cannot be taken.
 
+    accepts: the `kind` of a data kind.
+    returns: what comes out.
     cost: the contract picks the cheapest stem that fits; ties go to the first name.
     """
 
@@ -212,12 +228,17 @@ class StemSpec(Spec):
 
 @dataclass(frozen=True, kw_only=True)
 class HeadSpec(Spec):
-    """Features -> the outputs a task asks for. Target: `Head(config, *, targets, width)`."""
+    """Features -> the outputs a task asks for. Target: `Head(config, *, targets, width)`.
+
+    accepts: what the backbone gives.
+    answers: the `kind` of a target kind, e.g. "classes".
+    cost: the contract picks the cheapest head that fits; ties go to the first name.
+    """
 
     kind: ClassVar[str] = "head"
 
     accepts: Literal["tokens", "vector", "image"]
-    answers: str  # the `kind` of a target kind, e.g. "classes"
+    answers: str
     cost: int = 10
 
 
@@ -227,6 +248,8 @@ class DatasetSpec(Spec):
 
     inputs, targets: the kinds at default parameters. Where parameters change them, the config class
     has the torch-free method `kinds() -> (DataKind, TargetKind)`.
+    licence, source, examples: one line each for the card: terms of use, origin, how many there are.
+    synthetic: it is generated.
     baseline, known_good: one line each for the card: what a naive answer gets, a known good score.
     files: what must be fetched first, at default parameters; `None`: it is bundled or generated. Where
         parameters change them, the config class has the torch-free method `files() -> Files`.
@@ -259,9 +282,12 @@ class DatasetSpec(Spec):
 class TaskSpec(Spec):
     """Target kind -> loss and metrics. Target: `Task(config, *, targets)`.
 
+    answers: the `kind` of a target kind, e.g. "classes".
     needs_causal: the model must not see the future, or the answer leaks.
     monitor: the metric that says which checkpoint is best; fields of the target kind may be named,
         e.g. `val/bits_per_{unit}`.
+    mode: whether less or more of it is better.
+    cost: where several answer the same targets, the cheapest is taken; ties go to the first name.
     """
 
     kind: ClassVar[str] = "task"
