@@ -7,17 +7,16 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from zoo.config import Config, param
-from zoo.kinds import Ids, NextId
+from zoo.kinds import Classes, Ids, NextId, Series
 
 #: Characters of sotu_small, in the order of their ids from 1 on: those of its train split. Id 0 is any other.
 SOTU_ALPHABET = "\n \"$&'(),-./0123456789:;?ABCDEFGHIJKLMNOPQRSTUVWXYZ[]abcdefghijklmnopqrstuvwxyz\N{EM DASH}"
 
 
 @dataclass(frozen=True, kw_only=True)
-class SotuConfig(Config):
-    """How a text becomes blocks of symbols."""
+class BlocksConfig(Config):
+    """How a long sequence of symbols becomes blocks."""
 
-    unit: Literal["character", "byte"] = param("character", "what a symbol is; bytes are those of UTF-8")
     length: int = param(128, "symbols per block", at_least=2, at_most=32768)
     stride: int | None = param(
         None, "symbols from the start of one train block to the next; the default is `length`", at_least=1
@@ -26,6 +25,13 @@ class SotuConfig(Config):
     def check(self) -> Iterator[tuple[str, str]]:
         if self.stride is not None and self.stride > self.length:
             yield "stride", f"must be at most length {self.length}, or text between blocks is lost"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SotuConfig(BlocksConfig):
+    """How a text becomes blocks of symbols."""
+
+    unit: Literal["character", "byte"] = param("character", "what a symbol is; bytes are those of UTF-8")
 
     def kinds(self) -> tuple[Ids, NextId]:
         """Inputs and targets for these parameters."""
@@ -103,3 +109,18 @@ class CopyConfig(RecallConfig):
 
     def check(self) -> Iterator[tuple[str, str]]:
         yield from self.fits(2 * self.items + 1, f"{self.items} symbols, the delimiter and the copy")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mnist1dConfig(Config):
+    """Ten shapes in one dimension, moved, stretched and covered with noise."""
+
+    length: int = param(40, "samples per series", at_least=8)
+    examples: int = param(4000, "series to train on", at_least=10)
+    eval_examples: int = param(1000, "series in each of validation and test", at_least=10)
+    noise: float = param(0.25, "deviation of the smooth noise; shapes are about 1 high", at_least=0)
+    seed: int = param(0, "seed of all series; each split has its own stream", at_least=0)
+
+    def kinds(self) -> tuple[Series, Classes]:
+        """Inputs and targets for these parameters."""
+        return Series(channels=1, length=self.length), Classes(count=10, names=tuple("0123456789"))

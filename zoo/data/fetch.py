@@ -67,12 +67,12 @@ def fetch(files: Files, *, say: Callable[[str], None] | None = None) -> Fetched:
     say = say or _say
     if _complete(files):
         return _fetched(files)
-    with _locked(files):
+    with locked(files.folder):
         if _complete(files):  # another process has been faster
             return _fetched(files)
         failures = []
         for source in _sources(files):
-            with _workshop(files) as folder:
+            with workshop(files.folder) as folder:
                 distant = not isinstance(source, (Folder, Installed))
                 if distant:
                     say(f"{files.name or files.folder}: fetching from {source}")
@@ -109,6 +109,36 @@ def atomic(path: Path) -> Iterator[Path]:
         os.replace(name, path)
     finally:
         Path(name).unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(name: str) -> Iterator[None]:
+    """One process at a time works on what has this name; a lock ends with its process."""
+    lock = cache_folder() / ".locks" / f"{name.replace('/', '-')}.lock"
+    with _usable(lock):
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        held = FileLock(lock)
+        held.acquire()
+    try:
+        yield
+    finally:
+        held.release()
+
+
+@contextmanager
+def workshop(name: str) -> Iterator[Path]:
+    """An empty folder in the cache's own file system, so that a move out of it is atomic; gone afterwards.
+
+    There is one per name (whose lock is held), so what a killed process left is swept up next time.
+    """
+    folder = cache_folder() / ".partial" / name.replace("/", "-")
+    with _usable(folder):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _sources(files: Files) -> tuple[Source, ...]:
@@ -228,36 +258,6 @@ def _publish(files: Files, folder: Path, source: str) -> None:
         record = {"source": source, "sha256": dict(files.sha256)}
         with atomic(files.path / ORIGIN) as path:
             path.write_text(json.dumps(record, indent=2) + "\n")
-
-
-@contextmanager
-def _locked(files: Files) -> Iterator[None]:
-    """One process at a time per dataset; a lock ends with its process."""
-    lock = cache_folder() / ".locks" / f"{files.folder.replace('/', '-')}.lock"
-    with _usable(lock):
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        held = FileLock(lock)
-        held.acquire()
-    try:
-        yield
-    finally:
-        held.release()
-
-
-@contextmanager
-def _workshop(files: Files) -> Iterator[Path]:
-    """An empty folder in the cache's own file system, so that a move out of it is atomic.
-
-    It has one name per dataset (whose lock is held), so what a killed process left is swept up next time.
-    """
-    folder = cache_folder() / ".partial" / files.folder.replace("/", "-")
-    with _usable(folder):
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager

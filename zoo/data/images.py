@@ -1,13 +1,50 @@
-"""Bundled images: the handwritten digits of UCI, 8 x 8 pixels."""
+"""Images: the bundled digits of UCI (8 x 8 pixels), and the fetched MNIST and Fashion-MNIST (28 x 28)."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from zoo.data.batch import Batch, Example
 from zoo.data.bundled import read_arrays
+from zoo.data.fetch import fetch
+from zoo.data.formats import read_idx
+from zoo.data.origins import FASHION_MNIST, MNIST
+from zoo.data.parts import hold_out
 from zoo.data.scale import Standardise
 from zoo.data.split import Splits, TensorSplit
+from zoo.sources import Files
+
+#: The share of the official train split that becomes validation, by class: 5000 of 60000.
+VALIDATION = 1 / 12
+
+
+class ByteImages:
+    """Images kept as bytes, a quarter of the memory of floats, and encoded batch by batch.
+
+    Args:
+        pixels: uint8 (B, C, H, W).
+        targets: (B,).
+        encode: float pixels in [0, 1] -> inputs of the model.
+    """
+
+    def __init__(self, pixels: Tensor, targets: Tensor, *, encode: Standardise) -> None:
+        self.pixels = pixels
+        self.targets = targets
+        self.encode = encode
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def __getitem__(self, index: int) -> Example:
+        return {"input": self.encode(self.pixels[index].float() / 255), "target": self.targets[index]}
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        """A batch: float (B, C, H, W), int64 (B,)."""
+        at = torch.as_tensor(indices)
+        return {"input": self.encode(self.pixels[at].float() / 255), "target": self.targets[at]}
 
 
 def load_digits(config: None = None) -> Splits:
@@ -23,3 +60,40 @@ def load_digits(config: None = None) -> Splits:
         return TensorSplit(encode(raw[part]), label[part])
 
     return Splits(train=split(parts[0]), val=split(parts[1]), test=split(parts[2]), encode=encode)
+
+
+def load_fashion_mnist(config: None = None) -> Splits:
+    """70000 articles of clothing, input float (1, 28, 28), one of ten classes; the official test split."""
+    return _load_idx(FASHION_MNIST)
+
+
+def load_mnist(config: None = None) -> Splits:
+    """70000 handwritten digits, input float (1, 28, 28), class 0-9; the official test split."""
+    return _load_idx(MNIST)
+
+
+def _load_idx(files: Files) -> Splits:
+    """One mean and deviation for all pixels of train; validation is cut from train by a fixed seed."""
+    fetched = fetch(files)
+    pixels, labels = (
+        {part: torch.tensor(read_idx(fetched[f"{part}-{what}-ubyte"])) for part in ("train", "t10k")}
+        for what in ("images-idx3", "labels-idx1")
+    )
+    held = torch.from_numpy(hold_out(labels["train"].numpy(), fraction=VALIDATION, seed=0))
+    train = pixels["train"][~held]
+    counts = train.flatten().bincount(minlength=256).double()  # exact, and without a copy as floats
+    values = torch.arange(256, dtype=torch.float64) / 255
+    mean = (counts * values).sum() / counts.sum()
+    deviation = (counts * (values - mean) ** 2).sum().div(counts.sum()).sqrt()
+    encode = Standardise(mean=mean.float(), deviation=deviation.float())
+
+    def split(images: Tensor, classes: Tensor) -> ByteImages:
+        return ByteImages(images[:, None], classes.long(), encode=encode)
+
+    return Splits(
+        train=split(train, labels["train"][~held]),
+        val=split(pixels["train"][held], labels["train"][held]),
+        test=split(pixels["t10k"], labels["t10k"]),
+        encode=encode,
+        source=fetched.record,
+    )

@@ -5,7 +5,7 @@ B batch, N tokens or time steps, C channels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -34,6 +34,8 @@ class Splits:
     decode: what turns targets (or predictions of them) back: standardised values into natural units,
         ids into text. `None`: they are what they seem.
     text: `encode` takes text.
+    source: where fetched files came from and their checksums (`zoo.data.fetch.Fetched.record`), for the
+        record of a run; `None`: bundled or generated.
 
     Raises:
         ZooError: a split is empty.
@@ -45,6 +47,7 @@ class Splits:
     encode: Callable[[Any], Tensor] | None = None
     decode: Callable[[Tensor], Any] | None = None
     text: bool = False
+    source: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         for name, size in self.sizes.items():
@@ -101,6 +104,14 @@ class TensorSplit:
         return batch
 
 
+class IdSequence(Protocol):
+    """One long sequence of ids, in memory (a tensor) or on disk (`zoo.data.tokens.TokenFile`)."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, at: Tensor, /) -> Tensor:
+        """The ids at these positions, int64 of the same shape."""
+
+
 class TokenWindows:
     """Blocks of one long sequence of ids: input (N,) and, one further on, target (N,).
 
@@ -116,7 +127,7 @@ class TokenWindows:
         ZooError: the sequence is too short for one block.
     """
 
-    def __init__(self, ids: Tensor, *, length: int, stride: int, once: bool = False) -> None:
+    def __init__(self, ids: IdSequence, *, length: int, stride: int, once: bool = False) -> None:
         if not 1 <= stride <= length:
             raise ValueError(f"stride must lie within 1..{length} (length), got {stride}")
         last = len(ids) - 1 - length
@@ -125,7 +136,7 @@ class TokenWindows:
                 f"a block of {length} symbols needs {length + 1}, but there are {len(ids)}; lower `length`"
             )
         self.ids = ids
-        self.starts = torch.tensor([*range(0, last, stride), last])
+        self.starts = torch.cat([torch.arange(0, last, stride), torch.tensor([last])])
         self._offsets = torch.arange(length)
         # The first offset of each block that no earlier block has asked for.
         fresh = torch.zeros_like(self.starts)

@@ -19,11 +19,15 @@ class Characters:
 
     def __init__(self, alphabet: str) -> None:
         self.alphabet = alphabet
-        self._ids = {character: i for i, character in enumerate(alphabet, start=1)}
+        codes = np.array([ord(character) for character in alphabet], dtype=np.uint32)
+        self._order = np.argsort(codes)
+        self._codes = codes[self._order]  # ascending
 
     def encode(self, text: str) -> Tensor:
         """Text -> int64 (characters,)."""
-        return torch.tensor([self._ids.get(character, 0) for character in text], dtype=torch.int64)
+        codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
+        at = np.searchsorted(self._codes, codes).clip(max=len(self._codes) - 1)
+        return torch.from_numpy(np.where(self._codes[at] == codes, self._order[at] + 1, 0))
 
     def decode(self, ids: Tensor) -> str:
         """Ids of any shape -> text."""
