@@ -202,6 +202,13 @@ def test_command_line_mistakes(
 
 
 def test_component_whose_extra_is_missing_is_skipped() -> None:
-    found = limited("Mean", extras=("never_installed",), target="tests.saboteurs.absent:Mean")
+    found = limited("Mean", extras=("never",), target="tests.saboteurs.needs_extra:Mean")
     results = check_component("lim/limited", catalogue=found)
     assert {result.outcome for result in results} == {"skipped"}
+    assert "the extra 'never' brings it" in results[0].detail
+
+
+def test_component_whose_module_is_missing_fails_whatever_its_extras() -> None:
+    found = limited("Mean", extras=("never",), target="tests.saboteurs.absent:Mean")
+    (result,) = check_component("lim/limited", catalogue=found, only=["builds"])
+    assert result.outcome == "failed" and "does not exist" in result.detail

@@ -131,7 +131,10 @@ def _require_extras(spec: Spec) -> None:
         try:
             spec.load()
         except ZooError as error:
-            raise NotApplicable(str(error)) from error
+            own = spec.target.partition(".")[0]
+            missing = getattr(error.__cause__, "name", None) or own
+            if missing.partition(".")[0] != own:  # else the plugin itself is broken
+                raise NotApplicable(str(error)) from error
 
 
 def _explain(error: BaseException) -> str:
