@@ -56,12 +56,14 @@ class Spec(Config):
     config: "package.module:Dataclass" in a torch-free module; `None` means that it takes no parameters.
     summary: one line for lists and cards.
     paper: where it comes from.
-    tags, aliases: words to find it by; earlier names, which still work and warn.
+    tags: words to find it by.
+    aliases: earlier names, which still work and warn.
     status: faithful to its paper, a variant of it (the card says how), or experimental.
     since: the version of the distribution that brought it.
     revision: raised whenever outputs change for the same weights; stored in checkpoints.
     extras: extras of the distribution that the target needs, e.g. `("timm",)`.
     known_limits: conformance check -> why it cannot pass (expected, strictly).
+    plugin: the id of the plugin that provides it; filled in by the catalogue.
     """
 
     kind: ClassVar[str] = "component"
@@ -78,7 +80,6 @@ class Spec(Config):
     since: str = ""
     revision: int = param(1, at_least=1)
     extras: tuple[str, ...] = ()
-    #: The id of the plugin that provides it; filled in by the catalogue.
     plugin: str = ""
 
     def __post_init__(self) -> None:
@@ -248,9 +249,12 @@ class DatasetSpec(Spec):
 
     inputs, targets: the kinds at default parameters. Where parameters change them, the config class
     has the torch-free method `kinds() -> (DataKind, TargetKind)`.
-    licence, source, examples: one line each for the card: terms of use, origin, how many there are.
+    licence: terms of use, one line for the card, like the next two.
+    source: where it comes from.
+    examples: how many there are in each split.
     synthetic: it is generated.
-    baseline, known_good: one line each for the card: what a naive answer gets, a known good score.
+    baseline: what a naive answer gets, one line for the card.
+    known_good: a score that somebody measured, and with what.
     files: what must be fetched first, at default parameters; `None`: it is bundled or generated. Where
         parameters change them, the config class has the torch-free method `files() -> Files`.
     """
