@@ -161,6 +161,15 @@ def test_null_removes_and_lists_replace(tmp_path: Path) -> None:
     assert data["callbacks"] == {"ema": {"decay": 0.5}}
 
 
+def test_a_mapping_stands_in_the_file_nearest_to_the_recipe(tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text("trainer: {devices: 1}\noptim: {lr: 1}")
+    (tmp_path / "top.yaml").write_text("include: [base.yaml]\ntrainer: {max_steps: 3}")
+    places = dict(walk(tree_of(Layers({}), tmp_path / "top.yaml", "optim.lr=2", "trainer.devices=2")))
+    assert Path(places["trainer"].origin.source.name).name == "top.yaml"
+    assert Path(places["optim"].origin.source.name).name == "base.yaml"
+    assert places["optim.lr"].origin.source.name.startswith("command line override 1")
+
+
 def test_values_of_overrides_are_yaml() -> None:
     layers = Layers({})
     texts = ["a.b=1e-3", "a.c=[x, 2]", "a.d={e: null}", "f=g=h", "i=", "j='no'", "a.b=4", "k=${a.b}"]

@@ -15,10 +15,11 @@ from typing import Any
 
 import pytest
 
-from zoo.catalogue import Catalogue, catalogue
+from zoo.catalogue import Catalogue, Plugin, catalogue
 from zoo.errors import UnknownName
 from zoo.recipe import RecipeError, find, find_recipe, list_recipes, load_recipe, optimisers, validate
 from zoo.recipe.schema import Recipe, defaults
+from zoo.recipe.version import unmet
 
 SHARED = """\
 schema: 1
@@ -421,3 +422,27 @@ def test_recipes_are_read_without_torch() -> None:
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "set()"
     assert catalogue() is catalogue() and os.environ.get("ZOO_PLUGINS") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "requirement", "message"),
+    [
+        ("toy", ">=1,<2", ""),
+        ("toy", ">=1.2", "needs zoo-toy >=1.2, but 1.2rc1 is installed"),
+        ("zoo_toy", ">=1", ""),
+        ("zoo", ">=0.0.1", ""),
+        ("timm", ">=1", ""),
+        ("lost", ">=1", "plugin 'lost' is installed but not in use: no such module"),
+        ("tory", ">=1", "plugin 'tory' is not installed. Did you mean 'toy'?"),
+    ],
+)
+def test_versions_are_checked_by_metadata(name: str, requirement: str, message: str) -> None:
+    found = Catalogue()
+    found.plugins += [
+        Plugin(id="toy", value="zoo_toy", distribution="zoo-toy", version="1.2rc1"),
+        Plugin(
+            id="lost", value="zoo_lost", distribution="zoo-lost", status="failed", reason="no such module"
+        ),
+    ]
+    assert unmet(name, requirement, found).startswith(message)
+    assert bool(unmet(name, requirement, found)) == bool(message)

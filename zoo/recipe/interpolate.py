@@ -170,4 +170,5 @@ def _in_words(error: BaseException, text: str, data: dict[str, Any]) -> str:
         return f"{text!r} refers to a value that is still to be given ('???')"
     if isinstance(error, RecursionError) or "ecursive interpolation" in str(error):
         return f"{text!r} refers to itself"
-    return f"{text!r} cannot be resolved: {str(error).splitlines()[0]}"
+    reason = str(error).splitlines()[0].rpartition("raised while resolving interpolation: ")[2]
+    return f"{text!r} cannot be resolved: {reason.removeprefix('Error trying to access ')}"

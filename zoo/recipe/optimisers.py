@@ -6,7 +6,6 @@ Only what resembles a known name is refused, and not beside a newer timm: it lea
 from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
-from os.path import commonprefix
 
 from zoo.errors import close_names, either
 
@@ -38,7 +37,7 @@ def misspelt(name: str) -> str:
         return ""
     # Nearly all resemble "adam"; those that begin alike are meant first.
     close = close_names(wrapped, NAMES, most=20)
-    close = sorted(close, key=lambda known: -len(commonprefix([known, wrapped])))[:3]
+    close = sorted(close, key=lambda known: known[:4] != wrapped[:4])[:3]
     return f"there is no optimiser {name!r}. Did you mean {either(close)}?" if close and not _newer() else ""
 
 
