@@ -13,6 +13,7 @@ from zoo import torchvision_shim
 torchvision_shim.install()
 
 import pytorch_lightning as pl  # noqa: E402
+from lightning_fabric.utilities.exceptions import MisconfigurationException  # noqa: E402
 from pytorch_lightning.callbacks import Checkpoint, EarlyStopping, EMAWeightAveraging  # noqa: E402
 from pytorch_lightning.loggers import Logger  # noqa: E402
 from pytorch_lightning.plugins.io import CheckpointIO  # noqa: E402
@@ -45,6 +46,7 @@ __all__ = [
     "EMAWeightAveraging",
     "EarlyStopping",
     "Logger",
+    "MisconfigurationException",
     "pl",
     "quiet_lightning",
 ]

@@ -6,13 +6,13 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from lightning_fabric.utilities.exceptions import MisconfigurationException
+import torch
 
 from zoo.errors import ZooError, suggest
 from zoo.runs import Run
 from zoo.train.callbacks import Ema, PatientStop, SaveCheckpoints, StopRequest, WriteRows
 from zoo.train.checkpoint import PlainCheckpointIO
-from zoo.train.lightning import Logger, pl
+from zoo.train.lightning import Logger, MisconfigurationException, pl
 from zoo.train.loggers import MetricsFile
 from zoo.train.progress import ShowProgress
 from zoo.train.setup import Setup
@@ -50,6 +50,8 @@ def make_trainer(
         "accelerator": recipe.accelerator,
         "devices": 1,
         "precision": recipe.precision,
+        # On a GPU the same seed gives the same numbers only with deterministic kernels; a CPU has no others.
+        "deterministic": "warn" if _on_cuda(recipe.accelerator) else None,
         # To Lightning the run is one epoch: a stream of batches, evaluated every so many.
         "max_epochs": 1,
         "val_check_interval": setup.eval_every,
@@ -101,6 +103,10 @@ def merge_options(ours: Mapping[str, Any], given: Mapping[str, Mapping[str, Any]
             else:
                 merged[key], owner[key] = value, giver
     return merged
+
+
+def _on_cuda(accelerator: str) -> bool:
+    return accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
 
 
 def _callbacks(setup: Setup, saver: SaveCheckpoints, start: int, *, progress: bool) -> list[pl.Callback]:
