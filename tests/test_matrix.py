@@ -1,0 +1,77 @@
+"""Every ok cell of `zoo matrix` trains: finite, falling loss and a gradient in every parameter."""
+
+from __future__ import annotations
+
+import functools
+
+import pytest
+import torch
+
+from zoo.catalogue import catalogue
+from zoo.contract import Plan, matrix
+from zoo.data import Splits, collate, mask_of
+from zoo.layers import build_model
+
+STEPS = 12
+CELLS = [(model, dataset) for model, dataset, outcome in matrix(catalogue()) if isinstance(outcome, Plan)]
+
+
+@functools.cache
+def load(dataset: str) -> Splits:
+    found = catalogue()
+    part = found.part("dataset", dataset)
+    return found.get("dataset", part.id).load()(part.config)
+
+
+def small_plan(model: str, dataset: str) -> Plan:
+    """The cell at a size that trains in a moment: same components, two layers of width 32."""
+    from zoo.contract import resolve
+
+    found = catalogue()
+    config = found.get("model", model).config_class()
+    small = {"depth": 2} if config is not None and "depth" in config.__dataclass_fields__ else {}
+    return resolve(
+        found,
+        model=found.part("model", model, small),
+        dataset=found.part("dataset", dataset),
+        width=32,
+    )
+
+
+@pytest.mark.parametrize(("name", "dataset"), CELLS, ids=[f"{m}-{d}" for m, d in CELLS])
+def test_cell_trains(name: str, dataset: str) -> None:
+    plan = small_plan(name, dataset)
+    torch.manual_seed(0)
+    model = build_model(plan)
+    assert plan.task is not None
+    task = catalogue().get("task", plan.task.id).load()(plan.task.config, targets=plan.targets)
+    train = load(dataset).train
+    indices = list(range(min(16, len(train))))
+    batch = (
+        train.__getitems__(indices)
+        if hasattr(train, "__getitems__")
+        else collate([train[i] for i in indices])
+    )
+    mask = mask_of(batch)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    losses = []
+    for step in range(STEPS):
+        optimiser.zero_grad()
+        loss = task.loss(model(batch["input"], mask=mask), batch)
+        loss.backward()
+        if step == 0:
+            without = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()]
+            assert without == []
+        assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+        optimiser.step()
+        losses.append(loss.item())
+    assert all(loss == loss and abs(loss) < float("inf") for loss in losses), losses
+    assert losses[-1] < 0.98 * losses[0], losses
+
+
+def test_most_cells_are_ok_and_refusals_say_why() -> None:
+    outcomes = list(matrix(catalogue()))
+    refusals = [outcome for _, _, outcome in outcomes if not isinstance(outcome, Plan)]
+    assert len(CELLS) + len(refusals) == len(outcomes)
+    assert len(CELLS) >= 20
+    assert all(isinstance(reason, str) and len(reason.split()) > 5 for reason in refusals)
