@@ -135,6 +135,42 @@ def test_known_limits_must_make_sense(limits: dict[str, str], words: str) -> Non
     assert result.outcome == "failed" and words in result.detail
 
 
+@pytest.mark.parametrize(
+    ("name", "claims", "outcome"),
+    [
+        ("PeeksALittle", {"causality": "approximate"}, "passed"),
+        ("PeeksALittle", {"causality": "strict"}, "failed"),
+        ("PeeksAhead", {"causality": "prefix"}, "failed"),
+        ("ShortPrefix", {"causality": "prefix"}, "passed"),
+        ("ShortPrefix", {"causality": "strict"}, "failed"),
+    ],
+)
+def test_no_future_follows_the_kind_of_causality(name: str, claims: dict[str, Any], outcome: str) -> None:
+    (result,) = check_component("lim/limited", catalogue=limited(name, **claims), only=["no_future"])
+    assert result.outcome == outcome, result
+
+
+@pytest.mark.parametrize("cost", ["linear", "linearithmic", "subquadratic", "quadratic"])
+def test_cost_is_an_upper_bound(cost: str) -> None:
+    def outcome(name: str) -> str:
+        (result,) = check_component("lim/limited", catalogue=limited(name, cost=cost), only=["cost"])
+        return result.outcome
+
+    assert outcome("Mean") == "passed"
+    assert outcome("SecretlyQuadratic") == ("passed" if cost == "quadratic" else "failed")
+
+
+@pytest.mark.parametrize("state", ["constant", "window", "logarithmic", "linear"])
+def test_state_size_is_an_upper_bound(state: str) -> None:
+    def outcome(name: str) -> str:
+        found = limited(name, streaming=True, state=state)
+        (result,) = check_component("lim/limited", catalogue=found, only=["state_size"])
+        return result.outcome
+
+    assert outcome("Mean") == "passed"
+    assert outcome("Hoards") == ("passed" if state == "linear" else "failed")
+
+
 def test_pytest_cases_pass_fail_and_xfail() -> None:
     honest = conformance_cases("lim", catalogue=limited("Mean"), slow=False)
     assert all(param.id.startswith("mixer:lim/limited:") for param in honest)

@@ -193,8 +193,22 @@ class NearlySoftmax(nn.Module):
 class PeeksAhead(Mean):
     """Adds a little of the next token."""
 
+    share = 0.01
+
     def finish(self, x: Tensor, v: Tensor, keep: Tensor, y: Tensor) -> Tensor:
-        return torch.cat((y[:, :-1] + 0.01 * v[:, 1:], y[:, -1:]), 1)
+        return torch.cat((y[:, :-1] + self.share * v[:, 1:], y[:, -1:]), 1)
+
+
+class PeeksFar(PeeksAhead):
+    """Adds all of it."""
+
+    share = 1.0
+
+
+class PeeksALittle(PeeksAhead):
+    """Adds a thousandth of it. Honest, where it says so."""
+
+    share = 0.001
 
 
 class Sorts(Mean):
@@ -216,13 +230,24 @@ class PeeksInTraining(Mean):
 class LongPrefix(Mean):
     """Reads three quarters of the sequence both ways and calls that a prefix."""
 
+    share = 0.75
+    least = 0
+
     def finish(self, x: Tensor, v: Tensor, keep: Tensor, y: Tensor) -> Tensor:
         if not self.causal:
             return y
         place = keep.cumsum(1)
-        early = keep * (place <= 0.75 * keep.sum(1, keepdim=True))
+        end = (self.share * keep.sum(1, keepdim=True)).clamp_min(self.least)
+        early = keep * (place <= end)
         both = (v * early).sum(1, keepdim=True) / early.sum(1, keepdim=True).clamp_min(1)
         return torch.where(early > 0, both, y)
+
+
+class ShortPrefix(LongPrefix):
+    """Reads the first two tokens both ways. Honest, where it says so."""
+
+    share = 0.0
+    least = 2
 
 
 class NeverLooksAhead(Mean):

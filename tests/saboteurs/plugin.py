@@ -178,6 +178,9 @@ SABOTEURS: tuple[Saboteur, ...] = (
     ),
     # who sees what
     _mixer("no_future", "PeeksAhead", "adds a little of the next token", **_ALONE),
+    _mixer(
+        "no_future", "PeeksFar", "calls the whole next token approximate", causality="approximate", **_ALONE
+    ),
     _mixer("no_future", "Sorts", "weighs tokens by their rank among all, which no gradient shows", **_ALONE),
     _mixer("no_future", "PeeksInTraining", "normalises over all tokens, in training only"),
     _mixer(

@@ -88,7 +88,7 @@ def sees_tokens(claims: Spec) -> bool:
 
 def _in_plugin(claims: Spec) -> bool:
     """Not one of the core's own, whose cards are their specs."""
-    return not claims.target.startswith("zoo.")
+    return claims.plugin != "core"
 
 
 def _has_config(claims: Spec) -> bool:

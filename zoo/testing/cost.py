@@ -2,6 +2,7 @@
 
 The work of an operation is its floating-point operations where torch knows them (products of matrices,
 convolutions, attention), else the elements that it reads or writes, whichever are more; a view is free.
+Sorting and Fourier transforms count as linear: their logarithm is not seen.
 """
 
 from __future__ import annotations
