@@ -13,14 +13,16 @@ from zoo.testing.checks import ConformanceError
 CLOSE = 1e-6
 #: For one computation in float64 on inputs that should not matter.
 SAME = 1e-9
+#: Differences are relative to the largest value, but values below this count as nothing.
+FLOOR = 1e-3
 
 
 def difference(found: Tensor, expected: Tensor) -> float:
-    """The largest difference, relative to the largest expected value (at least 1); inf where it is NaN."""
+    """The largest difference, relative to the largest expected value (at least FLOOR); inf for NaN."""
     if found.numel() == 0:
         return 0.0
     found, expected = found.detach().double(), expected.detach().double()
-    gap = ((found - expected).abs().max() / expected.abs().max().clamp_min(1.0)).item()
+    gap = ((found - expected).abs().max() / expected.abs().max().clamp_min(FLOOR)).item()
     return gap if gap == gap else float("inf")
 
 
