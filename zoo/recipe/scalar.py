@@ -16,7 +16,7 @@ _NULL = {"", "~", "null", "Null", "NULL"}
 _BOOL = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 _DIGITS = r"[0-9]+(_[0-9]+)*"
 _INT = re.compile(r"[-+]?(0|[1-9][0-9]*(_[0-9]+)*)")
-_HEX = re.compile(r"0x[0-9a-fA-F]+")
+_HEX = re.compile(r"[-+]?0x[0-9a-fA-F]+")
 _FLOAT = re.compile(rf"[-+]?(({_DIGITS}\.[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?|{_DIGITS}[eE][-+]?[0-9]+)")
 _INF = re.compile(r"([-+]?)\.(inf|Inf|INF)")
 _LONGEST_NUMBER = 100
@@ -49,7 +49,10 @@ def scalar(text: str) -> Scalar:
     if _HEX.fullmatch(text):
         return int(text, 16)
     if _FLOAT.fullmatch(text):
-        return float(text.replace("_", ""))
+        value = float(text.replace("_", ""))
+        if math.isinf(value):
+            raise Ambiguous(f"{text} is too large for a number: write .inf, or '{text}' for the text")
+        return value
     if infinite := _INF.fullmatch(text):
         return -math.inf if infinite[1] == "-" else math.inf
     if text in _NAN:
@@ -70,6 +73,9 @@ def _refuse_ambiguous(text: str) -> None:
             f"unquoted {text} is an octal number to some readers of YAML: write {quoted}, "
             "or the decimal number without a leading zero"
         )
+    digits = text.replace("_", "")
+    if digits != text and text[0] != "_" and any(p.fullmatch(digits) for p in (_INT, _HEX, _FLOAT)):
+        raise Ambiguous(f"unquoted {text} is a number to some readers of YAML: write {digits} or {quoted}")
     if _LOOSE.fullmatch(text):
         name = ".nan" if "nan" in text.lower() else "-.inf" if text.startswith("-") else ".inf"
         raise Ambiguous(
