@@ -52,7 +52,7 @@ def training(tokens: int, threads: int, repeats: int) -> list[Row]:
     query, gradient = torch.randn(HEADS, CHANNELS, requires_grad=True), torch.randn(shape)
 
     def scores() -> Tensor:
-        return torch.einsum("bhnd,hd->bhn", keys, query) / math.sqrt(CHANNELS)
+        return (keys @ query.unsqueeze(-1)).squeeze(-1) / math.sqrt(CHANNELS)
 
     def sdpa() -> Tensor:
         return F.scaled_dot_product_attention(queries, keys, values, is_causal=True)

@@ -19,7 +19,7 @@ from zoo_aaren.precision import full_precision
 
 #: Tokens per chunk, and totals per chunk in the scan over totals; the fastest of those tried on CPU (README).
 CHUNK = 16
-TOTALS_PER_CHUNK = 32
+TOTALS_PER_CHUNK = 40
 
 NEG_INF = float("-inf")
 
@@ -144,7 +144,7 @@ def _backward(
     last = weights[:, :, -1]  # (R, n, C)
     grad_values = last.reshape(-1, chunk, 1) * grad_total_w.reshape(-1, 1, width)
     grad_values = grad_values.baddbmm_(attention.mT, grad_blocks).reshape(rows, tokens, width)
-    grad_ones = last * grad_total_u - torch.bmm(attention.mT, grad_dot_out).reshape(rows, -1, chunk)
+    grad_ones = last * grad_total_u - (attention * grad_dot_out).sum(1).reshape(rows, -1, chunk)
     grad_scores = (grad_values * values).sum(-1) + grad_ones.reshape(rows, tokens)
 
     first_w, first_u = grad_leaves[:, 0, :-1], grad_leaves[:, 0, -1]
