@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check check-all lint bench clean
+.PHONY: demo test check check-all lint bench docs clean
 
 demo: $(STAMP)  ## train the default recipe on bundled data (under two minutes on 2 cores)
 	$(BIN)/zoo train aaren/digits
@@ -24,6 +24,10 @@ lint: $(STAMP)
 bench: $(STAMP)  ## measure speed and memory, side by side
 	$(BIN)/python benchmarks/cli.py
 	$(BIN)/python benchmarks/aaren.py
+
+docs: $(STAMP)  ## the pages generated from the code, then the site in build/site
+	$(BIN)/python docs/generate.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

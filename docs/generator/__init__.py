@@ -1,0 +1,1 @@
+"""What docs/generate.py is made of: each module turns one part of the code into Markdown."""
