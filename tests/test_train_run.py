@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -221,6 +222,19 @@ def test_plugins_give_trainer_options_and_hear_of_the_end(plugin_module, tmp_pat
     assert seen == ["batch"] * 6 + [("finished", True)]
 
 
+def test_a_report_that_fails_does_not_undo_the_run(plugin_module, tmp_path):
+    def zoo_run_finished(run: Run) -> None:
+        raise OSError("no network")
+
+    catalogue = with_plugins(plugin_module, reporter={"zoo_run_finished": zoo_run_finished})
+    made = recipe(tmp_path, trainer={"max_steps": 1})
+    with pytest.raises(
+        ZooError, match="plugin 'reporter': its hook zoo_run_finished failed: OSError: no network"
+    ):
+        train(load_recipe(made, catalogue=catalogue), quiet=True)
+    assert find_run("latest", root=tmp_path).status == "finished"
+
+
 def test_plugins_that_disagree_are_an_error(plugin_module, tmp_path):
     catalogue = with_plugins(
         plugin_module,
@@ -274,6 +288,19 @@ def test_a_run_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "taken").write_text("", encoding="utf-8")
     with pytest.raises(ZooError, match=r"taken.* cannot be written: Not a directory"):
         train(load_recipe(recipe(tmp_path / "taken")), quiet=True)
+
+
+def test_a_folder_that_vanishes_during_the_run_is_named(plugin_module, tmp_path):
+    class Vanish(pl.Callback):
+        def on_train_start(self, trainer: Any, module: Any) -> None:
+            shutil.rmtree(find_run("latest", root=tmp_path).checkpoints)
+
+    catalogue = with_plugins(
+        plugin_module, gone={"zoo_trainer_options": lambda recipe: {"callbacks": Vanish()}}
+    )
+    with pytest.raises(ZooError, match=r"checkpoints' cannot be written: No such file or directory"):
+        train(load_recipe(recipe(tmp_path), catalogue=catalogue), quiet=True)
+    assert find_run("latest", root=tmp_path).status == "failed"
 
 
 def test_not_meeting_the_expectation_is_said(tmp_path):

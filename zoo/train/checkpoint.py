@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from zoo.errors import ZooError
+from zoo.runs import writing
 from zoo.train.lightning import CheckpointIO
 
 #: What torch.load raises for a file that is cut short or no checkpoint at all.
@@ -59,11 +60,12 @@ class PlainCheckpointIO(CheckpointIO):
         """Write beside `path`, then rename: a kill at any moment leaves the old file or the new one."""
         path = Path(path)
         beside = path.with_name(f".{path.name}.partial")
-        with beside.open("wb") as file:
-            torch.save(checkpoint, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
+        with writing(path.parent):
+            with beside.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(beside, path)
 
     def load_checkpoint(
         self, path: Any, map_location: Any = None, weights_only: bool | None = None

@@ -92,7 +92,7 @@ def _carry_out(setup: Setup, run: Run, *, checkpoint: dict[str, Any] | None, qui
     saver = make_saver(setup, run, stop)
     try:
         trainer = _fit(setup, run, saver, checkpoint=checkpoint, progress=not quiet)
-        return _finish(setup, run, saver, trainer)
+        result = _finish(setup, run, saver, trainer)
     except (Interrupted, KeyboardInterrupt):
         step = int(read_checkpoint(run.last)["global_step"]) if run.last.is_file() else 0
         run.update(status="interrupted", step=step)
@@ -106,6 +106,8 @@ def _carry_out(setup: Setup, run: Run, *, checkpoint: dict[str, Any] | None, qui
     except BaseException as error:
         run.update(status="failed", error=f"{type(error).__name__}: {error}", ended=_now())
         raise
+    setup.loaded.catalogue.call("zoo_run_finished", run=run)  # whose failure does not undo the run
+    return result
 
 
 def _fit(
@@ -194,7 +196,6 @@ def _finish(setup: Setup, run: Run, saver: SaveCheckpoints, trainer: pl.Trainer)
     draw_curves(run.metrics, run.curves, monitor=setup.monitor, title=loaded.recipe.title or loaded.name)
     run.write(run.card, render_card(loaded, result))
     run.update(status="finished", ended=_now())
-    loaded.catalogue.call("zoo_run_finished", run=run)
     return result
 
 

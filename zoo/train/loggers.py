@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.errors import ZooError
+from zoo.runs import writing
 from zoo.train.lightning import Logger
 
 
@@ -48,7 +49,7 @@ class MetricsFile(Logger):
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Append a row; numbers are written so that they read back the same."""
         row: dict[str, Any] = {"step": step, **{name: f"{value:.9g}" for name, value in metrics.items()}}
-        with self._path.open("a", encoding="utf-8", newline="") as file:
+        with writing(self._path.parent), self._path.open("a", encoding="utf-8", newline="") as file:
             csv.DictWriter(file, self._columns, lineterminator="\n", extrasaction="ignore").writerow(row)
 
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
