@@ -13,7 +13,8 @@ from zoo.data import Splits, collate, mask_of
 from zoo.layers import build_model
 
 STEPS = 12
-CELLS = [(model, dataset) for model, dataset, outcome in matrix(catalogue()) if isinstance(outcome, Plan)]
+READY = {spec.id for spec in catalogue().specs("dataset") if spec.ready}  # not those to be fetched first
+CELLS = [(m, d) for m, d, outcome in matrix(catalogue()) if isinstance(outcome, Plan) and d in READY]
 
 
 @functools.cache
@@ -70,7 +71,7 @@ def test_cell_trains(name: str, dataset: str) -> None:
 
 
 def test_most_cells_are_ok_and_refusals_say_why() -> None:
-    outcomes = list(matrix(catalogue()))
+    outcomes = [cell for cell in matrix(catalogue()) if cell[1] in READY]
     refusals = [outcome for _, _, outcome in outcomes if not isinstance(outcome, Plan)]
     assert len(CELLS) + len(refusals) == len(outcomes)
     assert len(CELLS) >= 20

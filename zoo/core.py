@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zoo.plugin as zp
+from zoo.data.fetched_specs import FETCHED
 from zoo.data.specs import SPECS as DATASETS
 
 __zoo_api__ = 1
@@ -239,4 +240,4 @@ TASKS = (
 
 @zp.hookimpl
 def zoo_components() -> tuple[zp.Spec, ...]:
-    return (*MODELS, *MIXERS, *FEED_FORWARDS, *STEMS, *HEADS, *TASKS, *DATASETS)
+    return (*MODELS, *MIXERS, *FEED_FORWARDS, *STEMS, *HEADS, *TASKS, *DATASETS, *FETCHED)

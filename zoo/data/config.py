@@ -118,7 +118,7 @@ class Mnist1dConfig(Config):
     length: int = param(40, "samples per series", at_least=8)
     examples: int = param(4000, "series to train on", at_least=10)
     eval_examples: int = param(1000, "series in each of validation and test", at_least=10)
-    noise: float = param(0.25, "deviation of the smooth noise; shapes are about 1 high", at_least=0)
+    noise: float = param(0.15, "deviation of the smooth noise; shapes are about 1 high", at_least=0)
     seed: int = param(0, "seed of all series; each split has its own stream", at_least=0)
 
     def kinds(self) -> tuple[Series, Classes]:

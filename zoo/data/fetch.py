@@ -19,14 +19,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from filelock import FileLock
 
+from zoo.catalogue import Catalogue, Part
 from zoo.data.archive import open_member, readable
 from zoo.data.clients import download
 from zoo.errors import ZooError, one_line
 from zoo.sources import Archive, Files, Folder, Installed, Original, Source, cache_folder
+from zoo.specs import DatasetSpec
 
 #: Says in the cache where files came from; written after them.
 ORIGIN = "origin.json"
@@ -90,6 +92,12 @@ def fetch(files: Files, *, say: Callable[[str], None] | None = None) -> Fetched:
         f"the files of {files.folder!r} cannot be had. Tried:{tried}\n"
         f"Try again with '{files.command}', or place {', '.join(files.sha256)} in {files.path}"
     )
+
+
+def files_of(catalogue: Catalogue, dataset: Part) -> Files | None:
+    """What a dataset with its parameters must fetch; `None`: nothing."""
+    spec = cast(DatasetSpec, catalogue.get("dataset", dataset.id))
+    return cast("Files | None", catalogue.ask(dataset, "files", default=spec.files))
 
 
 def sha256_of(path: Path) -> str:

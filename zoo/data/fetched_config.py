@@ -6,7 +6,7 @@ import csv
 import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from importlib import resources
+from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple
 
 from zoo.config import Config, param
@@ -144,7 +144,7 @@ class UcrSet(NamedTuple):
 @functools.cache
 def ucr_sets() -> Mapping[str, UcrSet]:
     """The sets that can be fetched, by name."""
-    text = (resources.files("zoo.data") / "ucr.csv").read_text(encoding="utf-8")
+    text = Path(__file__).with_name("ucr.csv").read_text(encoding="utf-8")
     sets = {}
     for row in csv.DictReader(text.splitlines()):
         sets[row["name"]] = UcrSet(
@@ -168,6 +168,10 @@ class UcrConfig(Config):
     """Which set of the UCR/UEA archive of time series."""
 
     name: str = param("GunPoint", "name of the set, as in the archive")
+    validation: Literal["held_out", "train"] = param(
+        "held_out",
+        "held_out: a fifth of train; train: train itself, all of which then trains, as published scores do",
+    )
 
     def check(self) -> Iterator[tuple[str, str]]:
         if self.name not in ucr_sets():

@@ -32,7 +32,7 @@ SHAPES = np.array(
 #: A shape of 12 points lies somewhere in a frame of so many.
 SHORTEST_FRAME, LONGEST_FRAME = 48, 72
 #: Deviations: of the scale around 1, of the slope over the frame, of the noise of single samples.
-SCALE, SLOPE, JITTER = 0.4, 0.4, 0.02
+SCALE, SLOPE, JITTER = 0.4, 0.2, 0.02
 #: Deviation (in samples) of the kernel that makes noise smooth.
 SMOOTHNESS = 2.0
 

@@ -6,7 +6,7 @@ these very splits, with scikit-learn's defaults unless said otherwise.
 
 from __future__ import annotations
 
-from zoo.data.config import AssociativeRecallConfig, CopyConfig, PasskeyConfig, SotuConfig
+from zoo.data.config import AssociativeRecallConfig, CopyConfig, Mnist1dConfig, PasskeyConfig, SotuConfig
 from zoo.kinds import Classes, Image, Series, Values, Vector
 from zoo.specs import DatasetSpec, Paper
 
@@ -172,6 +172,27 @@ _COPY = DatasetSpec(
     since="0.1",
 )
 
+_MNIST1D = DatasetSpec(
+    name="mnist1d",
+    target="zoo.data.mnist1d:load_mnist1d",
+    config="zoo.data.config:Mnist1dConfig",
+    summary="Ten shapes in one dimension, moved, stretched and covered with noise. Which one is it?",
+    paper=Paper(
+        title="Scaling Down Deep Learning with MNIST-1D", url="https://arxiv.org/abs/2011.14439", year=2020
+    ),
+    inputs=Mnist1dConfig().kinds()[0],
+    targets=Mnist1dConfig().kinds()[1],
+    examples="4000 / 1000 / 1000 series of 40 samples at the defaults; any length and number",
+    licence="synthetic, no rights",
+    source="generated",
+    synthetic=True,
+    baseline="accuracy 0.100 (always the first class)",
+    known_good="accuracy 0.153 logistic regression, 0.510 MLP, 0.866 CNN of three layers, all here",
+    status="variant",
+    tags=("synthetic", "series", "classification"),
+    since="0.1",
+)
+
 SPECS: tuple[DatasetSpec, ...] = (
     _DIGITS,
     _SOTU_SMALL,
@@ -182,4 +203,5 @@ SPECS: tuple[DatasetSpec, ...] = (
     _ASSOCIATIVE_RECALL,
     _PASSKEY,
     _COPY,
+    _MNIST1D,
 )

@@ -39,8 +39,8 @@ def load_ucr(config: UcrConfig) -> Splits:
     raw = [[_clean(x, ragged=found.ragged) for x, _ in part] for part in examples]
     held = hold_out(labels[0], fraction=VALIDATION, seed=0)
     train, val = np.flatnonzero(~held), np.flatnonzero(held)
-    if len(val) == 0:
-        val = train
+    if config.validation == "train" or len(val) == 0:
+        train = val = np.arange(len(held))
     encode = Standardise.fit(torch.cat([raw[0][i] for i in train]))
 
     def split(series: Sequence[Tensor], classes: np.ndarray) -> TensorSplit:

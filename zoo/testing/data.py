@@ -13,9 +13,10 @@ from torch import Tensor
 from zoo.catalogue import Part
 from zoo.contract import kinds_of
 from zoo.data.batch import collate
+from zoo.data.fetch import files_of
 from zoo.kinds import IGNORE, Classes, Ids, Image, NextId, Series, Values, Vector
 from zoo.specs import DatasetSpec
-from zoo.testing.checks import ConformanceError
+from zoo.testing.checks import ConformanceError, NotApplicable
 from zoo.testing.measure import require
 from zoo.testing.subject import Subject
 
@@ -94,6 +95,9 @@ def check_splits_apart(subject: Subject) -> None:
 
 
 def _splits(subject: Subject) -> Iterator[tuple[str, Any]]:
+    files = files_of(subject.catalogue, Part("dataset", subject.spec.id, subject.config))
+    if files is not None and not files.cached:
+        raise NotApplicable(f"its files are not here; '{files.command}' fetches them")
     loaded = subject.spec.load()(subject.config)
     for name in ("train", "val", "test"):
         split = getattr(loaded, name, None)
