@@ -63,7 +63,6 @@ def require_same_gradients(
     """Raise unless the same parameters have gradients, and close ones."""
     names: Iterable[str] = sorted(found.keys() ^ expected.keys())
     require(not names, f"{what}: only one of the two forms gives a gradient to {', '.join(names)}")
-    scale = max([1.0, *(g.abs().max().item() for g in expected.values() if g.numel())])
     for name, gradient in found.items():
-        gap = (gradient - expected[name]).abs().max().item() / scale if gradient.numel() else 0.0
+        gap = difference(gradient, expected[name])
         require(gap <= allowed, f"{what}: the gradient of {name} differs by {gap:.2g}, allowed {allowed:.0e}")
