@@ -6,7 +6,7 @@ Shapes: B batch, H heads, N tokens, D channels per head. With scores s and value
     o_k = w_k / u_k
 
 Feng et al., "Attention as an RNN", arXiv 2405.13956, sections 3.1 (recurrence) and 3.2 (prefix scan).
-Sums run in float32 (float64 for float64 inputs). NaN and +inf scores propagate unless `check_finite`.
+Sums run in float32 (float64 for float64 inputs). NaN and +inf propagate, NaN to earlier positions too.
 """
 
 from __future__ import annotations
