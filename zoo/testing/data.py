@@ -94,11 +94,16 @@ def check_splits_apart(subject: Subject) -> None:
         )
 
 
-def _splits(subject: Subject) -> Iterator[tuple[str, Any]]:
+def load(subject: Subject) -> Any:
+    """What the dataset loads into; a dataset that would have to be fetched first is skipped."""
     files = files_of(subject.catalogue, Part("dataset", subject.spec.id, subject.config))
     if files is not None and not files.cached:
         raise NotApplicable(f"its files are not here; '{files.command}' fetches them")
-    loaded = subject.spec.load()(subject.config)
+    return subject.spec.load()(subject.config)
+
+
+def _splits(subject: Subject) -> Iterator[tuple[str, Any]]:
+    loaded = load(subject)
     for name in ("train", "val", "test"):
         split = getattr(loaded, name, None)
         if split is None:
