@@ -85,7 +85,7 @@ def render(name: str, kind: str) -> dict[PurePosixPath, str]:
 def _target_path(template: Path, name: str) -> PurePosixPath:
     """`package/layers.py.tmpl` -> `zoo_swirl/layers.py`; `gitignore.tmpl` -> `.gitignore`."""
     first, *rest = template.with_suffix("").parts
-    first = {"package": f"zoo_{name}", "gitignore": ".gitignore"}.get(first, first)
+    first = {"package": f"zoo_{name}", "pytest": "tests", "gitignore": ".gitignore"}.get(first, first)
     return PurePosixPath(first, *rest)
 
 
