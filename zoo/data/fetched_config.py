@@ -167,37 +167,43 @@ def ucr_sets() -> Mapping[str, UcrSet]:
 class UcrConfig(Config):
     """Which set of the UCR/UEA archive of time series."""
 
-    name: str = param("GunPoint", "name of the set, as in the archive")
+    problem: str = param("GunPoint", "name of the set, as in the archive")
     validation: Literal["held_out", "train"] = param(
         "held_out",
         "held_out: a fifth of train; train: train itself, all of which then trains, as published scores do",
     )
 
     def check(self) -> Iterator[tuple[str, str]]:
-        if self.name not in ucr_sets():
-            yield "name", f"there is no set {self.name!r} among those that can be fetched.{self._hint()}"
+        if self.problem not in ucr_sets():
+            yield (
+                "problem",
+                f"there is no set {self.problem!r} among those that can be fetched.{self._hint()}",
+            )
 
     def _hint(self) -> str:
         return (
-            suggest(self.name, ucr_sets()) or f" There are {len(ucr_sets())}, e.g. GunPoint, FordA, ECG5000."
+            suggest(self.problem, ucr_sets())
+            or f" There are {len(ucr_sets())}, e.g. GunPoint, FordA, ECG5000."
         )
 
     def kinds(self) -> tuple[Series, Classes]:
         """Inputs and targets of the set."""
-        found = ucr_sets()[self.name]
+        found = ucr_sets()[self.problem]
         series = Series(channels=found.channels, length=found.length, ragged=found.ragged)
         return series, Classes(count=len(found.labels), names=found.labels)
 
     def files(self) -> Files:
         """The two files of the set, and where they come from."""
-        found = ucr_sets()[self.name]
+        found = ucr_sets()[self.problem]
         train, test = found.file_names
         return Files(
-            folder=f"ucr/{self.name}",
-            name=f"ucr name={self.name}",
+            folder=f"ucr/{self.problem}",
+            name=f"ucr problem={self.problem}",
             sha256={train: found.train_sha256, test: found.test_sha256},
             sources=tuple(
-                source for package in found.source.split("+") for source in _ucr_sources(package, self.name)
+                source
+                for package in found.source.split("+")
+                for source in _ucr_sources(package, self.problem)
             ),
         )
 

@@ -65,15 +65,18 @@ class TensorSplit:
 
     Args:
         inputs: (B, ...), ragged ones padded on the right.
-        targets: (B, ...); per-token targets (B, N) of ragged inputs are cut like these.
+        targets: (B, ...), or a dict of such; per-token targets (B, N) of ragged inputs are cut like these.
         lengths: int64 (B,), the true N of each ragged input; `None`: not ragged.
 
     Raises:
         ValueError: the tensors disagree in their number of examples, or a length is not within 1..N.
     """
 
-    def __init__(self, inputs: Tensor, targets: Tensor, *, lengths: Tensor | None = None) -> None:
-        sizes = [len(t) for t in (inputs, targets, lengths) if t is not None]
+    def __init__(
+        self, inputs: Tensor, targets: Tensor | dict[str, Tensor], *, lengths: Tensor | None = None
+    ) -> None:
+        several = list(targets.values()) if isinstance(targets, dict) else [targets]
+        sizes = [len(t) for t in (inputs, *several, lengths) if t is not None]
         if len(set(sizes)) > 1:
             raise ValueError(f"inputs, targets and lengths must have as many examples each, got {sizes}")
         if lengths is not None and not ((lengths >= 1) & (lengths <= inputs.shape[1])).all():
@@ -81,7 +84,10 @@ class TensorSplit:
         self.inputs = inputs
         self.targets = targets
         self.lengths = lengths
-        self._per_token = lengths is not None and targets.shape == inputs.shape[:2]
+        # Whole numbers: as many real values per example as there are steps would be chance.
+        self._per_token = lengths is not None and all(
+            t.shape == inputs.shape[:2] and not t.is_floating_point() for t in several
+        )
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -89,18 +95,18 @@ class TensorSplit:
     def __getitem__(self, index: int) -> Example:
         """One example, without padding."""
         batch = self.__getitems__([_position(index, len(self))])
-        return {name: batch[name][0] for name in ("input", "target")}
+        return {name: _each(batch[name], lambda t: t[0]) for name in ("input", "target")}
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
         """A batch, padded to the longest of its own examples only."""
         at = torch.as_tensor(indices)
-        batch = {"input": self.inputs[at], "target": self.targets[at]}
+        batch: Batch = {"input": self.inputs[at], "target": _each(self.targets, lambda t: t[at])}
         if self.lengths is not None:
             batch["length"] = self.lengths[at]
             longest = int(batch["length"].max())
             batch["input"] = batch["input"][:, :longest]
             if self._per_token:
-                batch["target"] = batch["target"][:, :longest]
+                batch["target"] = _each(batch["target"], lambda t: t[:, :longest])
         return batch
 
 
@@ -157,6 +163,13 @@ class TokenWindows:
         at = self.starts[chosen][:, None] + self._offsets  # (B, N)
         asked = self._offsets >= self._fresh[chosen][:, None]
         return {"input": self.ids[at], "target": self.ids[at + 1].where(asked, IGNORE)}
+
+
+def _each(targets: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """A target changed, or each of a dict of them."""
+    if isinstance(targets, dict):
+        return {name: change(tensor) for name, tensor in targets.items()}
+    return change(targets)
 
 
 def _position(index: int, size: int) -> int:

@@ -1,6 +1,6 @@
 """Sets of the UCR/UEA archive of time series classification, fetched by name.
 
-One dataset `ucr` with the parameter `name`, not a hundred datasets: names of components have one slash
+One dataset `ucr` with the parameter `problem`, not a hundred datasets: names of components have one slash
 (`plugin/name`), `zoo list datasets` stays readable, and a new set is a row of ucr.csv.
 """
 
@@ -31,7 +31,7 @@ def load_ucr(config: UcrConfig) -> Splits:
     no class has two examples (Fungi), validation is train. Values that are missing within a series are
     filled on a line between their neighbours.
     """
-    found = ucr_sets()[config.name]
+    found = ucr_sets()[config.problem]
     fetched = fetch(config.files())
     read = read_ts if found.format == "ts" else read_tsv
     examples = [read(fetched[file]) for file in found.file_names]
