@@ -159,7 +159,7 @@ def test_sources_are_tried_in_order_and_the_first_that_works_wins(cache, clients
     fetched = fetch(files(nowhere, DEB, NPM, wheel(WHEEL)), say=heard.append)
     assert fetched.source == "npm @toy/data 1.0.0"
     assert [call.split()[0] for call in clients.calls()] == ["apt-get", "npm"]
-    assert "failed with exit code 100: E: Could not resolve the host" in heard[1]
+    assert heard == ["toy: fetching from deb toy 1-1", "toy: fetching from npm @toy/data 1.0.0"]
 
 
 def test_when_all_fail_the_error_says_what_was_tried_why_it_failed_and_what_to_do(cache, clients):
@@ -241,7 +241,8 @@ def test_the_original_loader_comes_last(cache, monkeypatch):
     fetched = fetch(wanted, say=heard.append)
     assert_there(wanted, fetched)
     assert fetched.source == "second"
-    assert heard[1] == "toy: first: ConnectionError: the host cannot be reached"
+    with pytest.raises(ZooError, match="first: ConnectionError: the host cannot be reached"):
+        fetch(files(wanted.sources[0], folder="other"), say=heard.append)
 
 
 def test_a_wrong_archive_is_refused_and_both_checksums_named(cache, clients):
@@ -258,7 +259,7 @@ def test_a_wrong_member_is_refused_and_the_next_source_taken(cache, clients):
     heard = []
     fetched = fetch(wanted, say=heard.append)
     assert fetched.source == str(NPM)
-    assert f"a.txt has the sha256 {sha(b'other')}, expected {wanted.sha256['a.txt']}" in heard[1]
+    assert f"a.txt has the sha256 {sha(b'other')}, expected {wanted.sha256['a.txt']}" in heard[-1]
 
 
 def test_a_file_that_was_changed_in_the_cache_is_refused(cache, clients):

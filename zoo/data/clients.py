@@ -88,7 +88,8 @@ def _called(command: list[str]) -> str:
 
 
 def _last_words(text: str) -> str:
-    """The last lines of a client's complaint that say something."""
+    """The first and the last line of a client's complaint that speak of an error, cut short."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    errors = [line for line in lines if "err" in line.lower() or line.startswith("E:")]
-    return "; ".join((errors or lines)[:2])[:300] or "it says nothing"
+    errors = [line for line in lines if "err" in line.lower() or line.startswith("E:")] or lines
+    said = dict.fromkeys([*errors[:1], *errors[-1:]])
+    return "; ".join(line if len(line) <= 160 else f"{line[:157]}..." for line in said) or "it says nothing"

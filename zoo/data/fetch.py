@@ -35,6 +35,10 @@ ORIGIN = "origin.json"
 _CHUNK = 2**20
 
 
+class WrongChecksum(ZooError):
+    """A file is not what it should be; the message names both checksums."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Fetched:
     """Files that are there and are what they should be.
@@ -72,22 +76,22 @@ def fetch(files: Files, *, say: Callable[[str], None] | None = None) -> Fetched:
     with locked(files.folder):
         if _complete(files):  # another process has been faster
             return _fetched(files)
-        failures = []
+        failures: list[tuple[Source, ZooError]] = []
         for source in _sources(files):
             with workshop(files.folder) as folder:
-                distant = not isinstance(source, (Folder, Installed))
-                if distant:
+                if not isinstance(source, (Folder, Installed)):
                     say(f"{files.name or files.folder}: fetching from {source}")
                 try:
                     _get(source, files, folder)
                 except ZooError as error:
-                    failures.append(f"{source}: {error}")
-                    if distant:
-                        say(f"{files.name or files.folder}: {failures[-1]}")
+                    failures.append((source, error))
                     continue
                 _publish(files, folder, str(source))
+            for failed, error in failures:
+                if isinstance(error, WrongChecksum):  # worth knowing, even where another source had it
+                    say(f"{files.name or files.folder}: {failed}: {error}")
             return _fetched(files)
-    tried = "".join(f"\n  {failure}" for failure in failures)
+    tried = "".join(f"\n  {source}: {error}" for source, error in failures)
     raise ZooError(
         f"the files of {files.folder!r} cannot be had. Tried:{tried}\n"
         f"Try again with '{files.command}', or place {', '.join(files.sha256)} in {files.path}"
@@ -167,7 +171,7 @@ def _complete(files: Files) -> bool:
         with _usable(path):
             actual = sha256_of(path)
         if actual != expected:
-            raise ZooError(
+            raise WrongChecksum(
                 f"{path} has the sha256 {actual}, expected {expected}. "
                 f"Remove it, then '{files.command}' gets it again"
             )
@@ -253,7 +257,7 @@ def _write(stream: BinaryIO | gzip.GzipFile, path: Path) -> None:
 def _check(path: Path, expected: str, *, what: str) -> None:
     actual = sha256_of(path)
     if actual != expected:
-        raise ZooError(f"{what} has the sha256 {actual}, expected {expected}")
+        raise WrongChecksum(f"{what} has the sha256 {actual}, expected {expected}")
 
 
 def _publish(files: Files, folder: Path, source: str) -> None:
