@@ -97,7 +97,7 @@ def test_json_is_one_document_on_stdout(command: str, capsys: pytest.CaptureFixt
         ("show digits --kind model", "unknown model 'digits'. There is a dataset 'core/digits', which is no model."),
         ("plugins cor", "unknown plugin 'cor'. Did you mean 'core'?"),
         ("matrix --models transfomer", "no model matches 'transfomer'. Did you mean 'transformer'"),
-        ("matrix --datasets mnist", "no dataset matches 'mnist'."),
+        ("matrix --datasets cifar", "no dataset matches 'cifar'."),
         ("plan nowhere.yaml", "nowhere.yaml"),
         ("plan recipe.yaml model.width=ten", "expected a whole number, got the text 'ten'"),
         ("plan recipe.yaml model.name=mlp_nett", "Did you mean 'mlp_net'"),

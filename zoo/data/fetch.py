@@ -87,9 +87,9 @@ def fetch(files: Files, *, say: Callable[[str], None] | None = None) -> Fetched:
                     failures.append((source, error))
                     continue
                 _publish(files, folder, str(source))
-            for failed, error in failures:
-                if isinstance(error, WrongChecksum):  # worth knowing, even where another source had it
-                    say(f"{files.name or files.folder}: {failed}: {error}")
+            for failed, reason in failures:
+                if isinstance(reason, WrongChecksum):  # worth knowing, even where another source had it
+                    say(f"{files.name or files.folder}: {failed}: {reason}")
             return _fetched(files)
     tried = "".join(f"\n  {source}: {error}" for source, error in failures)
     raise ZooError(
