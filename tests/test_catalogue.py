@@ -303,3 +303,118 @@ def test_a_hook_may_refuse_and_may_fail(fresh_catalogue: Catalogue, plugin_modul
         fresh_catalogue.call("zoo_run_finished", run=None)
     with pytest.raises(zp.ZooError, match="its hook zoo_trainer_options failed: SystemExit: 3"):
         fresh_catalogue.call("zoo_trainer_options", recipe=None)
+
+
+def family(**given: Any) -> zp.ModelFamilySpec:
+    """A family `lib/*` whose target tells which member was built."""
+    shown = {"net18": {"exports": "why"}, "net34": {}}
+    same: dict[str, Any] = {
+        "target": "toy:build",
+        "members": "toy:names",
+        "summary": "of lib",
+        "shown": shown,
+    }
+    return zp.ModelFamilySpec(**{**same, **given})
+
+
+@pytest.fixture
+def lib(fresh_catalogue: Catalogue, plugin_module: Make) -> Catalogue:
+    module: Any = sys.modules["toy"]
+    module.build = lambda config, *, member, width: (member, width)
+    module.names = lambda: ("net18", "net34", "net18.small", "net18.large", "tiny")
+    fresh_catalogue.add(plugin_module("toy", specs=[family(), model("own")]), id="lib")
+    fresh_catalogue.add(plugin_module("toy", specs=[model("net")]), id="foo")
+    return fresh_catalogue
+
+
+@pytest.mark.parametrize(
+    ("name", "id"),
+    [
+        ("lib/tiny", "lib/tiny"),
+        ("lib/net18", "lib/net18"),
+        ("tiny", "lib/tiny"),
+        ("net18.small", "lib/net18.small"),
+        ("lib/net18.small", "lib/net18.small"),
+        ("lib/own", "lib/own"),
+    ],
+)
+def test_a_member_of_a_family_is_found_by_name(lib: Catalogue, name: str, id: str) -> None:
+    spec = lib.get("model", name)
+    assert (spec.id, lib.part("model", name).id) == (id, id)
+    if id != "lib/own":
+        assert spec.load()(None, width=8) == (id.partition("/")[2], 8)
+
+
+def test_members_that_stand_for_the_family_are_gone_through(lib: Catalogue) -> None:
+    assert [spec.id for spec in lib.specs("model")] == ["foo/net", "lib/net18", "lib/net34", "lib/own"]
+    assert [spec.id for spec in lib.plugins[0].specs] == ["lib/net18", "lib/net34", "lib/own"]
+    limits = {name: dict(lib.get("model", name).known_limits) for name in ("net18", "net34", "tiny")}
+    assert limits == {"net18": {"exports": "why"}, "net34": {}, "tiny": {}}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "ids"),
+    [
+        ("*", ["foo/net", "lib/*", "lib/own"]),
+        ("lib/*", ["lib/net18", "lib/net34", "lib/own", "lib/tiny"]),
+        ("lib/net*", ["lib/net18", "lib/net34"]),
+        ("lib/*.*", ["lib/net18.large", "lib/net18.small"]),
+        ("foo/*", ["foo/net"]),
+    ],
+)
+def test_a_family_is_one_row_until_it_is_asked_for(lib: Catalogue, pattern: str, ids: list[str]) -> None:
+    assert [spec.id for spec in lib.listed("model", pattern)] == ids
+    assert [spec.id for spec in lib.listed("mixer", pattern)] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("lib/net81", "unknown model 'lib/net81'. Did you mean 'lib/net18'"),
+        ("lib/net18.smal", "unknown model 'lib/net18.smal'. Did you mean 'lib/net18.small'"),
+        ("tinny", "unknown model 'tinny'. Did you mean 'tiny'?"),
+        ("lib/zzzzz", "unknown model 'lib/zzzzz'. To see all of them: zoo list 'lib/*'"),
+        (
+            "lib/*",
+            "'lib/*' is a family of models: write the name of one. To see all of them: zoo list 'lib/*'",
+        ),
+    ],
+)
+def test_an_unknown_member_is_answered_with_close_ones(lib: Catalogue, name: str, message: str) -> None:
+    with pytest.raises(zp.ZooError) as caught:
+        lib.get("model", name)
+    assert str(caught.value).startswith(message)
+
+
+def test_a_family_that_cannot_tell_its_names_costs_nobody_else(lib: Catalogue) -> None:
+    module: Any = sys.modules["toy"]
+
+    def broken() -> None:
+        raise RuntimeError("not laid out as expected")
+
+    module.names = broken
+    assert lib.get("model", "own").id == "lib/own"
+    with pytest.raises(zp.ZooError, match=r"unknown model 'nett'\. Did you mean 'net'"):
+        lib.get("model", "nett")
+    with pytest.raises(
+        zp.ZooError, match=r"the names of 'lib/\*' cannot be listed: RuntimeError: not laid out"
+    ):
+        lib.get("model", "lib/tiny")
+    with pytest.raises(zp.ZooError, match="cannot be listed"):
+        lib.listed("model", "lib/*")
+
+
+def test_a_second_family_of_a_plugin_is_left_out(fresh_catalogue: Catalogue, plugin_module: Make) -> None:
+    both = [family(), family(target="toy:other")]
+    plugin = fresh_catalogue.add(plugin_module("toy", specs=both), id="lib")
+    assert plugin.problems == ["model '*' is given twice: 'toy:build' is kept, 'toy:other' left out"]
+    assert [spec.name for spec in plugin.specs] == ["net18", "net34"]
+
+
+def test_a_family_is_checked_as_any_spec(fresh_catalogue: Catalogue, plugin_module: Make) -> None:
+    with pytest.raises(BadSpec, match="name"):
+        family(name="lib")
+    with pytest.raises(BadSpec, match="members: must read"):
+        family(members="names")
+    plugin = fresh_catalogue.add(plugin_module("toy", specs=[family(members="os:listdir")]), id="lib")
+    assert plugin.specs == [] and "'os:listdir' lies outside" in plugin.problems[0]

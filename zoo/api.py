@@ -12,7 +12,7 @@ from zoo.config import build
 from zoo.contract import Plan, resolve
 from zoo.errors import ZooError, suggest
 from zoo.kinds import DataKind, TargetKind
-from zoo.specs import DatasetSpec, ModelSpec, Spec
+from zoo.specs import DatasetSpec, ModelFamilySpec, ModelSpec, Spec
 
 if TYPE_CHECKING:
     from zoo.data import Splits
@@ -49,7 +49,9 @@ def list_models(
     found = catalogue()
     data = found.part("dataset", dataset) if dataset is not None else None
     names = []
-    for spec in filter_specs(found.specs("model"), pattern):
+    for spec in found.listed("model", pattern):
+        if isinstance(spec, ModelFamilySpec):
+            continue
         claims = found.default_claims(cast(ModelSpec, spec))
         if (
             accepts in (None, claims.accepts)

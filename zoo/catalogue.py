@@ -10,9 +10,10 @@ from __future__ import annotations
 import functools
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from typing import Any, cast
 
 import pluggy
@@ -21,7 +22,7 @@ from zoo import plugin as zp
 from zoo.config import ConfigError, Problem, build
 from zoo.errors import UnknownName, ZooError, either, one_line, suggest
 from zoo.loader import HEAVY, OWN_DISTRIBUTION, Plugin, caller, installed, load
-from zoo.specs import SPEC_KINDS, ModelSpec, Spec
+from zoo.specs import SPEC_KINDS, FamilyMemberSpec, ModelFamilySpec, ModelSpec, Spec
 from zoo.switches import Switches
 
 
@@ -48,6 +49,7 @@ class Catalogue:
         self._manager.add_hookspecs(zp.Hooks)
         self._specs: dict[str, dict[str, Spec]] = {cls.kind: {} for cls in SPEC_KINDS}
         self._aliases: dict[str, dict[str, str]] = {cls.kind: {} for cls in SPEC_KINDS}
+        self._families: dict[str, ModelFamilySpec] = {}  # by plugin id
         self._warned: set[str] = set()
 
     # -- discovery ---------------------------------------------------------------------------
@@ -96,15 +98,21 @@ class Catalogue:
         self.plugins.append(plugin)
         for spec in load(plugin, import_module, self._manager, rival=rival, strict=strict):
             spec = replace(spec, plugin=plugin.id)
-            known = self._specs[spec.kind]
-            if spec.id in known:
+            family = spec if isinstance(spec, ModelFamilySpec) else None
+            shown: list[Spec] = [family.member(name) for name in family.shown] if family else [spec]
+            if family:
+                kept: Spec = self._families.setdefault(plugin.id, family)
+            else:
+                kept = self._specs[spec.kind].setdefault(spec.id, spec)
+            if kept is not spec:
                 plugin.problems.append(
-                    f"{spec.kind} {spec.name!r} is given twice: {known[spec.id].target!r} is kept, "
+                    f"{spec.kind} {spec.name!r} is given twice: {kept.target!r} is kept, "
                     f"{spec.target!r} left out"
                 )
                 continue
-            known[spec.id] = spec
-            plugin.specs.append(spec)
+            for each in shown:
+                self._specs[each.kind].setdefault(each.id, each)
+                plugin.specs.append(each)
             for alias in spec.aliases:
                 self._aliases[spec.kind].setdefault(f"{plugin.id}/{alias}", spec.id)
 
@@ -136,8 +144,22 @@ class Catalogue:
         """Every component of a kind, by full name."""
         return tuple(spec for _, spec in sorted(self._of(kind).items()))
 
+    def listed(self, kind: str, pattern: str = "*") -> list[Spec]:
+        """Every component that matches, for a list: a family is one row, `family/...` lists its members."""
+        rows = [spec for spec in self.specs(kind) if not isinstance(spec, FamilyMemberSpec)]
+        rows = list(filter_specs(rows, pattern))
+        for id, family in self._families.items() if kind == ModelSpec.kind else ():
+            if pattern.startswith(f"{id}/"):
+                with blaming(f"the names of {family.id!r} cannot be listed"):
+                    rows += family.matching(pattern)
+            elif fnmatchcase(family.id, pattern):
+                rows.append(family)
+        return sorted(rows, key=lambda spec: spec.id)
+
     def get(self, kind: str, name: str) -> Spec:
         """The component called `name`: `plugin/name`, or the short name where only one plugin has it.
+
+        A member of a family is made on the spot.
 
         Raises:
             UnknownName: nothing, or more than one thing, is called that; the message suggests names.
@@ -160,7 +182,23 @@ class Catalogue:
                 self._warned.add(folded)
                 warnings.warn(f"{kind} {name!r} is now called {by_alias[0]!r}", FutureWarning, stacklevel=2)
             return known[by_alias[0]]
+        members = self._members(kind, folded)
+        if len(members) == 1:
+            return members[0]
+        if members:
+            raise UnknownName(f"{kind} {name!r} is ambiguous: write {either(spec.id for spec in members)}.")
         raise UnknownName(self._unknown(kind, name))
+
+    def _members(self, kind: str, name: str) -> list[FamilyMemberSpec]:
+        """The members of families that have this full or short name."""
+        short = name.rpartition("/")[2]
+        return [
+            family.member(short)
+            for family in self._families.values()
+            if kind == family.kind
+            and name in (short, f"{family.plugin}/{short}")
+            and short in _names(family, needed=name != short)
+        ]
 
     def has(self, kind: str, id: str) -> bool:
         """Whether a component of this full name is installed."""
@@ -256,8 +294,20 @@ class Catalogue:
         if others:
             sentences.append(f"There is a {' and a '.join(others)}, which is no {kind.replace('_', '-')}.")
         sentences += self.lost(name)
+        family = self._families.get(name.partition("/")[0]) if kind == ModelSpec.kind else None
+        if family is not None and "/" in name:
+            every = f" To see all of them: zoo list {family.id!r}"
+            if name == family.id:
+                return f"{name!r} is a family of models: write the name of one.{every}"
+            members = (f"{family.plugin}/{each}" for each in _names(family, needed=True))
+            hint = suggest(name, members, list_up_to=0)
+            return " ".join(sentences) + (hint or every)
         names = {*known, *(id.partition("/")[2] for id in known), *self._aliases[kind]}
-        hint = suggest(name, names, list_up_to=0) or suggest(name, known)
+        hint = suggest(name, names, list_up_to=0)
+        if not hint and kind == ModelSpec.kind:
+            members = (n for family in self._families.values() for n in _names(family, needed=False))
+            hint = suggest(name, members, list_up_to=0)
+        hint = hint or suggest(name, known)
         return " ".join(sentences) + (hint or f" 'zoo list {kind}s' shows all.")
 
     # -- hooks -------------------------------------------------------------------------------
@@ -289,6 +339,17 @@ def _default(switches: Switches) -> Catalogue:
     return found
 
 
+def _names(family: ModelFamilySpec, *, needed: bool) -> Collection[str]:
+    """The names of a family; a library that cannot tell them matters only where they are needed."""
+    try:
+        with blaming(f"the names of {family.id!r} cannot be listed"):
+            return family.names()
+    except ZooError:
+        if needed:
+            raise
+        return ()
+
+
 @contextmanager
 def blaming(what: str) -> Iterator[None]:
     """Turn whatever a plugin's code raises into a `ZooError` that says what failed; its own pass."""
@@ -307,8 +368,6 @@ def catalogue() -> Catalogue:
 
 def filter_specs(specs: Iterable[Spec], pattern: str = "*") -> Iterator[Spec]:
     """Those whose full or short name matches a shell pattern (`aaren/*`, `*net`)."""
-    from fnmatch import fnmatchcase
-
     for spec in specs:
         if fnmatchcase(spec.id, pattern) or fnmatchcase(spec.name, pattern):
             yield spec

@@ -276,8 +276,11 @@ def _choose_stem(
                 f"model {claims.id!r} takes images itself; remove the stem {pinned.id!r}", path="stem"
             )
         if inputs.kind != "image":
+            takers = {s.returns for s in _specs(catalogue, "stem", StemSpec) if s.accepts == inputs.kind}
+            models = [s.id for s in _specs(catalogue, "model", ModelSpec) if s.accepts in takers]
             raise ContractError(
-                f"model {claims.id!r} takes images, but the dataset gives {inputs.kind} ({inputs})"
+                f"model {claims.id!r} takes images, but the dataset gives {inputs.kind} ({inputs}). "
+                f"Models that take {inputs.kind}: {_some(models)}."
             )
         return None, None
     stems = _specs(catalogue, "stem", StemSpec)

@@ -195,7 +195,8 @@ def _sound(plugin: Plugin, spec: Any, module_name: str) -> bool:
         plugin.problems.append(f"zoo_components returned {spec!r}, which is not a spec")
         return False
     problem = ""
-    for path in filter(None, (spec.target, spec.config, getattr(spec, "reference", None))):
+    optional = (getattr(spec, name, None) for name in ("reference", "members"))
+    for path in filter(None, (spec.target, spec.config, *optional)):
         if not _same_distribution(path, module_name, plugin.distribution):
             problem = f"{path!r} lies outside {plugin.distribution!r}"
     if isinstance(spec, ModelSpec) and spec.base and (spec.target or spec.config):

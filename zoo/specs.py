@@ -9,10 +9,12 @@ Claims are data: what a spec says of a component (`causal`, `streaming`, `state`
 
 from __future__ import annotations
 
+import functools
 import importlib
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, fields
+from fnmatch import fnmatchcase
 from typing import Any, ClassVar, Literal
 
 from zoo.config import Config, ConfigError, param
@@ -67,6 +69,7 @@ class Spec(Config):
     """
 
     kind: ClassVar[str] = "component"
+    name_pattern: ClassVar[re.Pattern[str]] = NAME
 
     name: str
     target: str = ""
@@ -89,14 +92,15 @@ class Spec(Config):
             raise BadSpec(error.problems, owner=f"{type(self).__name__}(name={self.name!r})") from None
 
     def check(self) -> Iterator[tuple[str, str]]:
-        for field, names in (("name", (self.name,)), ("aliases", self.aliases)):
+        given = (("name", (self.name,), self.name_pattern), ("aliases", self.aliases, NAME))
+        for field, names, pattern in given:
             for name in names:
-                if not NAME.match(name):
+                if not pattern.match(name):
                     yield (
                         field,
                         f"must be lower case, a letter first, then letters, digits, '_'; got {name!r}",
                     )
-        for field in ("target", "config", "reference"):
+        for field in ("target", "config", "reference", "members"):
             path = getattr(self, field, None)
             if path and not _TARGET.match(path):
                 yield field, f"must read 'package.module:attribute', got {path!r}"
@@ -152,6 +156,63 @@ class ModelSpec(Spec):
     params: Mapping[str, Any] = param(factory=dict)
     presets: Mapping[str, Mapping[str, Any]] = param(factory=dict)
     exact_when: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FamilyMemberSpec(ModelSpec):
+    """One model of a family, made by the catalogue when it is asked for; its name is the library's."""
+
+    name_pattern: ClassVar[re.Pattern[str]] = re.compile(r"[a-z0-9][a-z0-9_.]*\Z")
+
+    def load(self) -> Any:
+        """Import the family's target, with `member=` bound to this name."""
+        return functools.partial(super().load(), member=self.name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFamilySpec(ModelSpec):
+    """Every model of another library, by the names that library gives: `timm/resnet18`.
+
+    Target: as a model's, with one argument more: `build(config, *, member, ...)`, the name.
+
+    name: always "*"; a plugin has one family at most.
+    members: "package.module:function" in a torch-free module; `function() -> Collection[str]` gives the
+        names: lower case letters, digits, '_'. A name with a dot is a variant of the one before the dot
+        (weights of timm's resnet18): found and suggested, but neither counted nor listed unless a pattern
+        has a dot too. It is called when a name or a list is asked for, not at start-up.
+    shown: members that stand for all where everything is gone through (matrix, conformance, docs), each with
+        its own known limits.
+    """
+
+    name_pattern: ClassVar[re.Pattern[str]] = re.compile(r"\*\Z")
+
+    name: str = "*"
+    members: str
+    shown: Mapping[str, Mapping[str, str]] = param(factory=dict)
+
+    def names(self) -> Collection[str]:
+        """Every name that a member can have."""
+        names: Collection[str] = _resolve(self.members, self)()
+        return names
+
+    def member(self, name: str) -> FamilyMemberSpec:
+        """The member of this name; that there is one is for the caller to know."""
+        same = {field.name: getattr(self, field.name) for field in fields(ModelSpec)}
+        own = {
+            "name": name,
+            "summary": f"{name}, {self.summary}",
+            "known_limits": {**self.known_limits, **self.shown.get(name, {})},
+        }
+        return FamilyMemberSpec(**{**same, **own})
+
+    def matching(self, pattern: str) -> list[FamilyMemberSpec]:
+        """The members whose full or short name matches a shell pattern."""
+        short = pattern.removeprefix(f"{self.plugin}/")
+        return [
+            self.member(name)
+            for name in sorted(self.names())
+            if fnmatchcase(name, short) and ("." in short or "." not in name)
+        ]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,17 @@ from zoo.catalogue import Catalogue, Plugin, catalogue, filter_specs
 from zoo.cli.output import add_verb, print_json, print_table
 from zoo.config import field_types, type_name
 from zoo.errors import UnknownName, ZooError, suggest
-from zoo.specs import SPEC_KINDS, DatasetSpec, HeadSpec, MixerSpec, ModelSpec, Spec, StemSpec, TaskSpec
+from zoo.specs import (
+    SPEC_KINDS,
+    DatasetSpec,
+    HeadSpec,
+    MixerSpec,
+    ModelFamilySpec,
+    ModelSpec,
+    Spec,
+    StemSpec,
+    TaskSpec,
+)
 
 KINDS = [cls.kind for cls in SPEC_KINDS]
 
@@ -55,23 +65,24 @@ def list_(options: argparse.Namespace) -> int:
                 f"To look for names: zoo list models '*{options.kind}*'"
             )
         kind, filters = "model", [options.kind, *filters]
-    specs = [_refined(found, spec) for spec in found.specs(kind)]
+    patterns = [text for text in filters if "=" not in text] or ["*"]
+    specs = [_refined(found, spec) for spec in found.listed(kind, patterns[0])]
+    for text in patterns[1:]:
+        specs = list(filter_specs(specs, text))
     for text in filters:
         field, equals, value = text.partition("=")
         if equals:
             specs = [spec for spec in specs if _has(spec, field, value)]
-        else:
-            specs = list(filter_specs(specs, text))
     if options.json:
         print_json([_plain(spec) for spec in specs])
         return 0
     if not specs:
         print(f"no {plural(kind)} match", file=sys.stderr)
         return 0
-    extra = _COLUMNS.get(type(specs[0]), ())
+    extra = columns(specs[0])
     print_table(
         [kind, *(title for title, _ in extra), "summary"],
-        ([spec.id, *(_cell(spec, name) for _, name in extra), spec.summary] for spec in specs),
+        ([spec.id, *(_cell(spec, name) for _, name in extra), _summary(spec)] for spec in specs),
     )
     if not filters:
         others = [f"{plural(k)} ({len(found.specs(k))})" for k in KINDS if k != kind and found.specs(k)]
@@ -155,6 +166,11 @@ _COLUMNS: dict[type, tuple[tuple[str, str], ...]] = {
 }
 
 
+def columns(spec: Spec) -> tuple[tuple[str, str], ...]:
+    """(title, field) of what a list shows of components of this kind."""
+    return next((shown for cls, shown in _COLUMNS.items() if isinstance(spec, cls)), ())
+
+
 def plural(kind: str) -> str:
     return f"{kind.replace('_', '-')}s"
 
@@ -182,6 +198,13 @@ def _find(found: Catalogue, name: str, kind: str | None) -> list[Spec]:
 def _refined(found: Catalogue, spec: Spec) -> Spec:
     """A model's claims at its default parameters."""
     return found.default_claims(spec) if isinstance(spec, ModelSpec) else spec
+
+
+def _summary(spec: Spec) -> str:
+    if not isinstance(spec, ModelFamilySpec):
+        return spec.summary
+    count = sum("." not in name for name in spec.names())
+    return f"{count:,} models, {spec.summary} (zoo list {spec.id!r})"
 
 
 def _cell(spec: Spec, field: str) -> str:
@@ -212,7 +235,7 @@ def _facts(spec: Spec) -> list[tuple[str, str]]:
     if isinstance(spec, ModelSpec) and spec.base:
         given = ", ".join(f"{key}: {value}" for key, value in spec.params.items())
         facts.append(("preset of", f"{spec.base} with {given}"))
-    for title, name in _COLUMNS.get(type(spec), ()):
+    for title, name in columns(spec):
         facts.append((title, _cell(spec, name)))
     if isinstance(spec, DatasetSpec):
         facts += [

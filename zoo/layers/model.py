@@ -133,10 +133,12 @@ class Model(nn.Module):
         return {"mask": mask} if self.plan.claims.accepts == "tokens" else {}
 
 
-def build_model(plan: Plan, *, catalogue: Catalogue | None = None) -> Model:
+def build_model(plan: Plan, *, catalogue: Catalogue | None = None, fresh: bool = True) -> Model:
     """The model that a plan describes, with fresh weights.
 
     catalogue: where components are looked up. A backbone that looks up others takes it as `catalogue=`.
+    fresh: False where the weights are about to be loaded. A backbone that would fetch pretrained ones takes
+        it as `fresh=` and does without.
     """
     catalogue = catalogue or default_catalogue()
     stem = None
@@ -148,8 +150,8 @@ def build_model(plan: Plan, *, catalogue: Catalogue | None = None) -> Model:
         options["inputs"] = plan.inputs
     else:
         options["max_tokens"] = plan.tokens
-    if "catalogue" in inspect.signature(build).parameters:
-        options["catalogue"] = catalogue
+    takes = inspect.signature(build).parameters
+    options |= {k: v for k, v in (("catalogue", catalogue), ("fresh", fresh)) if k in takes}
     backbone = build(plan.model.config, **options)
     head = _build_head(catalogue, plan, stem=stem, width=_num_features(backbone, plan))
     return Model(stem, backbone, head, plan)

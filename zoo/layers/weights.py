@@ -67,7 +67,8 @@ def load_weights(path: str | Path, *, catalogue: Catalogue | None = None) -> Mod
         with safe_open(path, framework="pt", device="cpu") as file:
             header = _read_header(path, file.metadata())
             _check_revisions(path, header["revisions"], catalogue)
-            model = build_model(_read_plan(path, header["plan"], catalogue), catalogue=catalogue)
+            plan = _read_plan(path, header["plan"], catalogue)
+            model = build_model(plan, catalogue=catalogue, fresh=False)
             _fill(path, model, file)
     except SafetensorError as error:
         raise ZooError(f"{path}: is truncated, damaged or no safetensors file ({error})") from None
