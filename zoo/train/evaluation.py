@@ -124,6 +124,6 @@ def fill(model: Model, checkpoint: dict[str, Any], path: Path) -> None:
 
 
 def _best_model(run: Run, loaded: LoadedRecipe) -> Model:
-    model = build_model(loaded.plan, catalogue=loaded.catalogue)
+    model = build_model(loaded.plan, catalogue=loaded.catalogue, fresh=False)
     load_best(run, model)
     return model.eval()
