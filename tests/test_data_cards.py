@@ -7,6 +7,9 @@ from collections import Counter, defaultdict
 import pytest
 import torch
 
+from zoo.baselines import measure
+from zoo.catalogue import catalogue
+from zoo.data.labels import posterior
 from zoo.data.specs import SPECS
 from zoo.data.text import sotu_texts
 from zoo.kinds import IGNORE, Classes
@@ -168,3 +171,65 @@ def test_scores_on_the_vowels():
         model.fit(features(splits.train, describe), splits.train.targets)
         score = model.score(features(splits.test, describe), splits.test.targets)
         assert f"{score:.3f} {words}" in BY_NAME["japanese_vowels"].known_good
+
+
+def scores_of(name):
+    """name of the baseline -> metrics, of those that need no scikit-learn and those that do"""
+    return {score.name: score.metrics for score in measure(catalogue(), catalogue().part("dataset", name))}
+
+
+def test_scores_on_the_digits_with_three_questions():
+    pytest.importorskip("sklearn")
+    scores, card = scores_of("digits_mtl"), BY_NAME["digits_mtl"]
+    names = ("digit/accuracy", "loops/accuracy", "slant/mse")
+    naive, linear, trees = (
+        [f"{scores[model][name]:.3f}" for name in names] for model in ("majority and mean", "linear", "trees")
+    )
+    assert card.baseline.startswith(", ".join(f"{n} {v}" for n, v in zip(names, naive, strict=True)))
+    assert card.known_good.startswith(", ".join(f"{n} {v}" for n, v in zip(names, linear, strict=True)))
+    assert f"; {', '.join(trees)} trees" in card.known_good
+
+
+def test_scores_on_the_alloys():
+    pytest.importorskip("sklearn")
+    scores, card = scores_of("hea_strength"), BY_NAME["hea_strength"]
+    assert card.baseline.startswith(f"mse {scores['mean']['mse']:.3f} ")
+    trees = scores["trees"]
+    assert card.known_good.startswith(f"mse {trees['mse']:.3f} (R2 {trees['r2']:.3f}) gradient-boosted trees")
+    known = [
+        (~split.targets.isnan()).sum() for split in vars(load("hea_strength")).values() if split_like(split)
+    ]
+    assert f"{sum(known).item() / 1400:.1f} are known" in card.examples
+
+
+def split_like(value):
+    return hasattr(value, "targets")
+
+
+def test_scores_on_the_house():
+    pytest.importorskip("sklearn")
+    scores, card = scores_of("appliance_energy_small"), BY_NAME["appliance_energy_small"]
+    mse = {name: f"{metrics['mse']:.3f}" for name, metrics in scores.items()}
+    assert (
+        card.baseline
+        == f"mse {mse['last value']} (the last value goes on), {mse['seasonal naive']} (the last day again)"
+    )
+    assert (
+        card.known_good.startswith(f"mse {mse['shared ridge']} ridge")
+        and f"{mse['ridge']} ridge" in card.known_good
+    )
+
+
+def test_the_optimum_of_the_noisy_states():
+    card, test = BY_NAME["noisy_states"], load("noisy_states").test
+    symbols, states = test.inputs.numpy(), test.targets.numpy()
+    config = card.config_class()()
+    best, causal = (
+        (posterior(config, symbols, causal=way).argmax(-1) == states).mean() for way in (False, True)
+    )
+    assert (
+        card.known_good.startswith(f"accuracy {best:.3f} forward-backward")
+        and f"{causal:.3f} forward," in card.known_good
+    )
+    commonest = load("noisy_states").train.targets.flatten().bincount().argmax()
+    assert card.baseline.startswith(f"accuracy {(test.targets == commonest).float().mean():.3f} ")

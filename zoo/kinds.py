@@ -6,11 +6,14 @@ them and a model. Tensor shapes below use B batch, N tokens or time steps, C cha
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 from zoo.config import Config, ConfigError, Problem, build, describe, param
+from zoo.errors import suggest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,24 +78,39 @@ class Classes(Config):
         if self.names and len(self.names) != self.count:
             yield "names", f"are {len(self.names)}, but there are {self.count} classes"
 
+    @property
+    def outputs(self) -> int:
+        """How many numbers a head gives per example."""
+        return self.count
+
     def __str__(self) -> str:
         return f"{self.count} classes"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Values(Config):
-    """One or several real values per example, float (B, count)."""
+    """One or several real values per example, float (B, count).
+
+    `missing`: some were not measured and are NaN; they are neither trained on nor scored.
+    """
 
     kind: ClassVar[str] = "values"
     count: int = param(at_least=1)
     names: tuple[str, ...] = ()
+    missing: bool = False
 
     def check(self) -> Iterator[tuple[str, str]]:
         if self.names and len(self.names) != self.count:
             yield "names", f"are {len(self.names)}, but there are {self.count} values"
 
+    @property
+    def outputs(self) -> int:
+        """How many numbers a head gives per example."""
+        return self.count
+
     def __str__(self) -> str:
-        return f"{self.count} value{'s' if self.count > 1 else ''}"
+        some = ", some missing" if self.missing else ""
+        return f"{self.count} value{'s' if self.count > 1 else ''}{some}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,24 +124,127 @@ class NextId(Config):
     vocab: int = param(at_least=1)
     unit: str = "token"
 
+    @property
+    def outputs(self) -> int:
+        """How many numbers a head gives per position."""
+        return self.vocab
+
     def __str__(self) -> str:
         return f"next of {self.vocab} {self.unit}s"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labels(Config):
+    """A label for each token, int64 (B, N) in [0, count); IGNORE where none is asked.
+
+    Unlike `NextId`, what comes later may help: models that see both directions are welcome.
+    """
+
+    kind: ClassVar[str] = "labels"
+    count: int = param(at_least=1)
+    names: tuple[str, ...] = ()
+
+    def check(self) -> Iterator[tuple[str, str]]:
+        if self.names and len(self.names) != self.count:
+            yield "names", f"are {len(self.names)}, but there are {self.count} labels"
+
+    @property
+    def outputs(self) -> int:
+        """How many numbers a head gives per token."""
+        return self.count
+
+    def __str__(self) -> str:
+        return f"one of {self.count} labels per token"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forecast(Config):
+    """What comes after a series, float (B, horizon, channels): the first channels of the input, continued."""
+
+    kind: ClassVar[str] = "forecast"
+    channels: int = param(at_least=1)
+    horizon: int = param(at_least=1)
+    names: tuple[str, ...] = ()
+
+    def check(self) -> Iterator[tuple[str, str]]:
+        if self.names and len(self.names) != self.channels:
+            yield "names", f"are {len(self.names)}, but there are {self.channels} channels"
+
+    @property
+    def outputs(self) -> int:
+        """How many numbers a head gives per example."""
+        return self.horizon * self.channels
+
+    def __str__(self) -> str:
+        return f"the next {self.horizon} steps of {self.channels} channel{'s' if self.channels > 1 else ''}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Multi(Config):
+    """Several questions about one example: a dict of tensors, by the names of `parts`.
+
+    A model answers with one tensor (B, outputs), the answers side by side in the order of `parts`; `split`
+    takes it apart. `weights`: of the losses; a part that is not named weighs 1.
+    """
+
+    kind: ClassVar[str] = "multi"
+    parts: dict[str, Classes | Values]
+    weights: dict[str, float] = param(factory=dict)
+
+    def check(self) -> Iterator[tuple[str, str]]:
+        if not self.parts:
+            yield "parts", "must name at least one question"
+        for name in self.parts:
+            if not _PART.match(name):
+                yield "parts", f"must be called by letters, digits and '_', a letter first; got {name!r}"
+        yield from check_weights(self.weights, self.parts)
+
+    @property
+    def outputs(self) -> int:
+        """How many numbers a head gives per example: those of all parts."""
+        return sum(part.outputs for part in self.parts.values())
+
+    def split(self, outputs: Any) -> dict[str, Any]:
+        """The columns of each part: a tensor or array (B, outputs) -> name -> (B, outputs of the part)."""
+        found, start = {}, 0
+        for name, part in self.parts.items():
+            found[name] = outputs[:, start : start + part.outputs]
+            start += part.outputs
+        return found
+
+    def __str__(self) -> str:
+        return " + ".join(f"{name} ({part})" for name, part in self.parts.items())
+
+
+def check_weights(weights: dict[str, float], parts: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """What is wrong with weights of losses, field by field."""
+    for name, weight in weights.items():
+        if name not in parts:
+            yield f"weights.{name}", f"is no part.{suggest(name, parts)}"
+        if not 0 <= weight < math.inf:
+            yield f"weights.{name}", f"must be at least 0 and finite, got {weight}"
+
+
+_PART = re.compile(r"[A-Za-z]\w*\Z", re.ASCII)
 
 
 #: The target value of a position where no answer is asked (padding, the given part of a recall task).
 IGNORE = -100
 
 DataKind = Image | Ids | Series | Vector
-TargetKind = Classes | Values | NextId
+TargetKind = Classes | Values | NextId | Labels | Forecast | Multi
 
 _KINDS: dict[str, type[Any]] = {
-    cls.kind: cls for cls in (Image, Ids, Series, Vector, Classes, Values, NextId)
+    cls.kind: cls for cls in (Image, Ids, Series, Vector, Classes, Values, NextId, Labels, Forecast, Multi)
 }
 
 
 def kind_to_dict(kind: DataKind | TargetKind) -> dict[str, Any]:
     """Plain data for JSON, e.g. `{"kind": "vector", "features": 30}`."""
-    return {"kind": kind.kind, **asdict(kind)}
+    data = {"kind": kind.kind, **asdict(kind)}
+    if isinstance(kind, Multi):
+        data["parts"] = {name: kind_to_dict(part) for name, part in kind.parts.items()}
+    return data
 
 
 def kind_from_dict(data: dict[str, Any]) -> Any:
@@ -135,7 +256,10 @@ def kind_from_dict(data: dict[str, Any]) -> Any:
     name = data.get("kind") if isinstance(data, dict) else None
     if not isinstance(name, str) or name not in _KINDS:
         raise ConfigError([Problem("kind", f"must be one of {', '.join(_KINDS)}, got {describe(name)}")])
-    return build(_KINDS[name], {key: value for key, value in data.items() if key != "kind"})
+    values = {key: value for key, value in data.items() if key != "kind"}
+    if name == Multi.kind and isinstance(values.get("parts"), dict):
+        values["parts"] = {key: kind_from_dict(part) for key, part in values["parts"].items()}
+    return build(_KINDS[name], values)
 
 
 def _at_most(length: int, ragged: bool) -> str:

@@ -20,7 +20,21 @@ import pluggy
 
 from zoo.config import Config, ConfigError, Problem, param
 from zoo.errors import ContractError, ZooError
-from zoo.kinds import IGNORE, Classes, DataKind, Ids, Image, NextId, Series, TargetKind, Values, Vector
+from zoo.kinds import (
+    IGNORE,
+    Classes,
+    DataKind,
+    Forecast,
+    Ids,
+    Image,
+    Labels,
+    Multi,
+    NextId,
+    Series,
+    TargetKind,
+    Values,
+    Vector,
+)
 from zoo.sources import Deb, Files, Folder, Installed, Npm, Original, PyPI
 from zoo.specs import (
     DatasetSpec,
@@ -79,14 +93,17 @@ __all__ = [
     "FeedForwardSpec",
     "Files",
     "Folder",
+    "Forecast",
     "HeadSpec",
     "Hooks",
     "Ids",
     "Image",
     "Installed",
+    "Labels",
     "MixerSpec",
     "ModelFamilySpec",
     "ModelSpec",
+    "Multi",
     "NextId",
     "Npm",
     "Original",

@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Sequence
 from typing import NoReturn
 
-from zoo.cli import check, components, data, inspect, new, recipes, runs
+from zoo.cli import baseline, check, components, data, inspect, new, recipes, runs
 from zoo.errors import ZooError, suggest
 from zoo.switches import Switches
 
@@ -99,7 +99,7 @@ def _parser() -> tuple[Parser, dict[str, Parser]]:
     )
     parser.add_argument("--version", action="version", version=_version(parser))
     verbs = parser.add_subparsers(metavar="VERB", parser_class=Parser)
-    for module in (components, data, inspect, recipes, runs, check, new):
+    for module in (components, data, baseline, inspect, recipes, runs, check, new):
         module.add_verbs(verbs)
     return parser, verbs.choices
 

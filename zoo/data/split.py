@@ -84,10 +84,6 @@ class TensorSplit:
         self.inputs = inputs
         self.targets = targets
         self.lengths = lengths
-        # Whole numbers: as many real values per example as there are steps would be chance.
-        self._per_token = lengths is not None and all(
-            t.shape == inputs.shape[:2] and not t.is_floating_point() for t in several
-        )
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -105,9 +101,12 @@ class TensorSplit:
             batch["length"] = self.lengths[at]
             longest = int(batch["length"].max())
             batch["input"] = batch["input"][:, :longest]
-            if self._per_token:
-                batch["target"] = _each(batch["target"], lambda t: t[:, :longest])
+            batch["target"] = _each(batch["target"], lambda t: t[:, :longest] if self._per_token(t) else t)
         return batch
+
+    def _per_token(self, target: Tensor) -> bool:
+        """(B, N) whole numbers: as many real values per example as there are steps would be chance."""
+        return target.shape[1:] == self.inputs.shape[1:2] and not target.is_floating_point()
 
 
 class IdSequence(Protocol):

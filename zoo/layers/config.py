@@ -336,24 +336,39 @@ class LinearConfig(_ToVector):
 
 @dataclass(frozen=True, kw_only=True)
 class VectorHeadConfig(Config):
-    """Parameters of `core/classifier` and `core/regressor`."""
+    """Parameters of `core/classifier`, `core/regressor`, `core/multi` and `core/forecaster`."""
 
     dropout_prob: float = param(0.0, "dropout of the features", at_least=0, below=1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageHeadConfig(Config):
-    """Parameters of `core/image_classifier` and `core/image_regressor`."""
+    """Parameters of `core/image_classifier`, `core/image_regressor` and `core/image_multi`."""
 
     dropout_prob: float = param(0.0, "dropout of the pooled features", at_least=0, below=1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class PooledHeadConfig(Config):
-    """Parameters of `core/pooled_classifier` and `core/pooled_regressor`."""
+    """Parameters of `core/pooled_classifier`, `core/pooled_regressor` and `core/pooled_multi`."""
 
     pool: Literal["mean", "max", "last", "attention"] = param("mean", "how kept tokens become one vector")
     dropout_prob: float = param(0.0, "dropout of the pooled features", at_least=0, below=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForecastHeadConfig(Config):
+    """Parameters of `core/pooled_forecaster`."""
+
+    pool: Literal["last", "mean", "max", "attention"] = param("last", "how kept tokens become one vector")
+    dropout_prob: float = param(0.0, "dropout of the pooled features", at_least=0, below=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenHeadConfig(Config):
+    """Parameters of `core/token_classifier`."""
+
+    dropout_prob: float = param(0.0, "dropout of the features", at_least=0, below=1)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,16 +1,24 @@
-"""Heads: from features to the outputs a task asks for. B batch, N tokens, D width, K outputs.
+"""Heads: from features to the outputs a task asks for. B batch, N tokens, D width, K outputs, C channels.
 
 Each is `Head(config, *, targets, width)` and `head(features, *, mask=None, pre_logits=False)`. They differ in
 how features become what the last linear map takes. A head with `per_token = True` answers each token by
-itself: it can stream.
+itself: it can stream. Where several questions are asked (the kind Multi), K counts the answers to all of
+them: one linear map on shared features is what a linear map per question would be.
 """
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
-from zoo.kinds import Classes, NextId, Values
-from zoo.layers.config import ImageHeadConfig, NextIdHeadConfig, PooledHeadConfig, VectorHeadConfig
+from zoo.kinds import Classes, Forecast, Labels, Multi, NextId, Values
+from zoo.layers.config import (
+    ForecastHeadConfig,
+    ImageHeadConfig,
+    NextIdHeadConfig,
+    PooledHeadConfig,
+    TokenHeadConfig,
+    VectorHeadConfig,
+)
 from zoo.layers.init import HEAD_STD, init_linear
 from zoo.layers.pooling import Pool
 
@@ -39,10 +47,10 @@ class _LinearHead(nn.Module):
 
 
 class PooledHead(_LinearHead):
-    """Pool the kept tokens, then classes or values: (B, N, D) -> (B, K)."""
+    """Pool the kept tokens, then classes, values or both: (B, N, D) -> (B, K)."""
 
-    def __init__(self, config: PooledHeadConfig, *, targets: Classes | Values, width: int) -> None:
-        super().__init__(outputs=targets.count, width=width, dropout_prob=config.dropout_prob)
+    def __init__(self, config: PooledHeadConfig, *, targets: Classes | Values | Multi, width: int) -> None:
+        super().__init__(outputs=targets.outputs, width=width, dropout_prob=config.dropout_prob)
         self.pool = Pool(config.pool, width=width)
 
     def reduce(self, features: Tensor, *, mask: Tensor | None) -> Tensor:
@@ -50,22 +58,57 @@ class PooledHead(_LinearHead):
 
 
 class VectorHead(_LinearHead):
-    """Classes or values of a vector: (B, D) -> (B, K)."""
+    """Classes, values or both of a vector: (B, D) -> (B, K)."""
 
-    def __init__(self, config: VectorHeadConfig, *, targets: Classes | Values, width: int) -> None:
-        super().__init__(outputs=targets.count, width=width, dropout_prob=config.dropout_prob)
+    def __init__(self, config: VectorHeadConfig, *, targets: Classes | Values | Multi, width: int) -> None:
+        super().__init__(outputs=targets.outputs, width=width, dropout_prob=config.dropout_prob)
 
 
 class ImageHead(_LinearHead):
-    """Average a feature map, then classes or values: (B, D, H, W) or (B, D) -> (B, K)."""
+    """Average a feature map, then classes, values or both: (B, D, H, W) or (B, D) -> (B, K)."""
 
-    def __init__(self, config: ImageHeadConfig, *, targets: Classes | Values, width: int) -> None:
-        super().__init__(outputs=targets.count, width=width, dropout_prob=config.dropout_prob)
+    def __init__(self, config: ImageHeadConfig, *, targets: Classes | Values | Multi, width: int) -> None:
+        super().__init__(outputs=targets.outputs, width=width, dropout_prob=config.dropout_prob)
 
     def reduce(self, features: Tensor, *, mask: Tensor | None) -> Tensor:
         if features.dim() not in (2, 4):
             raise ValueError(f"expected features (B, D) or (B, D, H, W), got shape {tuple(features.shape)}")
         return features.mean((2, 3)) if features.dim() == 4 else features
+
+
+class VectorForecastHead(_LinearHead):
+    """All steps to come at once: (B, D) -> (B, horizon, C)."""
+
+    def __init__(
+        self, config: VectorHeadConfig | ForecastHeadConfig, *, targets: Forecast, width: int
+    ) -> None:
+        super().__init__(outputs=targets.outputs, width=width, dropout_prob=config.dropout_prob)
+        self.shape = (targets.horizon, targets.channels)
+
+    def forward(self, features: Tensor, *, mask: Tensor | None = None, pre_logits: bool = False) -> Tensor:
+        """features: (B, D) or (B, N, D), mask: bool (B, N) -> (B, horizon, C); with `pre_logits` (B, D)."""
+        outputs = super().forward(features, mask=mask, pre_logits=pre_logits)
+        return outputs if pre_logits else outputs.unflatten(-1, self.shape)
+
+
+class PooledForecastHead(VectorForecastHead):
+    """All steps to come at once, from one vector of the series: (B, N, D) -> (B, horizon, C)."""
+
+    def __init__(self, config: ForecastHeadConfig, *, targets: Forecast, width: int) -> None:
+        super().__init__(config, targets=targets, width=width)
+        self.pool = Pool(config.pool, width=width)
+
+    def reduce(self, features: Tensor, *, mask: Tensor | None) -> Tensor:
+        return self.pool(features, mask=mask)
+
+
+class TokenHead(_LinearHead):
+    """A label for each token: (B, N, D) -> (B, N, K)."""
+
+    per_token = True
+
+    def __init__(self, config: TokenHeadConfig, *, targets: Labels, width: int) -> None:
+        super().__init__(outputs=targets.outputs, width=width, dropout_prob=config.dropout_prob)
 
 
 class NextIdHead(_LinearHead):

@@ -8,17 +8,31 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from zoo.tasks.base import Task
     from zoo.tasks.classification import Classification
+    from zoo.tasks.forecasting import Forecasting
     from zoo.tasks.language_modelling import LanguageModelling
+    from zoo.tasks.multi_task import MultiTask
     from zoo.tasks.regression import Regression
+    from zoo.tasks.sequence_labelling import SequenceLabelling
 
 _HOME = {
     "Task": "zoo.tasks.base",
     "Classification": "zoo.tasks.classification",
     "Regression": "zoo.tasks.regression",
     "LanguageModelling": "zoo.tasks.language_modelling",
+    "Forecasting": "zoo.tasks.forecasting",
+    "SequenceLabelling": "zoo.tasks.sequence_labelling",
+    "MultiTask": "zoo.tasks.multi_task",
 }
 
-__all__ = ["Classification", "LanguageModelling", "Regression", "Task"]
+__all__ = [
+    "Classification",
+    "Forecasting",
+    "LanguageModelling",
+    "MultiTask",
+    "Regression",
+    "SequenceLabelling",
+    "Task",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -12,9 +12,9 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor
 
+from zoo.data.batch import Batch, collate
 from zoo.tasks.metrics import MetricCollection, values_of
 
-Batch = dict[str, Tensor]
 C = TypeVar("C")
 T = TypeVar("T")
 
@@ -60,15 +60,17 @@ class Task(ABC, Generic[C, T]):
         """The naive answer fitted on `train`, scored on `test`: metric name -> value."""
         metrics, answer = self.metrics(), self.naive(train)
         for batch in batches(test):
-            outputs = answer.expand(*batch["target"].shape[: answer.dim() - 1], -1)  # (B, K) or (B, N, K)
+            outputs = self.answers(answer, batch)
             self.update(metrics, outputs, batch, self.loss(outputs, batch))
         return values_of(metrics)
+
+    def answers(self, naive: Tensor, batch: Batch) -> Tensor:
+        """The naive answer for each example of a batch: outputs, (B, K) or (B, N, K)."""
+        return naive.expand(*batch["target"].shape[: naive.dim() - 1], -1)
 
 
 def batches(split: Any, size: int = 512) -> Iterator[Batch]:
     """A split in order, in batches: fast where it has `__getitems__`."""
-    from zoo.data.batch import collate
-
     for start in range(0, len(split), size):
         indices = list(range(start, min(start + size, len(split))))
         if hasattr(split, "__getitems__"):

@@ -7,6 +7,8 @@ from typing import Literal
 
 from zoo.config import Config, param
 
+ValueLoss = Literal["mse", "mae", "huber"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class ClassificationConfig(Config):
@@ -19,9 +21,9 @@ class ClassificationConfig(Config):
 
 @dataclass(frozen=True, kw_only=True)
 class RegressionConfig(Config):
-    """A loss per value, averaged."""
+    """A loss per measured value, averaged."""
 
-    loss: Literal["mse", "mae", "huber"] = param("mse", "what is minimised: squared, absolute or Huber error")
+    loss: ValueLoss = param("mse", "what is minimised: squared, absolute or Huber error")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,4 +32,33 @@ class LanguageModellingConfig(Config):
 
     label_smoothing: float = param(
         0.0, "share of the target spread evenly over all symbols; metrics stay without", at_least=0, below=1
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForecastingConfig(Config):
+    """A loss per step and channel, averaged."""
+
+    loss: ValueLoss = param("mse", "what is minimised: squared, absolute or Huber error")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SequenceLabellingConfig(Config):
+    """Cross entropy of each token's label."""
+
+    label_smoothing: float = param(
+        0.0, "share of the target spread evenly over all labels; metrics stay without", at_least=0, below=1
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MultiTaskConfig(Config):
+    """The weighted sum of a loss per question."""
+
+    weights: dict[str, float] = param(
+        factory=dict, help="weights of the losses by question, instead of those the dataset gives"
+    )
+    value_loss: ValueLoss = param("mse", "what is minimised for values: squared, absolute or Huber error")
+    label_smoothing: float = param(
+        0.0, "for classes: share of the target spread evenly over all", at_least=0, below=1
     )

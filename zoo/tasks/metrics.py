@@ -11,7 +11,7 @@ from zoo import torchvision_shim
 
 torchvision_shim.install()
 
-from torchmetrics import Metric, MetricCollection, R2Score  # noqa: E402
+from torchmetrics import Metric, MetricCollection  # noqa: E402
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score  # noqa: E402
 
 
@@ -49,11 +49,62 @@ class Perplexity(Mean):
         return super().compute().exp()
 
 
-class R2(R2Score):
-    """R2 averaged over outputs; NaN where it is not defined (fewer than two examples)."""
+class WeightedSum(Metric):
+    """The weighted sum of several means, e.g. of the losses of several questions."""
+
+    total: Tensor
+    count: Tensor
+
+    def __init__(self, weights: tuple[float, ...]) -> None:
+        super().__init__()
+        self.weights = weights
+        self.add_state("total", torch.zeros(len(weights)), dist_reduce_fx="sum")
+        self.add_state("count", torch.zeros(len(weights)), dist_reduce_fx="sum")
+
+    def update(self, means: Tensor, counts: list[int]) -> None:
+        """Add a batch: a mean of each (K,), and over how many it is."""
+        sizes = self.count.new_tensor(counts)
+        self.total += means * sizes
+        self.count += sizes
 
     def compute(self) -> Tensor:
-        return super().compute() if self.total >= 2 else torch.tensor(float("nan"), device=self.total.device)
+        """A sum of nothing, e.g. of values that were never measured, adds 0."""
+        means = self.total / self.count.clamp_min(1)
+        return (means * means.new_tensor(self.weights)).sum()
+
+
+class R2(Metric):
+    """1 - squared error / squared deviation of each output, averaged over those where it is defined.
+
+    Targets that are NaN do not count. An output is left out where fewer than two of its targets are
+    known; NaN where that leaves none. One whose targets do not vary has 1 if it is right, else 0.
+    """
+
+    known: Tensor
+    sum: Tensor
+    squares: Tensor
+    error: Tensor
+
+    def __init__(self, outputs: int = 1) -> None:
+        super().__init__()
+        for name in ("known", "sum", "squares", "error"):
+            self.add_state(name, torch.zeros(outputs), dist_reduce_fx="sum")
+
+    def update(self, outputs: Tensor, targets: Tensor) -> None:
+        """Add a batch; both (B, K)."""
+        known = ~targets.isnan()
+        targets = targets.where(known, 0.0)
+        self.known += known.sum(dim=0)
+        self.sum += targets.sum(dim=0)
+        self.squares += targets.square().sum(dim=0)
+        self.error += (outputs - targets).square().where(known, 0.0).sum(dim=0)
+
+    def compute(self) -> Tensor:
+        deviation = self.squares - self.sum.square() / self.known.clamp_min(1)
+        varies = deviation > 1e-6 * self.squares  # below that, float32 sees rounding only
+        ratio = self.error / deviation.where(varies, 1.0)
+        score = torch.where(varies, 1 - ratio, (self.error == 0).to(ratio.dtype))
+        return score[self.known >= 2].mean()
 
 
 def collection(**metrics: torch.nn.Module) -> MetricCollection:
@@ -74,6 +125,7 @@ __all__ = [
     "MulticlassAccuracy",
     "MulticlassF1Score",
     "Perplexity",
+    "WeightedSum",
     "collection",
     "values_of",
 ]

@@ -1,58 +1,53 @@
-"""`core/regression`: one or several real values per example."""
+"""`core/regression`: one or several real values per example, of which some may be missing."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from zoo.kinds import Values
 from zoo.tasks.base import Batch, Task, batches
 from zoo.tasks.config import RegressionConfig
 from zoo.tasks.metrics import R2, Mean, MetricCollection, collection
-
-_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "mse": F.mse_loss,
-    "mae": F.l1_loss,
-    "huber": F.huber_loss,
-}
+from zoo.tasks.values import count_measured, loss_of_measured
 
 
 class Regression(Task[RegressionConfig, Values]):
     """Squared, absolute or Huber loss; MSE, MAE and R2.
 
     Outputs and targets are (B, K), in the units that the dataset gives: a dataset standardises its
-    targets and decodes predictions back. `mse`, `mae` and `r2` are averaged over the K values; with
-    K > 1, `mae_<name>` and `r2_<name>` tell them apart.
+    targets and decodes predictions back. A target that is NaN was not measured: it neither trains nor
+    counts. `mse` and `mae` are means over all that was measured, `r2` is the mean of the K values' own;
+    with K > 1, `mae_<name>` and `r2_<name>` tell them apart.
     """
 
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
-        """The mean over examples and values. outputs: (B, K)."""
-        return _LOSSES[self.config.loss](outputs.float(), batch["target"].float())
+        """The mean over measured values, 0 without any. outputs: (B, K)."""
+        return loss_of_measured(outputs, batch["target"], loss=self.config.loss)
 
     def count(self, batch: Batch) -> int:
-        """One answer per example and value."""
-        return batch["target"].numel()
+        """One answer per measured value."""
+        return count_measured(batch["target"])
 
     def metrics(self) -> MetricCollection:
         """`loss`, `mse`, `mae`, `r2`, and per value where there are several."""
         per_value: dict[str, torch.nn.Module] = {f"mae_{name}": Mean() for name in self._names()}
         per_value |= {f"r2_{name}": R2() for name in self._names()}
-        return collection(loss=Mean(), mse=Mean(), mae=Mean(), r2=R2(), **per_value)
+        return collection(loss=Mean(), mse=Mean(), mae=Mean(), r2=R2(self.targets.count), **per_value)
 
     def update(self, metrics: MetricCollection, outputs: Tensor, batch: Batch, loss: Tensor) -> None:
         """Add one batch. outputs: (B, K)."""
         outputs, target = outputs.detach().float(), batch["target"].float()
+        measured = ~target.isnan()  # (B, K)
         error = outputs - target  # (B, K)
         metrics["loss"].update(loss.detach(), weight=self.count(batch))
-        metrics["mse"].update(error.square())
-        metrics["mae"].update(error.abs())
+        metrics["mse"].update(error[measured].square())
+        metrics["mae"].update(error[measured].abs())
         metrics["r2"].update(outputs, target)
         for index, name in enumerate(self._names()):
-            metrics[f"mae_{name}"].update(error[:, index].abs())
+            metrics[f"mae_{name}"].update(error[:, index][measured[:, index]].abs())
             metrics[f"r2_{name}"].update(outputs[:, index : index + 1], target[:, index : index + 1])
 
     def predict(self, outputs: Tensor, mask: Tensor | None = None) -> list[Any]:
@@ -61,9 +56,9 @@ class Regression(Task[RegressionConfig, Values]):
         return [dict(zip(names, row, strict=True)) for row in outputs.float().tolist()]
 
     def naive(self, train: Any) -> Tensor:
-        """The mean of the train split, (1, K)."""
+        """The mean of what was measured in the train split, (1, K); 0 where nothing was."""
         values = torch.cat([batch["target"] for batch in batches(train)])  # (examples, K)
-        return values.double().mean(dim=0, keepdim=True).float()
+        return values.double().nanmean(dim=0, keepdim=True).nan_to_num(0.0).float()
 
     def _names(self) -> tuple[str, ...]:
         """The suffixes of the metrics per value; none for a single value."""

@@ -112,7 +112,7 @@ def _ordered(claims: Spec) -> bool:
     if isinstance(claims, StemSpec):
         return claims.accepts in ("ids", "series") and claims.returns == "tokens"
     if isinstance(claims, HeadSpec):
-        return claims.answers == "next_id"
+        return claims.answers in ("next_id", "labels")
     return sees_tokens(claims) and getattr(claims, "causal", "never") != "never"
 
 

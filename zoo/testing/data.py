@@ -14,7 +14,7 @@ from zoo.catalogue import Part
 from zoo.contract import kinds_of
 from zoo.data.batch import collate
 from zoo.data.fetch import files_of
-from zoo.kinds import IGNORE, Classes, Ids, Image, NextId, Series, Values, Vector
+from zoo.kinds import IGNORE, Classes, Forecast, Ids, Image, Labels, Multi, NextId, Series, Values, Vector
 from zoo.specs import DatasetSpec
 from zoo.testing.checks import ConformanceError, NotApplicable
 from zoo.testing.measure import require
@@ -127,10 +127,12 @@ def _some(split: Any) -> Iterator[Any]:
         yield split[index]
 
 
-def _digest(example: dict[str, Tensor]) -> bytes:
+def _digest(example: dict[str, Any]) -> bytes:
     hashed = hashlib.sha256()
-    for name in ("input", "target"):
-        tensor = example[name].contiguous()
+    target = example["target"]
+    several = target if isinstance(target, dict) else {"target": target}
+    for name, tensor in {"input": example["input"], **several}.items():
+        tensor = tensor.contiguous()
         hashed.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         hashed.update(tensor.numpy().tobytes())
     return hashed.digest()
@@ -160,21 +162,29 @@ def _check_length(x: Tensor, kind: Any, where: str) -> None:
     require(fits, f"{where}: {len(x)} steps, {kind} declared")
 
 
-def _check_target(y: Tensor, kind: Any, x: Tensor, where: str) -> None:
-    if isinstance(kind, Classes):
+def _check_target(y: Any, kind: Any, x: Tensor, where: str) -> None:
+    if isinstance(kind, Multi):
+        names = sorted(y) if isinstance(y, dict) else type(y).__name__
+        require(names == sorted(kind.parts), f"{where}: targets {names}, expected {sorted(kind.parts)}")
+        for name, part in kind.parts.items():
+            _check_target(y[name], part, x, f"{where}: {name}")
+    elif isinstance(kind, Classes):
         require(
             y.shape == () and y.dtype == torch.int64,
             f"{where}: target {y.dtype} {tuple(y.shape)}, expected a class",
         )
         require(0 <= int(y) < kind.count, f"{where}: class {int(y)}, {kind} declared")
-    elif isinstance(kind, NextId):
-        require(y.shape == x.shape[:1], f"{where}: {tuple(y.shape)} targets for {len(x)} symbols")
-        _check_ids(y[y != IGNORE], kind.vocab, f"{where}: target")
+    elif isinstance(kind, (NextId, Labels)):
+        require(y.shape == x.shape[:1], f"{where}: {tuple(y.shape)} targets for {len(x)} tokens")
+        _check_ids(y[y != IGNORE], kind.outputs, f"{where}: target")
     else:
-        count = cast(Values, kind).count
-        require(tuple(y.shape) == (count,), f"{where}: target of shape {tuple(y.shape)}, {kind} declared")
+        values = isinstance(kind, Values)
+        shape = (kind.count,) if values else (cast(Forecast, kind).horizon, kind.channels)
+        require(tuple(y.shape) == shape, f"{where}: target of shape {tuple(y.shape)}, {kind} declared")
+        known = y[~y.isnan()] if values and kind.missing else y
         require(
-            y.dtype == torch.float32 and bool(y.isfinite().all()), f"{where}: target is not finite float32"
+            y.dtype == torch.float32 and bool(known.isfinite().all()),
+            f"{where}: target is not finite float32",
         )
 
 

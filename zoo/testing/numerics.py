@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.errors import ZooError
+from zoo.kinds import Forecast
 from zoo.testing.checks import ConformanceError
 from zoo.testing.measure import (
     CLOSE,
@@ -186,11 +187,13 @@ def _require_shape(subject: Subject, module: nn.Module, x: Tensor, what: str) ->
     if isinstance(subject, StemSubject):
         _require_stemmed(subject, module, x)
     elif isinstance(subject, HeadSubject):
-        outputs = getattr(subject.targets, "vocab", None) or getattr(subject.targets, "count", 0)
-        expected = (*x.shape[:2], outputs) if subject.gives_tokens else (x.shape[0], outputs)
-        _equal_shapes(y, expected, what)
+        leading = x.shape[:2] if subject.gives_tokens else x.shape[:1]
+        answer: tuple[int, ...] = (subject.targets.outputs,)
+        if isinstance(subject.targets, Forecast):
+            answer = (subject.targets.horizon, subject.targets.channels)
+        _equal_shapes(y, (*leading, *answer), what)
         pooled = module(x, pre_logits=True)
-        _equal_shapes(pooled, (*expected[:-1], subject.width), f"{what}, pre_logits")
+        _equal_shapes(pooled, (*leading, subject.width), f"{what}, pre_logits")
     elif isinstance(subject, ModelSubject) and subject.claims.accepts == "image":
         features = getattr(module, "num_features", subject.width)
         require(y.dim() in (2, 4), f"features have shape {tuple(y.shape)}, expected (B, D) or (B, D, H, W)")

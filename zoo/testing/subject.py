@@ -15,7 +15,20 @@ from torch import Tensor, nn
 
 from zoo.catalogue import Catalogue, Part
 from zoo.config import ConfigError
-from zoo.kinds import Classes, DataKind, Ids, Image, NextId, Series, TargetKind, Values, Vector
+from zoo.kinds import (
+    Classes,
+    DataKind,
+    Forecast,
+    Ids,
+    Image,
+    Labels,
+    Multi,
+    NextId,
+    Series,
+    TargetKind,
+    Values,
+    Vector,
+)
 from zoo.specs import HeadSpec, Spec, StemSpec
 from zoo.testing.checks import NotApplicable, sees_tokens
 
@@ -37,6 +50,9 @@ TARGETS: dict[str, TargetKind] = {
     "classes": Classes(count=5),
     "values": Values(count=2),
     "next_id": NextId(vocab=13),
+    "labels": Labels(count=5),
+    "forecast": Forecast(channels=2, horizon=6),
+    "multi": Multi(parts={"which": Classes(count=3), "how_much": Values(count=2)}, weights={"which": 0.5}),
 }
 
 
@@ -189,7 +205,7 @@ class HeadSubject(Subject):
         self.accepts = cast(HeadSpec, spec).accepts
         self.targets = TARGETS[cast(HeadSpec, spec).answers]
         self.takes_tokens = self.accepts == "tokens"
-        self.gives_tokens = self.targets.kind == "next_id"
+        self.gives_tokens = self.targets.kind in ("next_id", "labels")
 
     def make(self, *, causal: bool, max_tokens: int) -> nn.Module:
         return self.spec.load()(self.config, targets=self.targets, width=self.width)

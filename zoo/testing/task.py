@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from zoo.data.split import TensorSplit
-from zoo.kinds import IGNORE, Classes, NextId
+from zoo.kinds import IGNORE, Classes, Forecast, Labels, Multi, NextId, Values
 from zoo.specs import TaskSpec
 from zoo.testing.measure import require, require_close, require_finite
 from zoo.testing.subject import TARGETS, Subject, generator, normal
@@ -36,14 +36,20 @@ def check_task_loss(subject: Subject) -> None:
     loss.backward()
     require(outputs.grad is not None and bool(outputs.grad.any()), "the loss gives the outputs no gradient")
     require_finite(cast(Tensor, outputs.grad), "the gradient of the loss")
-    if isinstance(_targets(subject), NextId):
+    if isinstance(_targets(subject), (NextId, Labels)):
         unasked = batch["target"] == IGNORE
         changed = torch.where(unasked[..., None], outputs.detach() + 10, outputs.detach())
-        require_close(
-            task.loss(changed, batch), loss, 1e-6, "other outputs where no answer is asked: the loss"
-        )
         nothing = {**batch, "target": torch.full_like(batch["target"], IGNORE)}
-        require_finite(task.loss(outputs.detach(), nothing), "the loss of a batch that asks nothing")
+    elif isinstance(_targets(subject), Values):
+        batch["target"][::3, 0] = torch.nan  # not measured
+        unasked = batch["target"].isnan()
+        loss = task.loss(outputs.detach(), batch)
+        changed = torch.where(unasked, outputs.detach() + 10, outputs.detach())
+        nothing = {**batch, "target": torch.full_like(batch["target"], torch.nan)}
+    else:
+        return
+    require_close(task.loss(changed, batch), loss, 1e-6, "other outputs where no answer is asked: the loss")
+    require_finite(task.loss(outputs.detach(), nothing), "the loss of a batch that asks nothing")
 
 
 def check_task_best(subject: Subject) -> None:
@@ -65,7 +71,7 @@ def check_task_best(subject: Subject) -> None:
 def check_task_sums(subject: Subject) -> None:
     task, batch, outputs = task_of(subject), _batch(subject), _outputs(subject)
     parts = [slice(0, 3), slice(3, SIZE)]  # of different sizes, so that a wrong weight shows
-    pieces = [(outputs[part], {name: t[part] for name, t in batch.items()}) for part in parts]
+    pieces = [(outputs[part], _cut(batch, part)) for part in parts]
     whole, joined = _scores(task, [(outputs, batch)]), _scores(task, pieces)
     for name, value in whole.items():
         gap = abs(joined[name] - value) / max(1.0, abs(value))
@@ -96,8 +102,7 @@ def check_task_predicts(subject: Subject) -> None:
 
 def check_task_baseline(subject: Subject) -> None:
     task, batch = task_of(subject), _batch(subject)
-    inputs = torch.zeros_like(batch["target"]) if batch["target"].dim() == 2 else torch.zeros(SIZE, 3)
-    split = TensorSplit(inputs, batch["target"])
+    split = TensorSplit(_inputs(subject), batch["target"])
     naive = task.baseline(split, split)
     metrics = set(_scores(task, [(_outputs(subject), batch)]))
     require(set(naive) <= metrics, f"baseline() gives {sorted(naive)}, the metrics are {sorted(metrics)}")
@@ -115,35 +120,61 @@ def _monitor(subject: Subject) -> str:
     return cast(TaskSpec, subject.spec).monitor.format(**asdict(_targets(subject))).partition("/")[2]
 
 
-def _batch(subject: Subject) -> dict[str, Tensor]:
-    kind = _targets(subject)
+def _batch(subject: Subject) -> dict[str, Any]:
+    return {"target": _target(_targets(subject))}
+
+
+def _target(kind: Any) -> Any:
+    if isinstance(kind, Multi):
+        return {name: _target(part) for name, part in kind.parts.items()}
     if isinstance(kind, Classes):
-        return {"target": torch.randint(kind.count, (SIZE,), generator=generator(0))}
-    if isinstance(kind, NextId):
-        target = torch.randint(kind.vocab, (SIZE, TOKENS), generator=generator(0))
+        return torch.randint(kind.count, (SIZE,), generator=generator(0))
+    if isinstance(kind, (NextId, Labels)):
+        target = torch.randint(kind.outputs, (SIZE, TOKENS), generator=generator(0))
         target[::3, -2:] = IGNORE  # rows ask for different numbers of answers
         target[:, 0] = IGNORE
-        return {"target": target}
-    return {"target": normal((SIZE, kind.count))}
+        return target
+    if isinstance(kind, Forecast):
+        return normal((SIZE, kind.horizon, kind.channels))
+    return normal((SIZE, kind.count))
+
+
+def _inputs(subject: Subject) -> Tensor:
+    """Something to answer about: tokens, or a series to continue, where the targets follow one."""
+    kind = _targets(subject)
+    if isinstance(kind, (NextId, Labels)):
+        return torch.zeros(SIZE, TOKENS, dtype=torch.int64)
+    return (
+        normal((SIZE, TOKENS, kind.channels), seed=2) if isinstance(kind, Forecast) else torch.zeros(SIZE, 3)
+    )
 
 
 def _outputs(subject: Subject) -> Tensor:
     """What an untrained model might say."""
     kind = _targets(subject)
-    if isinstance(kind, Classes):
-        return normal((SIZE, kind.count), seed=1)
-    if isinstance(kind, NextId):
-        return normal((SIZE, TOKENS, kind.vocab), seed=1)
-    return normal((SIZE, kind.count), seed=1)
+    if isinstance(kind, (NextId, Labels)):
+        return normal((SIZE, TOKENS, kind.outputs), seed=1)
+    if isinstance(kind, Forecast):
+        return normal((SIZE, kind.horizon, kind.channels), seed=1)
+    return normal((SIZE, kind.outputs), seed=1)
 
 
-def _perfect(subject: Subject, batch: dict[str, Tensor]) -> Tensor:
+def _perfect(subject: Subject, batch: dict[str, Any]) -> Tensor:
     kind = _targets(subject)
-    if isinstance(kind, Classes):
-        return 20 * F.one_hot(batch["target"], kind.count).float()
-    if isinstance(kind, NextId):
-        return 20 * F.one_hot(batch["target"].clamp_min(0), kind.vocab).float()
-    return batch["target"].clone()
+    if isinstance(kind, Multi):
+        columns = [_right(part, batch["target"][name]) for name, part in kind.parts.items()]
+        return torch.cat(columns, dim=1)
+    return _right(kind, batch["target"])
+
+
+def _right(kind: Any, target: Tensor) -> Tensor:
+    if isinstance(kind, (Classes, NextId, Labels)):
+        return 20 * F.one_hot(target.clamp_min(0), kind.outputs).float()
+    return target.clone()
+
+
+def _cut(batch: dict[str, Any], part: slice) -> dict[str, Any]:
+    return {name: _cut(t, part) if isinstance(t, dict) else t[part] for name, t in batch.items()}
 
 
 def _scores(task: Any, pieces: list[tuple[Tensor, dict[str, Tensor]]]) -> dict[str, float]:

@@ -71,4 +71,6 @@ def batch_of(plan: Plan, size: int) -> tuple[Tensor, Tensor]:
         return x, torch.randint(plan.targets.count, (size,), generator=generator(1))
     if isinstance(plan.targets, NextId):
         return x, torch.randint(plan.targets.vocab, (size, n), generator=generator(1))
-    return x, normal((size, plan.targets.count), seed=1)
+    if isinstance(plan.targets, Values):
+        return x, normal((size, plan.targets.count), seed=1)
+    raise NotApplicable(f"no random targets for {plan.targets}")

@@ -7,11 +7,11 @@ from typing import Any, Literal
 
 import torch
 
-from zoo.data.batch import collate, mask_of
+from zoo.data.batch import collate, mask_of, to_device
 from zoo.data.read import read_inputs
 from zoo.data.split import Splits
 from zoo.errors import ZooError
-from zoo.kinds import NextId, Values
+from zoo.kinds import Forecast, Multi, NextId, Values
 from zoo.layers.model import Model, build_model
 from zoo.recipe import LoadedRecipe, load_recipe
 from zoo.runs import Run, find_run
@@ -63,7 +63,7 @@ def predict(run: Run | str | Path, file: str | Path) -> list[Any]:
             batch = collate([{"input": x} for x in inputs[start : start + 64]])
             mask = mask_of(batch)
             outputs = model(batch["input"], mask=mask)
-            if isinstance(plan.targets, Values) and splits.decode is not None:
+            if isinstance(plan.targets, (Values, Forecast, Multi)) and splits.decode is not None:
                 outputs = splits.decode(outputs)
             answers += task.predict(outputs, mask)
     if isinstance(plan.targets, NextId):
@@ -91,7 +91,7 @@ def score(
         getattr(splits, split), batch_size=data.eval_batch_size or data.batch_size, workers=data.workers
     )
     for batch in batches:
-        batch = {name: tensor.to(device) for name, tensor in batch.items()}
+        batch = to_device(batch, device)
         outputs = model(batch["input"], mask=mask_of(batch))
         task.update(metrics, outputs, batch, task.loss(outputs, batch))
     return {f"{split}/{name}": value for name, value in values_of(metrics).items()}

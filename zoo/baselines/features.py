@@ -1,0 +1,101 @@
+"""One protocol for every dataset: examples as rows of numbers, for models that know no structure.
+
+| inputs   | asked for a whole example                             | asked for each token              |
+|----------|-------------------------------------------------------|-----------------------------------|
+| image    | its pixels                                            |                                   |
+| vector   | as it stands                                          |                                   |
+| series   | all steps side by side; ragged: mean, deviation,      | the steps nearby                  |
+|          | minimum and maximum of each channel                   |                                   |
+| ids      | the share of each symbol                              | the symbols nearby, one-hot       |
+
+B examples, N tokens, C channels, F features.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from zoo.data.batch import Batch, mask_of
+from zoo.kinds import IGNORE, DataKind, Ids, Labels, Series, TargetKind
+from zoo.tasks.base import batches
+
+#: How far a token's features reach to either side.
+NEARBY = 3
+
+
+def rows_of(split: Any, inputs: DataKind, targets: TargetKind, *, most: int) -> tuple[np.ndarray, Any]:
+    """Features float (rows, F) and the targets of these rows, of at most `most` rows evenly spread.
+
+    A row is an example; for labels it is a token that is asked for.
+    """
+    features, answers, left = [], [], most
+    for batch in batches(_spread(split, most)):
+        if isinstance(targets, Labels):
+            asked = batch["target"] != IGNORE
+            features.append(nearby(batch, inputs)[asked][:left])
+            answers.append(batch["target"][asked][:left])
+            left -= len(answers[-1])
+        else:
+            features.append(whole(batch, inputs))
+            answers.append(batch["target"])
+    return torch.cat(features).numpy(), _join(answers)
+
+
+def whole(batch: Batch, inputs: DataKind) -> Tensor:
+    """One row per example: (B, F)."""
+    x: Tensor = batch["input"]
+    mask = mask_of(batch)
+    if isinstance(inputs, Ids):
+        counts = F.one_hot(x, inputs.vocab).float()  # (B, N, vocab)
+        keep = torch.ones_like(x, dtype=torch.bool) if mask is None else mask
+        return (counts * keep[..., None]).sum(1) / keep.sum(1, keepdim=True)
+    if isinstance(inputs, Series) and inputs.ragged:
+        keep = torch.ones(x.shape[:2], dtype=torch.bool) if mask is None else mask
+        kept = x.masked_fill(~keep[..., None], torch.nan)  # (B, N, C)
+        mean = kept.nanmean(1)
+        deviation = (kept - mean[:, None]).square().nanmean(1).sqrt()
+        low = x.masked_fill(~keep[..., None], torch.inf).amin(1)
+        high = x.masked_fill(~keep[..., None], -torch.inf).amax(1)
+        return torch.cat([mean, deviation, low, high], dim=1)
+    return x.flatten(1)
+
+
+def nearby(batch: Batch, inputs: DataKind) -> Tensor:
+    """One row per token, with its neighbours on both sides: (B, N, F); zeros beyond the ends."""
+    x: Tensor = batch["input"]
+    tokens = F.one_hot(x, inputs.vocab).float() if isinstance(inputs, Ids) else x  # (B, N, C)
+    mask = mask_of(batch)
+    if mask is not None:
+        tokens = tokens * mask[..., None]
+    padded = F.pad(tokens, (0, 0, NEARBY, NEARBY))
+    return padded.unfold(1, 2 * NEARBY + 1, 1).flatten(2)
+
+
+class Spread:
+    """At most `most` examples of a split, evenly spread over it."""
+
+    def __init__(self, split: Any, most: int) -> None:
+        self.split = split
+        size = min(len(split), most)
+        self.at = [i * len(split) // size for i in range(size)]
+
+    def __len__(self) -> int:
+        return len(self.at)
+
+    def __getitem__(self, index: int) -> Batch:
+        return self.split[self.at[index]]
+
+
+def _spread(split: Any, most: int) -> Any:
+    return split if len(split) <= most else Spread(split, most)
+
+
+def _join(answers: list[Any]) -> Any:
+    if isinstance(answers[0], dict):
+        return {name: _join([answer[name] for answer in answers]) for name in answers[0]}
+    return torch.cat(answers)

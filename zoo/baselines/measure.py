@@ -1,0 +1,192 @@
+"""`zoo baseline`: what simple answers get on a dataset, by the metrics of its task.
+
+Everything is fitted on train (what must be tuned, by cross-validation inside it) and scored on test.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zoo.baselines.features import Spread, nearby, rows_of, whole
+from zoo.baselines.models import ALPHAS, fit, models_for
+from zoo.catalogue import Catalogue, Part
+from zoo.contract import kinds_of
+from zoo.data.batch import Batch
+from zoo.errors import ZooError
+from zoo.kinds import Classes, Forecast, Labels, Multi, NextId, Series, TargetKind
+from zoo.specs import TaskSpec
+from zoo.tasks.base import Task, batches
+from zoo.tasks.metrics import values_of
+
+#: Rows that a model is fitted on, at most: enough for a simple one, and soon done.
+MOST_ROWS = 20_000
+#: Features that a model takes, at most.
+MOST_FEATURES = 4096
+#: The seasons, in steps, among which the best on train is taken.
+SEASONS = (4, 7, 12, 24, 48, 52, 96, 144, 168)
+
+MISSING = (
+    "Fitted baselines (ridge, logistic, trees) need scikit-learn: pip install 'archzoo[baselines]'. "
+    "Only the naive ones are shown."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """What one baseline gets on test. `metrics`: as a model's, without the split; `note`: what was done."""
+
+    name: str
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+    note: str = ""
+
+
+def measure(catalogue: Catalogue, dataset: Part, *, most_rows: int = MOST_ROWS) -> list[Score]:
+    """Every baseline that applies to a dataset, the naive ones first.
+
+    Raises:
+        ZooError: no task answers the dataset's targets, or it must be fetched and cannot be.
+    """
+    inputs, targets = kinds_of(catalogue, dataset)
+    task = _task(catalogue, targets)
+    splits = catalogue.get("dataset", dataset.id).load()(dataset.config)
+    scores = []
+    for name, note, answer in _naive(task, targets, splits):
+        scores.append(_score(name, note, task, splits.test, answer, time.perf_counter()))
+    names = models_for(targets)
+    if not names or importlib.util.find_spec("sklearn") is None:
+        return scores
+    started = time.perf_counter()
+    if isinstance(targets, Forecast) and isinstance(inputs, Series) and not inputs.ragged:
+        steps, rows = shared_ridge(splits.train, targets, most=most_rows)
+        note = f"{rows} rows of {inputs.length} steps, one model for all channels, from the last value"
+        scores.append(_score("shared ridge", note, task, splits.test, steps, started))
+        started = time.perf_counter()
+    features, answers = rows_of(splits.train, inputs, targets, most=most_rows)
+    if features.shape[1] > MOST_FEATURES:
+        return scores
+    tokenwise = isinstance(targets, Labels)
+    note = f"{len(features)} rows of {features.shape[1]} features"
+    for name in names:
+        model = fit(name, targets, features, answers)
+
+        def answer(batch: Batch, model: Any = model) -> Tensor:
+            rows = nearby(batch, inputs) if tokenwise else whole(batch, inputs)
+            outputs: Tensor = model(rows.flatten(0, -2).numpy())
+            if isinstance(targets, Forecast):
+                return outputs.unflatten(1, (targets.horizon, targets.channels))
+            return outputs.unflatten(0, rows.shape[:2]) if tokenwise else outputs
+
+        scores.append(_score(name, note, task, splits.test, answer, started))
+        started = time.perf_counter()
+    return scores
+
+
+def sentence(scores: list[Score]) -> str:
+    """What to say below the table: that scikit-learn is not there, or nothing."""
+    return MISSING if importlib.util.find_spec("sklearn") is None and scores else ""
+
+
+def _task(catalogue: Catalogue, targets: TargetKind) -> Task[Any, Any]:
+    specs = [s for s in catalogue.specs("task") if isinstance(s, TaskSpec) and s.answers == targets.kind]
+    if not specs:
+        raise ZooError(
+            f"no installed task answers {targets.kind!r} ({targets}): there is nothing to score with"
+        )
+    spec = min(specs, key=lambda spec: (spec.cost, spec.id))
+    return catalogue.get("task", spec.id).load()(catalogue.part("task", spec.id).config, targets=targets)
+
+
+def _naive(
+    task: Task[Any, Any], targets: TargetKind, splits: Any
+) -> Iterator[tuple[str, str, Callable[[Batch], Tensor]]]:
+    """Name, note, and batch -> outputs of the answers that need no features."""
+    naive = task.naive(splits.train)
+    called = "majority" if isinstance(targets, (Classes, Labels, NextId)) else "mean"
+    if isinstance(targets, Multi):
+        called = "majority and mean"
+    if isinstance(targets, Forecast):
+        mean = torch.zeros(1, targets.horizon, targets.channels)
+        total = sum(batch["target"].double().sum(0) for batch in batches(splits.train))
+        mean = (total / len(splits.train)).float()[None] if isinstance(total, Tensor) else mean
+        yield "mean", "of train, by step", lambda batch: mean.expand(len(batch["input"]), -1, -1)
+        yield "last value", "", lambda batch: task.answers(naive, batch)
+        season = best_season(splits.train, targets)
+        if season:
+            note = f"of {season} steps, the best on train"
+            yield "seasonal naive", note, lambda batch: seasonal(batch, targets, season)
+    else:
+        yield called, "of train", lambda batch: task.answers(naive, batch)
+
+
+def seasonal(batch: Batch, targets: Forecast, season: int) -> Tensor:
+    """The last `season` steps of the first channels, again and again: (B, horizon, C)."""
+    last: Tensor = batch["input"][:, -season:, : targets.channels]
+    at = torch.arange(targets.horizon) % season
+    return last[:, at]
+
+
+def best_season(train: Any, targets: Forecast) -> int:
+    """The season of the lowest squared error on a part of train; 0 where none fits."""
+    step = max(1, len(train) // 512)
+    picked = [train[i] for i in range(0, len(train), step)]
+    if len({len(example["input"]) for example in picked}) > 1:
+        return 0
+    batch = {name: torch.stack([example[name] for example in picked]) for name in ("input", "target")}
+    errors = {
+        season: (seasonal(batch, targets, season) - batch["target"]).square().nanmean().item()
+        for season in SEASONS
+        if season <= batch["input"].shape[1]
+    }
+    return min(errors, key=errors.__getitem__) if errors else 0
+
+
+def shared_ridge(train: Any, targets: Forecast, *, most: int) -> tuple[Callable[[Batch], Tensor], int]:
+    """Each channel from its own past, by one ridge regression for all; both count from the last value.
+
+    So it follows a level that train has not seen. Returns batch -> outputs, and the rows it was fitted on.
+    """
+    from sklearn.linear_model import RidgeCV
+
+    picked = Spread(train, max(1, most // targets.channels))
+    past, future = [], []
+    for batch in batches(picked):
+        series = batch["input"][:, :, : targets.channels]
+        last = series[:, -1:]
+        past.append((series - last).transpose(1, 2).flatten(0, 1))  # (B * C, N)
+        future.append((batch["target"] - last).transpose(1, 2).flatten(0, 1))
+    x, y = torch.cat(past).double(), torch.cat(future).double()
+    known = ~y.isnan().any(dim=1)
+    model = RidgeCV(alphas=ALPHAS).fit(x[known].numpy(), y[known].numpy())
+
+    def answer(batch: Batch) -> Tensor:
+        series = batch["input"][:, :, : targets.channels]
+        last = series[:, -1:]
+        rows = (series - last).transpose(1, 2)  # (B, C, N)
+        found = torch.from_numpy(model.predict(rows.flatten(0, 1).double().numpy())).float()
+        return found.reshape(len(rows), targets.channels, -1).transpose(1, 2) + last
+
+    return answer, int(known.sum())
+
+
+@torch.no_grad()
+def _score(
+    name: str,
+    note: str,
+    task: Task[Any, Any],
+    test: Any,
+    answer: Callable[[Batch], Tensor],
+    started: float,
+) -> Score:
+    metrics = task.metrics()
+    for batch in batches(test):
+        outputs = answer(batch)
+        task.update(metrics, outputs, batch, task.loss(outputs, batch))
+    return Score(name=name, metrics=values_of(metrics), seconds=time.perf_counter() - started, note=note)

@@ -1,0 +1,100 @@
+"""Simple models behind one face: fitted on rows of features, they answer as a network would.
+
+B rows, F features, K outputs. scikit-learn is imported only when one of its models is fitted.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from zoo.kinds import Classes, Forecast, Labels, Multi, TargetKind, Values
+
+#: features (B, F) -> outputs (B, K)
+Answer = Callable[[np.ndarray], Tensor]
+
+#: What each model is called, and the kinds of target it can answer.
+LINEAR, LOGISTIC, TREES = "ridge", "logistic", "trees"
+#: Strengths of regularisation that ridge chooses from by leave-one-out.
+ALPHAS = tuple(10.0**exponent for exponent in range(-2, 7))
+#: Trees are grown for one output at a time: for more than this it takes too long.
+MOST_FORESTS = 64
+
+
+def models_for(targets: TargetKind) -> tuple[str, ...]:
+    """The fitted models that apply to these targets, simplest first."""
+    if isinstance(targets, Multi):
+        return ("linear", TREES)
+    if isinstance(targets, (Classes, Labels)):
+        return (LOGISTIC, TREES)
+    if isinstance(targets, (Values, Forecast)):
+        return (LINEAR, TREES) if targets.outputs <= MOST_FORESTS else (LINEAR,)
+    return ()
+
+
+def fit(name: str, targets: TargetKind, features: np.ndarray, answers: Any) -> Answer:
+    """A model fitted on train. features: (B, F), answers: targets of these rows -> features -> outputs."""
+    if isinstance(targets, Multi):
+        parts = []
+        for question, part in targets.parts.items():
+            simple = LOGISTIC if isinstance(part, Classes) else LINEAR
+            parts.append(fit(simple if name == "linear" else name, part, features, answers[question]))
+        return lambda x: torch.cat([part(x) for part in parts], dim=1)
+    if isinstance(targets, (Classes, Labels)):
+        return _classifier(name, targets.outputs, features, answers.numpy())
+    return _regressor(name, features, answers.flatten(1).double().numpy())
+
+
+def _classifier(name: str, count: int, features: np.ndarray, labels: np.ndarray) -> Answer:
+    from sklearn.ensemble import HistGradientBoostingClassifier
+    from sklearn.linear_model import LogisticRegression
+
+    model = (
+        LogisticRegression(max_iter=2000)
+        if name == LOGISTIC
+        else HistGradientBoostingClassifier(random_state=0)
+    )
+    if len(np.unique(labels)) == 1:  # nothing to learn; scikit-learn would refuse
+        only = torch.full((1, count), -30.0)
+        only[0, labels[0]] = 0.0
+        return lambda x: only.expand(len(x), -1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of convergence: what was reached is scored
+        model.fit(features, labels)
+
+    def answer(x: np.ndarray) -> Tensor:
+        outputs = np.full((len(x), count), 1e-12)
+        outputs[:, model.classes_] = np.maximum(model.predict_proba(x), 1e-12)
+        return torch.from_numpy(outputs).log().float()
+
+    return answer
+
+
+def _regressor(name: str, features: np.ndarray, values: np.ndarray) -> Answer:
+    """One model per output, on the rows where it was measured; the mean where that is too few."""
+    from sklearn.ensemble import HistGradientBoostingRegressor
+    from sklearn.linear_model import RidgeCV
+
+    known = ~np.isnan(values)
+    if name == LINEAR and known.all():
+        model = RidgeCV(alphas=ALPHAS).fit(features, values)
+        return lambda x: torch.from_numpy(model.predict(x).reshape(len(x), -1)).float()
+    models: list[Any] = []
+    for column in range(values.shape[1]):
+        rows = known[:, column]
+        if rows.sum() < 3:
+            models.append(None)
+            continue
+        one = RidgeCV(alphas=ALPHAS) if name == LINEAR else HistGradientBoostingRegressor(random_state=0)
+        models.append(one.fit(features[rows], values[rows, column]))
+
+    def answer(x: np.ndarray) -> Tensor:
+        columns = [np.zeros(len(x)) if model is None else model.predict(x) for model in models]
+        return torch.from_numpy(np.stack(columns, axis=1)).float()
+
+    return answer

@@ -1,0 +1,85 @@
+"""Forecasting: windows of one long series, cut so that no part sees another. N steps given, C channels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from zoo.data.batch import Batch, Example
+from zoo.data.bundled import read_arrays
+from zoo.data.scale import Standardise
+from zoo.data.split import Splits
+from zoo.data.targets_config import ApplianceEnergySmallConfig, WindowsConfig
+from zoo.errors import ZooError
+
+#: The shares of train and validation in time; the rest is test.
+TRAIN, VALIDATION = 0.7, 0.1
+
+
+class SeriesWindows:
+    """Windows of a series (steps, C): input (N, C), and as target (horizon, C) the steps that follow it.
+
+    Args:
+        values: one part of a series; every window lies within it, its target too.
+        length: N.
+        stride: steps from the start of one window to the start of the next.
+
+    Raises:
+        ZooError: the part is too short for one window.
+    """
+
+    def __init__(self, values: Tensor, *, length: int, horizon: int, stride: int = 1) -> None:
+        last = len(values) - length - horizon
+        if last < 0:
+            raise ZooError(
+                f"a window of {length} steps and {horizon} to forecast needs {length + horizon}, "
+                f"but a part of the series has {len(values)}; lower `length` or `horizon`"
+            )
+        self.values = values
+        self.length = length
+        self.starts = torch.arange(0, last + 1, stride)
+        self._offsets = torch.arange(length + horizon)
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def __getitem__(self, index: int) -> Example:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"window {index} of {len(self)}")
+        return {name: tensor[0] for name, tensor in self.__getitems__([index]).items()}
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        """A batch: input (B, N, C), target (B, horizon, C)."""
+        at = self.starts[torch.as_tensor(indices)][:, None] + self._offsets  # (B, N + horizon)
+        window = self.values[at]
+        return {"input": window[:, : self.length], "target": window[:, self.length :]}
+
+
+def split_by_time(raw: Tensor, config: WindowsConfig) -> Splits:
+    """The first 70 % of a series (steps, C) train, the next 10 % validate, the rest tests.
+
+    Each channel is standardised on the steps of train. No window crosses from one part into another, so
+    that no step that is asked for in one part is seen in another.
+    """
+    first, second = round(TRAIN * len(raw)), round((TRAIN + VALIDATION) * len(raw))
+    encode = Standardise.fit(raw[:first].double())
+    train, val, test = torch.tensor_split(encode(raw), (first, second))
+
+    def windows(part: Tensor, stride: int = 1) -> SeriesWindows:
+        return SeriesWindows(part, length=config.length, horizon=config.horizon, stride=stride)
+
+    return Splits(
+        train=windows(train, config.stride),
+        val=windows(val),
+        test=windows(test),
+        encode=encode,
+        decode=encode.inverse,
+    )
+
+
+def load_appliance_energy_small(config: ApplianceEnergySmallConfig) -> Splits:
+    """3289 hours of a house, float (N, 8): use of power, temperatures, humidities, wind; what comes next?"""
+    hundredths = torch.from_numpy(read_arrays("appliance_energy_small.npz")["hundredths"])
+    return split_by_time(hundredths.double() / 100, config)

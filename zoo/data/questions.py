@@ -1,0 +1,89 @@
+"""Several questions per example: the digits, and the strength of alloys of which not all was measured."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from zoo.data.bundled import read_arrays
+from zoo.data.images import load_digits
+from zoo.data.scale import Standardise
+from zoo.data.split import Splits, TensorSplit
+
+#: How many closed loops each digit has: the superclass of `digits_mtl`.
+LOOPS = (1, 0, 0, 0, 1, 0, 1, 0, 2, 1)
+#: Groups that `hea_strength` one-hot encodes, as `tools/make_bundled.py` numbers them.
+PROCESSING, TESTS = 6, 3
+
+
+def load_digits_mtl(config: None = None) -> Splits:
+    """The images and splits of `digits`, each with three questions.
+
+    digit: int64, 0-9; loops: int64, how many closed loops that digit has (0-2); slant: float (1,), how far
+    the ink leans, standardised on train (`slant_of`).
+    """
+    digits = load_digits()
+    # Slant is a measure of the ink: it is taken from the pixels in [0, 1], not from standardised ones.
+    encode = digits.encode
+    if not isinstance(encode, Standardise):
+        raise TypeError(f"digits are standardised, but encode is {type(encode).__name__}")
+    parts = {name: getattr(digits, name) for name in digits.sizes}
+    slants = {name: slant_of(encode.inverse(part.inputs)) for name, part in parts.items()}
+    scale = Standardise.fit(slants["train"])
+    loops = torch.tensor(LOOPS)
+    splits = {
+        name: TensorSplit(
+            part.inputs,
+            {"digit": part.targets, "loops": loops[part.targets], "slant": scale(slants[name])},
+        )
+        for name, part in parts.items()
+    }
+
+    def decode(outputs: Tensor) -> Tensor:
+        """The slant, the last column of the outputs (B, 10 + 3 + 1), in natural units."""
+        return torch.cat([outputs[:, :-1], scale.inverse(outputs[:, -1:])], dim=1)
+
+    return Splits(train=splits["train"], val=splits["val"], test=splits["test"], encode=encode, decode=decode)
+
+
+def slant_of(pixels: Tensor) -> Tensor:
+    """How many pixels the ink moves to the left per row down: (B, 1, H, W) in [0, 1] -> float64 (B, 1).
+
+    The slope of the least-squares line x = a y + b through the ink, with the sign that makes an upright
+    stroke that leans to the right positive.
+    """
+    ink = pixels[:, 0].double()
+    ink = ink / ink.sum((1, 2), keepdim=True)
+    y = torch.arange(ink.shape[1], dtype=torch.float64)[:, None].expand(ink.shape[1:])
+    x = torch.arange(ink.shape[2], dtype=torch.float64)[None, :].expand(ink.shape[1:])
+    dy = y - (ink * y).sum((1, 2), keepdim=True)
+    dx = x - (ink * x).sum((1, 2), keepdim=True)
+    return (-(ink * dx * dy).sum((1, 2)) / (ink * dy.square()).sum((1, 2)))[:, None]
+
+
+def load_hea_strength(config: None = None) -> Splits:
+    """Alloys, input float (38,), target float (3,): yield strength, tensile strength, hardness; NaN: unknown.
+
+    Features: fractions of 28 elements, the temperature of the test (25 degrees where it is not stated), one
+    of 6 ways of processing, one of 3 kinds of test; each standardised on train, as is each target on what
+    was measured there. `decode` gives MPa, MPa and HV.
+    """
+    arrays = read_arrays("hea_strength.npz")
+    amounts = arrays["amounts"].astype(np.float64)  # (rows, 28)
+    columns = [
+        amounts / amounts.sum(axis=1, keepdims=True),
+        arrays["celsius_tenths"][:, None] / 10,
+        np.eye(PROCESSING)[arrays["processing"]],
+        np.eye(TESTS)[arrays["test"]],
+    ]
+    raw = torch.from_numpy(np.concatenate(columns, axis=1))
+    tenths = torch.from_numpy(arrays["tenths"]).double()  # (rows, 3), -1: not measured
+    targets = torch.where(tenths >= 0, tenths / 10, torch.nan)
+    parts = [torch.from_numpy(arrays["split"] == part) for part in range(3)]
+    encode = Standardise.fit(raw[parts[0]])
+    known = targets[parts[0]]
+    mean = known.nanmean(dim=0)
+    scale = Standardise(mean=mean, deviation=(known - mean).square().nanmean(dim=0).sqrt())
+    train, val, test = (TensorSplit(encode(raw[at]), scale(targets[at])) for at in parts)
+    return Splits(train=train, val=val, test=test, encode=encode, decode=scale.inverse)
