@@ -58,12 +58,9 @@ def test_listing_filters() -> None:
     assert "core/mlp_net" not in zoo.list_models(dataset="sotu_small")
     assert set(zoo.list_models(dataset="core/wine")) <= set(everything)
     assert zoo.list_models("nothing/*") == []
-    assert zoo.list_datasets(inputs="ids", targets="next_id") == [
-        "core/associative_recall",
-        "core/copy",
-        "core/passkey",
-        "core/sotu_small",
-    ]
+    texts = zoo.list_datasets(inputs="ids", targets="next_id")
+    assert {"core/associative_recall", "core/copy", "core/passkey", "core/sotu_small"} <= set(texts)
+    assert not {"core/digits", "core/wine", "core/japanese_vowels"} & set(texts)
     assert "core/digits" in zoo.list_datasets("dig*")
     assert "core/digits" in zoo.list_recipes()
 
