@@ -40,8 +40,12 @@ class TimmBackbone(nn.Module):
         self.num_features = num_features
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: (B, C, H, W) -> (B, D), or (B, D, H', W') from a model told not to pool."""
-        return self.model(x)
+        """x: (B, C, H, W) -> (B, D), or (B, D, H', W') from a convolutional model told not to pool.
+
+        Tokens, of a transformer that does not pool, are averaged.
+        """
+        features = self.model(x)
+        return features.mean(1) if features.dim() == 3 else features
 
 
 class LayeredBackbone(TimmBackbone):
@@ -153,10 +157,10 @@ def _output_width(model: nn.Module, channels: int, size: tuple[int, int]) -> int
                 y = model(torch.zeros(2, channels, *size, device=like.device, dtype=like.dtype))
     finally:
         model.train(was_training)
-    if not isinstance(y, Tensor) or y.dim() not in (2, 4) or 0 in y.shape:
+    if not isinstance(y, Tensor) or y.dim() not in (2, 3, 4) or 0 in y.shape:
         given = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
-        raise ValueError(f"it gives {given}, expected features (B, D) or (B, D, H, W)")
-    return int(y.shape[1])
+        raise ValueError(f"it gives {given}, expected features (B, D), (B, N, D) or (B, D, H, W)")
+    return int(y.shape[2] if y.dim() == 3 else y.shape[1])
 
 
 def _tensors(model: nn.Module) -> dict[str, Tensor]:

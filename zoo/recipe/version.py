@@ -23,6 +23,8 @@ def unmet(name: str, requirement: str, catalogue: Catalogue) -> str:
     plugin = next((p for p in catalogue.plugins if _fold(name) in (_fold(p.id), _fold(p.distribution))), None)
     if plugin is not None and plugin.status != "ok":
         return f"plugin {plugin.id!r} is installed but not in use: {plugin.reason}"
+    if plugin is not None and plugin.own and plugin.id != "core" and _version(name) is not None:
+        plugin = None  # one of the zoo's own, called as the library that it brings in: that one is meant
     distribution = OWN_DISTRIBUTION if name == "zoo" else plugin.distribution if plugin else name
     installed = plugin.version if plugin else _version(distribution)
     if installed is None:

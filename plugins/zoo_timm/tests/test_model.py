@@ -119,6 +119,13 @@ def test_a_feature_map_is_fine_too() -> None:
     assert model(images(inputs)).shape == (2, 4)
 
 
+def test_tokens_that_are_not_pooled_are_averaged() -> None:
+    backbone = make("test_vit3", Image(channels=3, height=32, width=48), kwargs={"global_pool": ""}).eval()
+    x = images(Image(channels=3, height=32, width=48))
+    assert backbone(x).shape == (2, backbone.num_features) == (2, 96)
+    torch.testing.assert_close(backbone(x), backbone.model(x).mean(1))
+
+
 @pytest.mark.parametrize(
     ("name", "size", "words"),
     [
