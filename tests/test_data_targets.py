@@ -48,7 +48,7 @@ def test_a_series_too_short_for_a_window_is_refused() -> None:
 @pytest.mark.parametrize(("length", "horizon", "stride"), [(96, 24, 1), (10, 1, 7), (200, 129, 3)])
 def test_no_step_of_one_part_is_in_a_window_of_another(length: int, horizon: int, stride: int) -> None:
     """Each step is its own number, so that it can be recognised wherever it turns up."""
-    config = ApplianceEnergySmallConfig(length=length, horizon=horizon, stride=stride)
+    config = ApplianceEnergySmallConfig(length=length, horizon=horizon, stride=stride, relative=False)
     splits = split_by_time(torch.arange(3289.0, dtype=torch.float64)[:, None].repeat(1, 8), config)
     assert splits.decode is not None
     seen = []
@@ -61,13 +61,29 @@ def test_no_step_of_one_part_is_in_a_window_of_another(length: int, horizon: int
 
 
 def test_later_steps_do_not_change_how_the_earlier_are_scaled() -> None:
-    config = ApplianceEnergySmallConfig()
+    config = ApplianceEnergySmallConfig(relative=False)
     raw = torch.from_numpy(read_arrays("appliance_energy_small.npz")["hundredths"]).double() / 100
     changed = raw.clone()
     changed[2302:] *= 3
     first, second = split_by_time(raw, config), split_by_time(changed, config)
     assert torch.equal(first.train[0]["input"], second.train[0]["input"])
     assert not torch.equal(first.val[0]["input"], second.val[0]["input"])
+
+
+def test_relative_windows_differ_by_the_last_step_only() -> None:
+    plain, relative = (
+        load_appliance_energy_small(ApplianceEnergySmallConfig(relative=r)) for r in (False, True)
+    )
+    first, second = plain.test[7], relative.test[7]
+    last = first["input"][-1]
+    assert torch.allclose(second["input"], first["input"] - last) and not second["input"][-1].any()
+    assert torch.allclose(second["target"], first["target"] - last)
+    # What a user's series becomes, and what a forecast of it means.
+    assert plain.decode and relative.decode and plain.encode and relative.encode
+    natural = plain.decode(first["input"])
+    assert torch.allclose(relative.encode(natural), second["input"], atol=1e-3)
+    change = relative.decode(second["target"])
+    assert torch.allclose(natural[-1] + change, plain.decode(first["target"]), atol=1e-2)
 
 
 def test_digits_mtl_asks_three_things_about_the_same_images() -> None:

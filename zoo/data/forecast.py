@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,12 +26,15 @@ class SeriesWindows:
         values: one part of a series; every window lies within it, its target too.
         length: N.
         stride: steps from the start of one window to the start of the next.
+        relative: subtract the last given step from all of the window.
 
     Raises:
         ZooError: the part is too short for one window.
     """
 
-    def __init__(self, values: Tensor, *, length: int, horizon: int, stride: int = 1) -> None:
+    def __init__(
+        self, values: Tensor, *, length: int, horizon: int, stride: int = 1, relative: bool = False
+    ) -> None:
         last = len(values) - length - horizon
         if last < 0:
             raise ZooError(
@@ -39,6 +43,7 @@ class SeriesWindows:
             )
         self.values = values
         self.length = length
+        self.relative = relative
         self.starts = torch.arange(0, last + 1, stride)
         self._offsets = torch.arange(length + horizon)
 
@@ -54,6 +59,8 @@ class SeriesWindows:
         """A batch: input (B, N, C), target (B, horizon, C)."""
         at = self.starts[torch.as_tensor(indices)][:, None] + self._offsets  # (B, N + horizon)
         window = self.values[at]
+        if self.relative:
+            window = window - window[:, self.length - 1, None]
         return {"input": window[:, : self.length], "target": window[:, self.length :]}
 
 
@@ -61,21 +68,34 @@ def split_by_time(raw: Tensor, config: WindowsConfig) -> Splits:
     """The first 70 % of a series (steps, C) train, the next 10 % validate, the rest tests.
 
     Each channel is standardised on the steps of train. No window crosses from one part into another, so
-    that no step that is asked for in one part is seen in another.
+    that no step that is asked for in one part is seen in another. With `relative`, `decode` gives changes
+    from the last given step.
     """
     first, second = round(TRAIN * len(raw)), round((TRAIN + VALIDATION) * len(raw))
-    encode = Standardise.fit(raw[:first].double())
-    train, val, test = torch.tensor_split(encode(raw), (first, second))
+    scale = Standardise.fit(raw[:first].double())
+    train, val, test = torch.tensor_split(scale(raw), (first, second))
 
     def windows(part: Tensor, stride: int = 1) -> SeriesWindows:
-        return SeriesWindows(part, length=config.length, horizon=config.horizon, stride=stride)
+        return SeriesWindows(
+            part, length=config.length, horizon=config.horizon, stride=stride, relative=config.relative
+        )
+
+    def encode(series: Any) -> Tensor:
+        """A series (N, C) in natural units -> the input of a window."""
+        x = scale(series)
+        return x - x[-1:] if config.relative else x
+
+    def decode(forecast: Tensor) -> Tensor:
+        """(..., C) on the scale of train -> natural units."""
+        natural = scale.inverse(forecast)
+        return natural - scale.mean.float() if config.relative else natural
 
     return Splits(
         train=windows(train, config.stride),
         val=windows(val),
         test=windows(test),
         encode=encode,
-        decode=encode.inverse,
+        decode=decode,
     )
 
 

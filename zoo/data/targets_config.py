@@ -21,6 +21,11 @@ class WindowsConfig(Config):
     length: int = param(96, "steps that are given", at_least=1)
     horizon: int = param(24, "steps to forecast", at_least=1)
     stride: int = param(1, "steps from the start of one train window to the next", at_least=1)
+    relative: bool = param(
+        True,
+        "give and ask all steps relative to the last given one, so that a level which train has not seen can "
+        "be followed; errors are the same numbers either way",
+    )
 
     def check(self) -> Iterator[tuple[str, str]]:
         needed = self.length + self.horizon

@@ -358,7 +358,11 @@ class PooledHeadConfig(Config):
 
 @dataclass(frozen=True, kw_only=True)
 class ForecastHeadConfig(Config):
-    """Parameters of `core/pooled_forecaster`."""
+    """Parameters of `core/pooled_forecaster`.
+
+    The default was measured on `appliance_energy_small` (transformer of width 32, 4 epochs, best validation
+    MSE, mean of two seeds): last 0.627, mean 0.652, attention 0.661.
+    """
 
     pool: Literal["last", "mean", "max", "attention"] = param("last", "how kept tokens become one vector")
     dropout_prob: float = param(0.0, "dropout of the pooled features", at_least=0, below=1)

@@ -1,0 +1,169 @@
+"""`zoo baseline`: simple answers, scored as a model is."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from zoo.baselines import measure
+from zoo.baselines.features import nearby, rows_of, whole
+from zoo.baselines.measure import best_season, seasonal
+from zoo.baselines.models import fit
+from zoo.catalogue import catalogue
+from zoo.cli import main
+from zoo.data.split import TensorSplit
+from zoo.kinds import IGNORE, Classes, Forecast, Ids, Labels, Series, Values
+
+
+def scores_of(name: str, **params: Any) -> dict[str, dict[str, float]]:
+    found = catalogue()
+    return {s.name: dict(s.metrics) for s in measure(found, found.part("dataset", name, params))}
+
+
+def test_without_scikit_learn_the_naive_answers_remain(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *a: None if name == "sklearn" else find(name, *a)
+    )
+    assert main(["baseline", "core/wine"]) == 0
+    out = capsys.readouterr().out
+    assert "majority" in out and "logistic" in out and "archzoo[baselines]" in out
+    assert len([line for line in out.splitlines() if line.startswith("majority")]) == 1
+    assert not any(line.startswith(("logistic", "trees")) for line in out.splitlines())
+
+
+def test_the_first_answer_is_that_of_the_task() -> None:
+    found = catalogue()
+    for name, called in (("core/wine", "majority"), ("core/diabetes", "mean"), ("core/copy", "majority")):
+        part = found.part("dataset", name)
+        splits = found.get("dataset", part.id).load()(part.config)
+        from zoo.baselines.measure import _task
+        from zoo.contract import kinds_of
+
+        task = _task(found, kinds_of(found, part)[1])
+        assert scores_of(name)[called] == pytest.approx(task.baseline(splits.train, splits.test), nan_ok=True)
+
+
+def test_fitted_answers_agree_with_scikit_learn() -> None:
+    linear = pytest.importorskip("sklearn.linear_model")
+    found = catalogue()
+    splits = found.get("dataset", "core/breast_cancer").load()(None)
+    model = linear.LogisticRegression(max_iter=2000).fit(splits.train.inputs, splits.train.targets)
+    expected = model.score(splits.test.inputs, splits.test.targets)
+    assert scores_of("core/breast_cancer")["logistic"]["accuracy"] == pytest.approx(expected)
+
+
+def test_ridge_beats_the_mean_and_every_metric_is_the_tasks() -> None:
+    pytest.importorskip("sklearn")
+    scores = scores_of("core/diabetes")
+    assert scores["ridge"]["mse"] < 0.6 * scores["mean"]["mse"]
+    assert len({tuple(sorted(metrics)) for metrics in scores.values()}) == 1
+
+
+def test_simple_labels_stay_below_the_optimum() -> None:
+    pytest.importorskip("sklearn")
+    from zoo.data.labels import load_noisy_states, posterior
+    from zoo.data.targets_config import NoisyStatesConfig
+
+    config = NoisyStatesConfig(examples=300, eval_examples=300, length=32)
+    test = load_noisy_states(config).test
+    best = (posterior(config, test.inputs.numpy()).argmax(-1) == test.targets.numpy()).mean()
+    scores = scores_of("core/noisy_states", examples=300, eval_examples=300, length=32)
+    assert scores["majority"]["accuracy"] < scores["logistic"]["accuracy"] < best + 0.005
+
+
+def test_features_of_a_padded_series_are_those_of_the_series() -> None:
+    torch.manual_seed(0)
+    kind = Series(channels=2, length=6, ragged=True)
+    x, lengths = torch.randn(3, 6, 2), torch.tensor([4, 6, 1])
+    split = TensorSplit(x, torch.zeros(3, dtype=torch.int64), lengths=lengths)
+    together = whole(split.__getitems__([0, 1, 2]), kind)
+    assert together.shape == (3, 8) and together.isfinite().all()
+    for row, length in enumerate(lengths.tolist()):
+        own = x[row, :length]
+        expected = torch.cat([own.mean(0), own.std(0, correction=0), own.amin(0), own.amax(0)])
+        assert torch.allclose(together[row], expected, atol=1e-6)
+
+
+def test_features_of_a_token_are_its_neighbours() -> None:
+    kind = Ids(vocab=3, length=9)
+    x = torch.randint(3, (2, 9))
+    rows = nearby({"input": x}, kind).reshape(2, 9, 3, 7)
+    assert torch.equal(rows[..., 3], torch.nn.functional.one_hot(x, 3).float())  # itself, in the middle
+    assert torch.equal(rows[:, 1:, :, 2], rows[:, :-1, :, 3])  # the one before
+    assert not rows[:, 0, :, :3].any() and not rows[:, -1, :, 4:].any()
+
+
+def test_rows_are_limited_and_only_those_asked_for() -> None:
+    split = TensorSplit(torch.randint(3, (50, 8)), torch.full((50, 8), IGNORE))
+    split.targets[:, 2:4] = 1  # type: ignore[call-overload]
+    features, answers = rows_of(split, Ids(vocab=3, length=8), Labels(count=2), most=30)
+    assert len(features) == len(answers) == 30 and (answers == 1).all()
+    table = TensorSplit(torch.arange(50.0)[:, None], torch.zeros(50, dtype=torch.int64))
+    features, answers = rows_of(table, Series(channels=1, length=1), Classes(count=2), most=10)
+    assert features[:, 0].tolist() == list(range(0, 50, 5))
+
+
+def test_a_season_is_found_on_train() -> None:
+    steps = torch.arange(400)
+    values = torch.sin(2 * torch.pi * steps / 24)[:, None]
+    targets = Forecast(channels=1, horizon=30)
+    from zoo.data.forecast import SeriesWindows
+
+    windows = SeriesWindows(values, length=48, horizon=30)
+    assert best_season(windows, targets) in (24, 48)
+    batch = windows.__getitems__([5])
+    assert torch.allclose(seasonal(batch, targets, 24), batch["target"], atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["ridge", "trees"])
+def test_missing_values_are_left_out_of_the_fit(name: str) -> None:
+    pytest.importorskip("sklearn")
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(300, 3)).astype(np.float32)
+    y = torch.from_numpy(np.stack([x[:, 0], x[:, 1], x[:, 2]], axis=1))
+    y[::2, 1], y[:, 2] = float("nan"), float("nan")
+    outputs = fit(name, Values(count=3, missing=True), x, y)(x)
+    assert outputs.isfinite().all() and not outputs[:, 2].any()
+    known = ~y[:, 1].isnan()
+    assert (outputs[known, 1] - y[known, 1]).square().mean() < 0.05
+
+
+def test_a_class_that_train_does_not_have_is_unlikely_and_one_class_is_no_error() -> None:
+    pytest.importorskip("sklearn")
+    x = np.random.default_rng(0).normal(size=(60, 2)).astype(np.float32)
+    outputs = fit("logistic", Classes(count=4), x, torch.from_numpy((x[:, 0] > 0) * 2))(x)
+    assert outputs.shape == (60, 4) and outputs.isfinite().all()
+    assert outputs[:, [1, 3]].max() < outputs[:, [0, 2]].max(dim=1).values.min()
+    only = fit("trees", Classes(count=3), x, torch.full((60,), 2))(x)
+    assert (only.argmax(1) == 2).all()
+
+
+def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("sklearn")
+    assert (
+        main(["baseline", "core/noisy_states", "length=8", "examples=64", "eval_examples=64", "--json"]) == 0
+    )
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["name"] for row in rows] == ["majority", "logistic", "trees"]
+    assert rows[1]["note"] == "512 rows of 28 features" and 0 < rows[1]["metrics"]["accuracy"] <= 1
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("baseline core/wnie", "Did you mean 'core/wine'"),
+        ("baseline core/wine core/digits", "takes one dataset, got core/wine, core/digits"),
+        ("baseline core/noisy_states stya=1", "Did you mean 'stay'"),
+    ],
+)
+def test_mistakes_are_explained(command: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(command.split()) == 2
+    assert message in capsys.readouterr().err
