@@ -368,6 +368,22 @@ def test_a_family_is_one_row_until_it_is_asked_for(lib: Catalogue, pattern: str,
 
 
 @pytest.mark.parametrize(
+    ("pattern", "ids"),
+    [
+        ("lib/*", ["lib/net18", "lib/net34", "lib/own"]),
+        ("lib/tiny", ["lib/tiny"]),
+        ("lib/t*", ["lib/tiny"]),
+        ("lib/*.large", ["lib/net18.large"]),
+        ("nothing*", []),
+    ],
+)
+def test_members_that_are_not_shown_match_where_nothing_else_does(
+    lib: Catalogue, pattern: str, ids: list[str]
+) -> None:
+    assert [spec.id for spec in lib.matching("model", pattern)] == ids
+
+
+@pytest.mark.parametrize(
     ("name", "message"),
     [
         ("lib/net81", "unknown model 'lib/net81'. Did you mean 'lib/net18'"),

@@ -156,6 +156,16 @@ class Catalogue:
                 rows.append(family)
         return sorted(rows, key=lambda spec: spec.id)
 
+    def matching(self, kind: str, pattern: str) -> list[Spec]:
+        """Every component that matches; where none does, members of a family (`timm/resnet*`)."""
+        found = list(filter_specs(self.specs(kind), pattern))
+        return found or [s for s in self.listed(kind, pattern) if not isinstance(s, ModelFamilySpec)]
+
+    def family(self, name: str) -> ModelFamilySpec | None:
+        """The family that a full name such as `timm/resnet18` would belong to, member or not."""
+        plugin, slash, _ = name.partition("/")
+        return self._families.get(plugin) if slash else None
+
     def get(self, kind: str, name: str) -> Spec:
         """The component called `name`: `plugin/name`, or the short name where only one plugin has it.
 
@@ -294,8 +304,8 @@ class Catalogue:
         if others:
             sentences.append(f"There is a {' and a '.join(others)}, which is no {kind.replace('_', '-')}.")
         sentences += self.lost(name)
-        family = self._families.get(name.partition("/")[0]) if kind == ModelSpec.kind else None
-        if family is not None and "/" in name:
+        family = self.family(name) if kind == ModelSpec.kind else None
+        if family is not None:
             every = f" To see all of them: zoo list {family.id!r}"
             if name == family.id:
                 return f"{name!r} is a family of models: write the name of one.{every}"

@@ -203,7 +203,7 @@ def matrix(
     models, datasets: shell patterns that keep some of them.
     """
     columns = list(filter_specs(catalogue.specs("dataset"), datasets))
-    for model in filter_specs(catalogue.specs("model"), models):
+    for model in catalogue.matching("model", models):
         for dataset in columns:
             try:
                 outcome: Plan | str = resolve(

@@ -188,6 +188,8 @@ def _find(found: Catalogue, name: str, kind: str | None) -> list[Spec]:
     ambiguous = [error for error in errors if "ambiguous" in str(error)]
     if ambiguous:
         raise ambiguous[0]
+    if not hits and found.family(name) is not None:
+        found.get("model", name)  # raises, with names of the family that are close
     if not hits:
         names = {part for each in KINDS for spec in found.specs(each) for part in (spec.id, spec.name)}
         sentences = [f"nothing is called {name!r}.", *found.lost(name)]

@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 from typing import Any
 
-from zoo.catalogue import Catalogue, catalogue, filter_specs
+from zoo.catalogue import Catalogue, catalogue
 from zoo.cli.output import add_verb, print_json, print_table
 from zoo.contract import Plan, matrix
 from zoo.errors import UnknownName, suggest
@@ -93,7 +93,7 @@ def matrix_(options: argparse.Namespace) -> int:
 
 
 def _matching(found: Catalogue, kind: str, pattern: str) -> list[str]:
-    names = [spec.id for spec in filter_specs(found.specs(kind), pattern)]
+    names = [spec.id for spec in found.matching(kind, pattern)]
     if not names:
         known = [name for spec in found.specs(kind) for name in (spec.id, spec.name)]
         raise UnknownName(f"no {kind} matches {pattern!r}.{suggest(pattern, known)}")

@@ -119,11 +119,8 @@ def find(catalogue: Catalogue, name: str) -> list[Spec]:
     every = [spec for cls in SPEC_KINDS for spec in catalogue.specs(cls.kind)]
     found = [spec for spec in every if name in (spec.plugin, spec.id)]
     found = found or list(filter_specs(every, name.replace("-", "_")))
+    found = found or catalogue.matching("model", name.replace("-", "_"))  # members of a family
     if not found:
-        try:
-            return [catalogue.get("model", name)]  # a member of a family
-        except UnknownName:
-            pass
         names = [part for spec in every for part in (spec.plugin, spec.id, spec.name)]
         raise UnknownName(f"no component and no plugin is called {name!r}.{suggest(name, names)}")
     return found

@@ -60,3 +60,19 @@ def test_the_zoo_lists_them() -> None:
     assert not [name for name in zoo.list_models(accepts="image") if name.startswith("timm/")]
     with pytest.raises(ZooError, match=r"unknown model 'timm/resnet81'\. Did you mean 'timm/resnet18'"):
         zoo.create_model("timm/resnet81", dataset="digits")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["show", "timm/resnet81"], "unknown model 'timm/resnet81'. Did you mean 'timm/resnet18'"),
+        (["show", "timm/*"], "'timm/*' is a family of models: write the name of one."),
+        (["matrix", "--models", "timm/resnet18", "--datasets", "core/digits"], "ok"),
+        (["list", "models"], "zoo list 'timm/*'"),
+        (["list", "timm/resnet18.a*"], "timm/resnet18.a1_in1k"),
+    ],
+)
+def test_verbs_know_the_family(arguments: list[str], words: str) -> None:
+    done = subprocess.run([sys.executable, "-m", "zoo", *arguments], capture_output=True, text=True)
+    assert words in done.stdout + done.stderr
+    assert done.returncode == (2 if "unknown" in words or "family" in words else 0)
