@@ -122,5 +122,10 @@ def test_wrong_schedule_parameters_are_named():
         schedule(optimizer(), warmup_epochs=3)
     with pytest.raises(ZooError, match=r"no key 'patienc'.*'patience'"):
         schedule(optimizer(), "plateau", patienc=3)
-    with pytest.raises(ZooError, match="warmup_steps is 100, but the whole run has 100 updates"):
-        schedule(optimizer(), warmup_steps=100)
+
+
+def test_warm_up_longer_than_the_run_ends_half_way():
+    for updates in (1, 2, 7, 100):
+        assert rates("cosine", updates=updates, warmup_steps=100) == rates(
+            "cosine", updates=updates, warmup_steps=updates // 2
+        )

@@ -338,6 +338,11 @@ class DatasetSpec(Spec):
         return self.files is not None
 
     @property
+    def origin(self) -> str:
+        """How the data gets here: "bundled", "generated" or "fetched"."""
+        return "generated" if self.synthetic else "fetched" if self.fetched else "bundled"
+
+    @property
     def ready(self) -> bool:
         """Whether it loads (at default parameters) without fetching anything."""
         return self.files is None or self.files.cached

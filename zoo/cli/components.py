@@ -162,7 +162,7 @@ _COLUMNS: dict[type, tuple[tuple[str, str], ...]] = {
     StemSpec: (("from", "accepts"), ("to", "returns")),
     HeadSpec: (("from", "accepts"), ("to", "answers")),
     TaskSpec: (("answers", "answers"), ("monitor", "monitor")),
-    DatasetSpec: (("inputs", "inputs"), ("targets", "targets"), ("licence", "licence")),
+    DatasetSpec: (("inputs", "inputs"), ("targets", "targets"), ("data", "origin")),
 }
 
 
@@ -217,8 +217,10 @@ def _cell(spec: Spec, field: str) -> str:
 
 
 def _has(spec: Spec, field: str, value: str) -> bool:
-    names = [f.name for f in dataclasses.fields(spec)]
-    if field not in names:
+    titles = dict(columns(spec))
+    names = [*(f.name for f in dataclasses.fields(spec)), *titles]
+    field = titles.get(field, field)
+    if not hasattr(spec, field):
         raise ZooError(f"a {spec.kind} has no field {field!r} to filter by.{suggest(field, names)}")
     actual = getattr(spec, field)
     if isinstance(actual, tuple):
@@ -242,6 +244,7 @@ def _facts(spec: Spec) -> list[tuple[str, str]]:
     if isinstance(spec, DatasetSpec):
         facts += [
             ("examples", spec.examples),
+            ("licence", spec.licence),
             ("source", spec.source),
             ("naive baseline", spec.baseline),
             ("known good", spec.known_good),

@@ -55,6 +55,8 @@ def train(loaded: LoadedRecipe, *, quiet: bool = False, dry_run: bool = False) -
         print(
             f"{setup.model.num_parameters:,} parameters, {setup.updates} updates, {run.path}", file=sys.stderr
         )
+        for note in setup.notes:
+            print(f"note: {note}", file=sys.stderr)
     return _carry_out(setup, run, checkpoint=None, quiet=quiet)
 
 
@@ -247,6 +249,7 @@ def _record(setup: Setup) -> dict[str, Any]:
         "extra": sorted(loaded.recipe.trainer.extra),
         "plan": loaded.plan.to_dict(),
         "describe": loaded.plan.describe(),
+        "data": setup.splits.source,
         **circumstances(loaded.catalogue),
     }
 

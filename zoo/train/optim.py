@@ -38,6 +38,11 @@ def build_optimizer(
         raise ZooError(f"optim {name!r}: {error}") from error
 
 
+def warmup_within(warmup_steps: int, updates: int) -> int:
+    """The warm-up of a run: as asked, or half of a run that is no longer than that (a quick trial)."""
+    return warmup_steps if warmup_steps < updates else updates // 2
+
+
 class Schedule(Protocol):
     """What sets the learning rate."""
 
@@ -61,7 +66,7 @@ def build_schedule(
     params: Mapping[str, Any],
     mode: str,
 ) -> Schedule:
-    """A schedule over `updates` updates, `warmup_steps` of them a linear rise.
+    """A schedule over `updates` updates, `warmup_steps` of them a linear rise (see `warmup_within`).
 
     Args:
         name: one of timm's, or `plateau`.
@@ -71,12 +76,9 @@ def build_schedule(
         mode: "min" or "max", which way the monitored metric is better (for `plateau`).
 
     Raises:
-        ZooError: no such schedule or parameter, or a warm-up as long as the run.
+        ZooError: no such schedule or parameter.
     """
-    if warmup_steps >= updates:
-        raise ZooError(
-            f"schedule.warmup_steps is {warmup_steps}, but the whole run has {updates} updates; lower it"
-        )
+    warmup_steps = warmup_within(warmup_steps, updates)
     if name == "plateau":
         return PlateauSchedule(
             optimizer, warmup_steps=warmup_steps, final_lr_ratio=final_lr_ratio, mode=mode, **_plateau(params)

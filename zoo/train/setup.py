@@ -15,7 +15,7 @@ from zoo.layers.model import Model, build_model
 from zoo.recipe import LoadedRecipe
 from zoo.tasks.base import Task
 from zoo.train.loaders import batches_per_epoch, derived_seed
-from zoo.train.optim import Schedule, build_optimizer, build_schedule
+from zoo.train.optim import Schedule, build_optimizer, build_schedule, warmup_within
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +44,16 @@ class Setup:
         """Examples per batch of evaluation."""
         data = self.loaded.recipe.data
         return data.eval_batch_size or data.batch_size
+
+    @property
+    def notes(self) -> list[str]:
+        """What a user should know before the first step."""
+        asked = self.loaded.recipe.schedule.warmup_steps
+        given = warmup_within(asked, self.updates)
+        cut = (
+            f"schedule.warmup_steps is cut from {asked} to {given}: the whole run has {self.updates} updates"
+        )
+        return [*self.loaded.plan.notes, *([cut] if given < asked else [])]
 
     @property
     def metric_names(self) -> list[str]:
