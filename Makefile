@@ -9,6 +9,7 @@ STAMP := $(VENV)/.installed
 demo: $(STAMP)  ## train the default recipe on bundled data (under two minutes on 2 cores)
 	$(BIN)/zoo train aaren/digits
 
+test: export OMP_NUM_THREADS ?= 1  # small tensors, several processes
 test: $(STAMP) lint  ## all tests that run in minutes
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not slow and not fetch"
 
