@@ -88,7 +88,7 @@ def imports(file: Path) -> set[str]:
 
 @pytest.mark.parametrize(
     ("names", "home"),
-    [({"pytorch_lightning", "lightning"}, "zoo/train"), ({"omegaconf"}, "zoo/recipe")],
+    [({"pytorch_lightning", "lightning"}, "zoo/training"), ({"omegaconf"}, "zoo/recipe")],
 )
 def test_one_package_imports_lightning_and_one_omegaconf(names: set[str], home: str) -> None:
     files = [*(ROOT / "zoo").rglob("*.py"), *(ROOT / "plugins").rglob("*.py")]

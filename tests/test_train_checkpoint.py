@@ -12,9 +12,9 @@ import torch
 from zoo.errors import ZooError
 from zoo.recipe import load_recipe
 from zoo.runs import Run, open_run
-from zoo.train import evaluate, predict, resume, train
-from zoo.train.checkpoint import PlainCheckpointIO, read_checkpoint
-from zoo.train.lightning import pl
+from zoo.training import evaluate, predict, resume, train
+from zoo.training.checkpoint import PlainCheckpointIO, read_checkpoint
+from zoo.training.lightning import pl
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from zoo.errors import ZooError
-from zoo.train.optim import build_optimizer, build_schedule
+from zoo.training.optim import build_optimizer, build_schedule
 
 SCHEDULES = ["cosine", "tanh", "step", "multistep", "plateau", "poly", "wsd", "rsqrt", "constant"]
 

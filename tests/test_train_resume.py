@@ -17,9 +17,9 @@ from zoo.catalogue import Catalogue
 from zoo.errors import ZooError
 from zoo.recipe import load_recipe
 from zoo.runs import Run
-from zoo.train import resume, train
-from zoo.train.checkpoint import read_checkpoint
-from zoo.train.lightning import pl
+from zoo.training import resume, train
+from zoo.training.checkpoint import read_checkpoint
+from zoo.training.lightning import pl
 
 
 def recipe(folder: Path, **trainer: Any) -> dict[str, Any]:
@@ -137,7 +137,7 @@ def test_interrupted_twice_and_resumed_twice(uninterrupted, tmp_path):
     result = train(load_recipe(recipe(tmp_path), catalogue=with_callback(Press(2))), quiet=True)
     run = result.run
     # The second part is interrupted too: by hand, as `resume` uses the default catalogue.
-    from zoo.train import fit
+    from zoo.training import fit
 
     loaded = load_recipe(run.resolved, catalogue=with_callback(Press(11)))
     again = fit._carry_out(fit.prepare(loaded), run, checkpoint=read_checkpoint(run.last), quiet=True)

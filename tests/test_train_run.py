@@ -23,9 +23,9 @@ from zoo.errors import ZooError
 from zoo.layers.weights import load_weights
 from zoo.recipe import load_recipe
 from zoo.runs import Run, create_run, find_run
-from zoo.train import Diverged, RunResult, evaluate, predict, resume, train
-from zoo.train.lightning import pl
-from zoo.train.loaders import BatchStream, batches_per_epoch, derived_seed, eval_loader, train_loader
+from zoo.training import Diverged, RunResult, evaluate, predict, resume, train
+from zoo.training.lightning import pl
+from zoo.training.loaders import BatchStream, batches_per_epoch, derived_seed, eval_loader, train_loader
 
 PNG = b"\x89PNG"
 

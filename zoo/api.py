@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from zoo.data import Splits
     from zoo.layers import Model
     from zoo.recipe import LoadedRecipe
-    from zoo.train import RunResult
+    from zoo.training import RunResult
 
 
 def list_models(
@@ -70,7 +70,7 @@ def list_datasets(pattern: str = "*", *, inputs: str | None = None, targets: str
     Args:
         pattern: a shell pattern over full and short names.
         inputs: "image", "ids", "series" or "vector".
-        targets: "classes", "values" or "next_id".
+        targets: "classes", "values", "next_id", "labels", "forecast" or "multi".
     """
     _check_choice("inputs", inputs, [kind.kind for kind in get_args(DataKind)])
     _check_choice("targets", targets, [kind.kind for kind in get_args(TargetKind)])
@@ -202,7 +202,7 @@ def train(
         RecipeError: mistakes in the recipe. ZooError: what goes wrong on the way, in a sentence.
     """
     from zoo.recipe import LoadedRecipe, load_recipe
-    from zoo.train import train as fit
+    from zoo.training import train as fit
 
     if isinstance(recipe, LoadedRecipe):
         if overrides:

@@ -42,7 +42,7 @@ def train(options: argparse.Namespace) -> int:
         from zoo.runs import find_run
 
         run = find_run(options.resume)
-        from zoo.train import resume
+        from zoo.training import resume
 
         given = [options.recipe, *options.overrides] if options.recipe else []
         result = resume(run, given, quiet=options.quiet)
@@ -53,7 +53,7 @@ def train(options: argparse.Namespace) -> int:
 
         # The whole recipe is checked, model and data paired, before torch is imported.
         loaded = load_recipe(options.recipe, options.overrides)
-        from zoo.train import train as fit
+        from zoo.training import train as fit
 
         result = fit(loaded, quiet=options.quiet, dry_run=options.dry_run)
     if options.json:
@@ -67,7 +67,7 @@ def evaluate(options: argparse.Namespace) -> int:
     from zoo.runs import find_run
 
     run = find_run(options.run_folder)
-    from zoo.train import evaluate as score
+    from zoo.training import evaluate as score
 
     result = score(run, split=options.split)
     if options.json:
@@ -81,7 +81,7 @@ def predict(options: argparse.Namespace) -> int:
     from zoo.runs import find_run
 
     run = find_run(options.run_folder)
-    from zoo.train import predict as answer
+    from zoo.training import predict as answer
 
     predictions = answer(run, options.file)
     if options.json:

@@ -14,9 +14,9 @@ from zoo.data.batch import Batch, mask_of
 from zoo.errors import ZooError
 from zoo.tasks.base import Task
 from zoo.tasks.metrics import MetricCollection, values_of
-from zoo.train.lightning import pl
-from zoo.train.loaders import derived_seed
-from zoo.train.optim import Schedule
+from zoo.training.lightning import pl
+from zoo.training.loaders import derived_seed
+from zoo.training.optim import Schedule
 
 
 class Diverged(ZooError):

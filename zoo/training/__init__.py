@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import importlib
-import sys
-import types
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from zoo.train.evaluation import evaluate, predict
-    from zoo.train.fit import resume, train
-    from zoo.train.module import Diverged
-    from zoo.train.result import EvalResult, RunResult
+    from zoo.training.evaluation import evaluate, predict
+    from zoo.training.fit import resume, train
+    from zoo.training.module import Diverged
+    from zoo.training.result import EvalResult, RunResult
 
 _MODULE_OF = {
     "Diverged": "module",
@@ -30,14 +28,3 @@ def __getattr__(name: str) -> Any:
     if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
-
-
-class _Callable(types.ModuleType):
-    """`zoo.train` is this package and a function of the Python API; importing one must not hide the other."""
-
-    def __call__(self, *arguments: Any, **options: Any) -> RunResult:
-        result: RunResult = importlib.import_module("zoo.api").train(*arguments, **options)
-        return result
-
-
-sys.modules[__name__].__class__ = _Callable

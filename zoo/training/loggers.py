@@ -10,7 +10,7 @@ from typing import Any
 
 from zoo.errors import ZooError
 from zoo.runs import writing
-from zoo.train.lightning import Logger
+from zoo.training.lightning import Logger
 
 
 class MetricsFile(Logger):

@@ -14,18 +14,18 @@ from zoo.errors import ZooError
 from zoo.layers.weights import load_weights, save_weights
 from zoo.recipe import LoadedRecipe, load_recipe
 from zoo.runs import Run, check_resumable, create_run, find_run
-from zoo.train.callbacks import Interrupted, SaveCheckpoints, StopRequest
-from zoo.train.card import render_card
-from zoo.train.checkpoint import read_checkpoint
-from zoo.train.curves import draw_curves
-from zoo.train.evaluation import fill, load_best, score
-from zoo.train.lightning import pl, quiet_lightning
-from zoo.train.loaders import BatchStream, eval_loader, train_loader
-from zoo.train.module import TrainingModule
-from zoo.train.record import circumstances
-from zoo.train.result import RunResult, judge, plain
-from zoo.train.setup import Setup, prepare
-from zoo.train.trainer import make_saver, make_trainer
+from zoo.training.callbacks import Interrupted, SaveCheckpoints, StopRequest
+from zoo.training.card import render_card
+from zoo.training.checkpoint import read_checkpoint
+from zoo.training.curves import draw_curves
+from zoo.training.evaluation import fill, load_best, score
+from zoo.training.lightning import pl, quiet_lightning
+from zoo.training.loaders import BatchStream, eval_loader, train_loader
+from zoo.training.module import TrainingModule
+from zoo.training.record import circumstances
+from zoo.training.result import RunResult, judge, plain
+from zoo.training.setup import Setup, prepare
+from zoo.training.trainer import make_saver, make_trainer
 
 
 def train(loaded: LoadedRecipe, *, quiet: bool = False, dry_run: bool = False) -> RunResult:

@@ -14,8 +14,8 @@ from zoo.errors import ZooError, suggest
 from zoo.layers.model import Model, build_model
 from zoo.recipe import LoadedRecipe
 from zoo.tasks.base import Task
-from zoo.train.loaders import batches_per_epoch, derived_seed
-from zoo.train.optim import Schedule, build_optimizer, build_schedule, warmup_within
+from zoo.training.loaders import batches_per_epoch, derived_seed
+from zoo.training.optim import Schedule, build_optimizer, build_schedule, warmup_within
 
 
 @dataclass(frozen=True, kw_only=True)

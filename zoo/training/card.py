@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from zoo.recipe import LoadedRecipe
-from zoo.train.result import RunResult, number
+from zoo.training.result import RunResult, number
 
 
 def render_card(loaded: LoadedRecipe, result: RunResult) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from typing_extensions import override
 
-from zoo.train.lightning import Checkpoint, EarlyStopping, EMAWeightAveraging, pl
+from zoo.training.lightning import Checkpoint, EarlyStopping, EMAWeightAveraging, pl
 
 
 class Interrupted(BaseException):

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from typing_extensions import override
 
-from zoo.train.lightning import pl
+from zoo.training.lightning import pl
 
 
 class ShowProgress(pl.Callback):

@@ -17,10 +17,10 @@ from zoo.recipe import LoadedRecipe, load_recipe
 from zoo.runs import Run, find_run
 from zoo.tasks.base import Task
 from zoo.tasks.metrics import values_of
-from zoo.train.checkpoint import model_weights, read_checkpoint
-from zoo.train.loaders import derived_seed, eval_loader
-from zoo.train.result import EvalResult
-from zoo.train.setup import build_task, load_splits
+from zoo.training.checkpoint import model_weights, read_checkpoint
+from zoo.training.loaders import derived_seed, eval_loader
+from zoo.training.result import EvalResult
+from zoo.training.setup import build_task, load_splits
 
 SplitName = Literal["train", "val", "test"]
 

@@ -14,7 +14,7 @@ import torch
 
 from zoo.errors import ZooError
 from zoo.runs import writing
-from zoo.train.lightning import CheckpointIO
+from zoo.training.lightning import CheckpointIO
 
 #: What torch.load raises for a file that is cut short or no checkpoint at all.
 _DAMAGE = (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, TypeError, AttributeError)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from zoo.train.loggers import read_rows
+from zoo.training.loggers import read_rows
 
 
 def draw_curves(metrics: Path, picture: Path, *, monitor: str, title: str) -> bool:

@@ -10,12 +10,12 @@ import torch
 
 from zoo.errors import ZooError, suggest
 from zoo.runs import Run
-from zoo.train.callbacks import Ema, PatientStop, SaveCheckpoints, StopRequest, WriteRows
-from zoo.train.checkpoint import PlainCheckpointIO
-from zoo.train.lightning import Logger, MisconfigurationException, pl
-from zoo.train.loggers import MetricsFile
-from zoo.train.progress import ShowProgress
-from zoo.train.setup import Setup
+from zoo.training.callbacks import Ema, PatientStop, SaveCheckpoints, StopRequest, WriteRows
+from zoo.training.checkpoint import PlainCheckpointIO
+from zoo.training.lightning import Logger, MisconfigurationException, pl
+from zoo.training.loggers import MetricsFile
+from zoo.training.progress import ShowProgress
+from zoo.training.setup import Setup
 
 #: Keywords that hold lists: what plugins and recipes add is appended.
 _LISTS = ("callbacks", "logger", "plugins")
