@@ -12,12 +12,12 @@ import torch
 
 from zoo.baselines import measure
 from zoo.baselines.features import nearby, rows_of, whole
-from zoo.baselines.measure import best_season, seasonal
+from zoo.baselines.measure import best_season, bigrams, seasonal
 from zoo.baselines.models import fit
 from zoo.catalogue import catalogue
 from zoo.cli import main
 from zoo.data.split import TensorSplit
-from zoo.kinds import IGNORE, Classes, Forecast, Ids, Labels, Series, Values
+from zoo.kinds import IGNORE, Classes, Forecast, Ids, Labels, NextId, Series, Values
 
 
 def scores_of(name: str, **params: Any) -> dict[str, dict[str, float]]:
@@ -79,6 +79,17 @@ def test_simple_labels_stay_below_the_optimum() -> None:
     assert scores["majority"]["accuracy"] < scores["logistic"]["accuracy"] < best + 0.005
 
 
+def test_bigrams_are_chances_and_know_what_follows() -> None:
+    kind = NextId(vocab=4)
+    x = torch.arange(40) % 3  # 0 1 2 0 1 2 ...; 3 never comes
+    split = TensorSplit(x[None, :-1], x[None, 1:].clone())
+    split.targets[0, :5] = IGNORE  # type: ignore[index]
+    chance = bigrams(split, kind).exp()
+    assert torch.allclose(chance.sum(1), torch.ones(4))
+    assert chance[:3].argmax(1).tolist() == [1, 2, 0] and chance[0, 1] > 0.9
+    assert scores_of("core/sotu_small")["bigram"]["loss"] < scores_of("core/sotu_small")["majority"]["loss"]
+
+
 def test_features_of_a_padded_series_are_those_of_the_series() -> None:
     torch.manual_seed(0)
     kind = Series(channels=2, length=6, ragged=True)
@@ -104,8 +115,8 @@ def test_features_of_a_token_are_its_neighbours() -> None:
 def test_rows_are_limited_and_only_those_asked_for() -> None:
     split = TensorSplit(torch.randint(3, (50, 8)), torch.full((50, 8), IGNORE))
     split.targets[:, 2:4] = 1  # type: ignore[call-overload]
-    features, answers = rows_of(split, Ids(vocab=3, length=8), Labels(count=2), most=30)
-    assert len(features) == len(answers) == 30 and (answers == 1).all()
+    features, answers = rows_of(split, Ids(vocab=3, length=8), Labels(count=2), most=80)
+    assert len(features) == len(answers) == 20 and (answers == 1).all()  # 10 of the sequences, 2 of each
     table = TensorSplit(torch.arange(50.0)[:, None], torch.zeros(50, dtype=torch.int64))
     features, answers = rows_of(table, Series(channels=1, length=1), Classes(count=2), most=10)
     assert features[:, 0].tolist() == list(range(0, 50, 5))

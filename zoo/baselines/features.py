@@ -33,13 +33,13 @@ def rows_of(split: Any, inputs: DataKind, targets: TargetKind, *, most: int) -> 
 
     A row is an example; for labels it is a token that is asked for.
     """
-    features, answers, left = [], [], most
-    for batch in batches(_spread(split, most)):
+    tokens = inputs.length if isinstance(targets, Labels) and isinstance(inputs, (Ids, Series)) else 1
+    features, answers = [], []
+    for batch in batches(_spread(split, max(1, most // tokens))):
         if isinstance(targets, Labels):
             asked = batch["target"] != IGNORE
-            features.append(nearby(batch, inputs)[asked][:left])
-            answers.append(batch["target"][asked][:left])
-            left -= len(answers[-1])
+            features.append(nearby(batch, inputs)[asked])
+            answers.append(batch["target"][asked])
         else:
             features.append(whole(batch, inputs))
             answers.append(batch["target"])

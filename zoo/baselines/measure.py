@@ -20,7 +20,7 @@ from zoo.catalogue import Catalogue, Part
 from zoo.contract import kinds_of
 from zoo.data.batch import Batch
 from zoo.errors import ZooError
-from zoo.kinds import Classes, Forecast, Labels, Multi, NextId, Series, TargetKind
+from zoo.kinds import IGNORE, Classes, Forecast, Labels, Multi, NextId, Series, TargetKind
 from zoo.specs import TaskSpec
 from zoo.tasks.base import Task, batches
 from zoo.tasks.metrics import values_of
@@ -124,6 +124,9 @@ def _naive(
             yield "seasonal naive", note, lambda batch: seasonal(batch, targets, season)
     else:
         yield called, "of train", lambda batch: task.answers(naive, batch)
+    if isinstance(targets, NextId) and targets.vocab <= MOST_FEATURES:
+        table = bigrams(splits.train, targets)
+        yield "bigram", "of train: what follows each symbol", lambda batch: table[batch["input"]]
 
 
 def seasonal(batch: Batch, targets: Forecast, season: int) -> Tensor:
@@ -146,6 +149,17 @@ def best_season(train: Any, targets: Forecast) -> int:
         if season <= batch["input"].shape[1]
     }
     return min(errors, key=errors.__getitem__) if errors else 0
+
+
+def bigrams(train: Any, targets: NextId) -> Tensor:
+    """Log frequencies of the asked symbol after each symbol, backed off to those of all. (vocab, vocab)"""
+    counts = torch.zeros(targets.vocab, targets.vocab, dtype=torch.float64)
+    for batch in batches(train):
+        asked = batch["target"] != IGNORE
+        pairs = batch["input"][asked] * targets.vocab + batch["target"][asked]
+        counts += pairs.bincount(minlength=targets.vocab**2).reshape(counts.shape)
+    seen = counts.sum(0) + 1  # each symbol counted once more
+    return ((counts + seen / seen.sum()) / (counts.sum(1, keepdim=True) + 1)).log().float()
 
 
 def shared_ridge(train: Any, targets: Forecast, *, most: int) -> tuple[Callable[[Batch], Tensor], int]:
