@@ -7,7 +7,7 @@ import dataclasses
 from typing import Any
 
 from zoo.catalogue import catalogue
-from zoo.cli.data import _parts
+from zoo.cli.data import dataset_parts
 from zoo.cli.output import add_verb, print_json, print_table
 from zoo.errors import ZooError
 
@@ -30,7 +30,7 @@ def add_verbs(verbs: Any) -> None:
 
 def baseline(options: argparse.Namespace) -> int:
     found = catalogue()
-    parts = _parts(found, [options.dataset, *options.parameters])
+    parts = dataset_parts(found, [options.dataset, *options.parameters])
     if len(parts) > 1:
         raise ZooError(f"zoo baseline takes one dataset, got {', '.join(part.id for part in parts)}")
     from zoo.baselines import measure

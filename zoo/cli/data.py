@@ -39,7 +39,7 @@ def data(options: argparse.Namespace) -> int:
         return _list(found, options)
     from zoo.data.fetch import files_of
 
-    wanted = [(part, files_of(found, part)) for part in _parts(found, options.names)]
+    wanted = [(part, files_of(found, part)) for part in dataset_parts(found, options.names)]
     if options.action == "path":
         paths = {part.id: str(files.path) for part, files in wanted if files is not None}
         if options.json:
@@ -93,7 +93,7 @@ def _list(found: Catalogue, options: argparse.Namespace) -> int:
     return 0
 
 
-def _parts(found: Catalogue, words: list[str]) -> list[Part]:
+def dataset_parts(found: Catalogue, words: list[str]) -> list[Part]:
     """Datasets with their parameters: `a b key=value` are a, and b with one."""
     from zoo.recipe.scalar import Ambiguous, scalar
 
