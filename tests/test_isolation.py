@@ -235,3 +235,25 @@ def test_damaged_metadata_costs_that_distribution_alone(fake_site: FakeSite) -> 
         "zoo: plugin 'two' (two 1.0)",
     ]
     assert "its entry points cannot be read: UnicodeDecodeError" in done.stderr
+
+
+def test_what_hangs_is_given_up(fake_site: FakeSite) -> None:
+    """A slow import, and a hook that never returns and swallows every exception it can."""
+    fake_site.plugin("slow", "import time\ntime.sleep(60)\n")
+    stubborn = """
+def zoo_components():
+    while True:
+        try:
+            while True: pass
+        except Exception:
+            pass
+"""
+    fake_site.plugin("stubborn", HEAD + stubborn)
+    fake_site.plugin("good", GOOD.format(name="swirl", package="zoo_good"))
+    found = rows(fake_site, ZOO_PLUGIN_TIMEOUT="2")
+    for id in ("slow", "stubborn"):
+        assert found[f"zoo-{id}"]["status"] == "failed"
+        assert found[f"zoo-{id}"]["reason"] == "it took longer than 2 s (ZOO_PLUGIN_TIMEOUT)"
+    assert found["zoo-good"]["status"] == "ok"
+    done = fake_site.run("list", "feed-forwards", environment={"ZOO_PLUGIN_TIMEOUT": "soon"})
+    assert done.returncode == 2 and "must be a number of seconds" in done.stderr

@@ -77,7 +77,7 @@ class Catalogue:
                 plugin.status, plugin.reason = "blocked", f"blocked by {blocked_by}"
                 self.plugins.append(plugin)
             else:
-                self._take(plugin, import_module, strict=switches.strict)
+                self._take(plugin, import_module, strict=switches.strict, patience=switches.patience)
         self._fill_presets()
         for plugin in self.plugins if switches.strict else ():
             if plugin.problems:
@@ -92,11 +92,14 @@ class Catalogue:
         self._fill_presets()
         return plugin
 
-    def _take(self, plugin: Plugin, import_module: Callable[[], Any], *, strict: bool = False) -> None:
+    def _take(
+        self, plugin: Plugin, import_module: Callable[[], Any], *, strict: bool = False, patience: float = 0
+    ) -> None:
         """Load a plugin and file its specs by name; the first of a name is kept."""
         rival = next((p for p in self.plugins if p.id == plugin.id and p.status != "blocked"), None)
         self.plugins.append(plugin)
-        for spec in load(plugin, import_module, self._manager, rival=rival, strict=strict):
+        specs = load(plugin, import_module, self._manager, rival=rival, strict=strict, patience=patience)
+        for spec in specs:
             spec = replace(spec, plugin=plugin.id)
             family = spec if isinstance(spec, ModelFamilySpec) else None
             shown: list[Spec] = [family.member(name) for name in family.shown] if family else [spec]

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import functools
 import re
+import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, PackageNotFoundError, distribution, distributions, entry_points
 from typing import Any, Literal
@@ -107,10 +110,12 @@ def load(
     *,
     rival: Plugin | None = None,
     strict: bool = False,
+    patience: float = 0,
 ) -> list[Spec]:
     """Import a plugin, register its hooks with `manager` and return its sound specs.
 
     Status, reason and problems are noted on `plugin`. rival: an earlier plugin of the same id.
+    patience: seconds that it may take; 0: any time.
 
     Raises:
         ZooError: it fails, and `strict` is set.
@@ -121,21 +126,50 @@ def load(
     try:
         if not NAME.match(plugin.id):
             raise ValueError(f"plugin id {plugin.id!r} must be lower case: letters, digits and '_'")
-        module = _import(plugin, import_module, rival)
-        if module is not None:
-            specs = _register(plugin, module, manager)
+        with _at_most(patience):
+            module = _import(plugin, import_module, rival)
+            if module is not None:
+                specs = _register(plugin, module, manager)
     except (Exception, SystemExit) as error:  # KeyboardInterrupt passes
         if strict:
             raise ZooError(
                 f"plugin {plugin.id!r} ({plugin.distribution}) failed: {one_line(error)}"
             ) from error
-        plugin.status, plugin.reason = "failed", one_line(error)
+        plugin.status = "failed"
+        plugin.reason = str(error) if isinstance(error, _TooSlow) else one_line(error)
         plugin.traceback = traceback.format_exc()
     if strict and plugin.status != "ok":
         raise ZooError(f"plugin {plugin.id!r} ({plugin.distribution}): {plugin.reason}")
     plugin.import_ms = 1000 * (time.perf_counter() - started)
     plugin.heavy_imports = tuple(n for n in HEAVY if n in sys.modules and n not in heavy_before)
     return specs
+
+
+class _TooSlow(SystemExit):
+    """Out of patience. A `SystemExit`, because a plugin that hangs may well swallow every `Exception`."""
+
+
+@contextmanager
+def _at_most(seconds: float) -> Iterator[None]:
+    """Interrupt what hangs, by an alarm: in the main thread, where the system has one and nobody uses it."""
+    alarm = getattr(signal, "SIGALRM", None)
+    free = threading.current_thread() is threading.main_thread() and (
+        alarm is not None and signal.getsignal(alarm) is signal.SIG_DFL
+    )
+    if not seconds or not free:
+        yield
+        return
+
+    def ring(signum: int, frame: Any) -> None:
+        raise _TooSlow(f"it took longer than {seconds:g} s (ZOO_PLUGIN_TIMEOUT)")
+
+    signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
 
 
 def _import(plugin: Plugin, import_module: Callable[[], Any], rival: Plugin | None) -> Any:

@@ -20,12 +20,13 @@ class Switches:
     """What may load; names are plugin ids or distribution names.
 
     only: nothing but the core and these. without: not these (`*`: no third party).
-    strict: the first failure raises.
+    strict: the first failure raises. patience: seconds that a plugin may take to load; 0: any time.
     """
 
     only: frozenset[str] | None = None
     without: frozenset[str] = frozenset()
     strict: bool = False
+    patience: float = 60.0
 
     @classmethod
     def current(cls) -> Switches:
@@ -39,6 +40,7 @@ class Switches:
             only=_names(only) if only is not None and only.strip() else None,
             without=_names(environment.get("ZOO_NO_PLUGINS", "")),
             strict=environment.get("ZOO_PLUGINS_STRICT", "") not in ("", "0"),
+            patience=_seconds(environment.get("ZOO_PLUGIN_TIMEOUT", "")),
         )
 
     @staticmethod
@@ -102,6 +104,18 @@ class Switches:
         if self.only is not None and not names & {_fold(name) for name in self.only}:
             return "--plugins or ZOO_PLUGINS"
         return None
+
+
+def _seconds(text: str) -> float:
+    if not text.strip():
+        return Switches.patience
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < float("inf"):
+        raise ZooError(f"ZOO_PLUGIN_TIMEOUT must be a number of seconds (0: no limit), got {text!r}")
+    return seconds
 
 
 def _names(text: str) -> frozenset[str]:
