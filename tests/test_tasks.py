@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -205,3 +206,23 @@ def test_the_catalogue_loads_each_task_and_monitors_one_of_its_metrics(name):
     task = spec.load()(part.config, targets=targets)
     monitored = spec.monitor.format(unit="byte").removeprefix("val/")
     assert monitored in task.metrics() and "loss" in task.metrics()
+
+
+def test_specs_list_the_metrics_that_tasks_have():
+    from fnmatch import fnmatchcase
+
+    from zoo.catalogue import catalogue
+    from zoo.contract import Plan, matrix
+
+    seen = set()
+    for _, _, plan in matrix(catalogue()):
+        if not isinstance(plan, Plan) or plan.task is None or plan.dataset in seen:
+            continue
+        spec = catalogue().get("task", plan.task.id)
+        patterns = [name.format(**dataclasses.asdict(plan.targets)) for name in spec.metrics]
+        names = list(spec.load()(plan.task.config, targets=plan.targets).metrics())
+        assert all(any(fnmatchcase(name, pattern) for pattern in patterns) for name in names), names
+        plain = {pattern for pattern in patterns if "*" not in pattern}
+        assert plain <= set(names)
+        seen.add(plan.task.id)
+    assert len(seen) >= 6

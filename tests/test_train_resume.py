@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
+import time
 import types
 from pathlib import Path
 from typing import Any
@@ -16,7 +19,7 @@ import zoo.plugin as zp
 from zoo.catalogue import Catalogue
 from zoo.errors import ZooError
 from zoo.recipe import load_recipe
-from zoo.runs import Run
+from zoo.runs import Run, find_run
 from zoo.training import resume, train
 from zoo.training.checkpoint import read_checkpoint
 from zoo.training.lightning import pl
@@ -226,3 +229,27 @@ def test_a_finished_run_is_not_resumed_but_may_go_on_for_longer(tmp_path):
     steps = [int(line.split(",")[0]) for line in run.metrics.read_text().splitlines()[1:]]
     assert steps == sorted(steps) and steps[-1] == 13 and steps.count(9) == 2
     assert torch.isfinite(torch.tensor(list(longer.metrics.values()))).all()
+
+
+@pytest.mark.parametrize("pause", [0.05, 0.3])
+def test_an_impatient_user_presses_ctrl_c_again_and_again(tmp_path, pause):
+    """The command ends with 130 and the hint, whatever comes while it leaves; the run can be resumed."""
+    command = [sys.executable, "-m", "zoo", "train", "core/digits", "trainer.max_epochs=50"]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=dict(os.environ)
+    )
+    assert process.stderr is not None
+    seen = ""
+    while "batch 40/" not in seen:
+        line = process.stderr.readline()
+        assert line, seen
+        seen += line
+    for _ in range(4):
+        process.send_signal(signal.SIGINT)
+        time.sleep(pause)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, (out, err)
+    assert "Traceback" not in out + err
+    assert "zoo train --resume" in out + err
+    run = find_run("latest", root=tmp_path / "runs")
+    assert run.status == "interrupted" and run.last.is_file()

@@ -253,7 +253,7 @@ def test_plugins_that_disagree_are_an_error(plugin_module, tmp_path):
 @pytest.mark.parametrize(
     ("sections", "message"),
     [
-        ({"trainer": {"extra": {"max_epoch": 3}}}, r"no option 'max_epoch'. Did you mean 'max_epochs'"),
+        ({"trainer": {"extra": {"max_epoch": 3}}}, r"no key 'max_epoch' here. Did you mean 'max_epochs'"),
         ({"trainer": {"extra": {"max_epochs": 3}}}, r"sets the Trainer's 'max_epochs' to 3, but the recipe"),
         (
             {"trainer": {"accelerator": "cuda"}},

@@ -42,7 +42,7 @@ def list_models(
 
     Raises:
         UnknownName: `dataset` is not installed.
-        ValueError: a filter asks for what no model can be, e.g. `accepts="token"`.
+        ZooError: a filter asks for what no model can be, e.g. `accepts="token"`.
     """
     _check_choice("accepts", accepts, ("tokens", "vector", "image"))
     _check_choice("causal", causal, ("never", "optional", "always"))
@@ -249,4 +249,4 @@ def _fits(model: Spec, data: Part) -> bool:
 def _check_choice(name: str, given: str | None, choices: Sequence[str]) -> None:
     if given is not None and given not in choices:
         hint = suggest(given, choices, list_up_to=0)
-        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {given!r}.{hint}")
+        raise ZooError(f"{name} must be one of {', '.join(choices)}, got {given!r}.{hint}")

@@ -263,6 +263,7 @@ TASKS = (
         answers="classes",
         monitor="val/accuracy",
         mode="max",
+        metrics=("loss", "accuracy", "f1_macro"),
     ),
     zp.TaskSpec(
         name="regression",
@@ -272,6 +273,7 @@ TASKS = (
         answers="values",
         monitor="val/mse",
         mode="min",
+        metrics=("loss", "mse", "mae", "r2", "mae_*", "r2_*"),
     ),
     zp.TaskSpec(
         name="language_modelling",
@@ -282,6 +284,7 @@ TASKS = (
         needs_causal=True,
         monitor="val/bits_per_{unit}",
         mode="min",
+        metrics=("loss", "bits_per_{unit}", "perplexity", "accuracy", "exact_match"),
     ),
     zp.TaskSpec(
         name="forecasting",
@@ -291,6 +294,7 @@ TASKS = (
         answers="forecast",
         monitor="val/mse",
         mode="min",
+        metrics=("loss", "mse", "mae", "mse_h*"),
     ),
     zp.TaskSpec(
         name="sequence_labelling",
@@ -300,6 +304,7 @@ TASKS = (
         answers="labels",
         monitor="val/accuracy",
         mode="max",
+        metrics=("loss", "accuracy", "f1_macro", "exact_match"),
     ),
     zp.TaskSpec(
         name="multi_task",
@@ -309,6 +314,7 @@ TASKS = (
         answers="multi",
         monitor="val/loss",
         mode="min",
+        metrics=("loss", "*/*"),
     ),
 )
 

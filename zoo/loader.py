@@ -15,7 +15,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, PackageNotFoundError, distribution, distributions, entry_points
 from typing import Any, Literal
@@ -30,6 +30,9 @@ from zoo.specs import NAME, SPEC_KINDS, ModelSpec, Spec
 OWN_DISTRIBUTION = "archzoo"
 
 HEAVY = ("torch", "torchvision", "timm", "pytorch_lightning", "transformers", "omegaconf")
+
+#: A plugin that takes longer to load makes every command feel slow.
+SLOW_MS = 500
 
 Status = Literal["ok", "blocked", "failed", "incompatible", "conflict"]
 
@@ -61,6 +64,17 @@ class Plugin:
             f"zoo: plugin {self.id!r} ({self.distribution} {self.version}) did not load: {self.reason}. "
             f"See 'zoo plugins {self.id}'; 'ZOO_NO_PLUGINS={self.id}' hides this."
         )
+
+    def remarks(self) -> list[str]:
+        """All that its author or user should know: why it failed, what was left out, what makes it slow."""
+        said = [self.reason] if self.reason else []
+        if self.heavy_imports:
+            said.append(
+                f"imports {', '.join(self.heavy_imports)} at once; plugins import such things when used"
+            )
+        elif self.import_ms > SLOW_MS:
+            said.append(f"slow: takes {self.import_ms / 1000:.1f} s to load")
+        return said + self.problems
 
     def lost(self) -> str:
         """Why nothing of it can be used, as the end of a sentence."""
@@ -126,11 +140,14 @@ def load(
     try:
         if not NAME.match(plugin.id):
             raise ValueError(f"plugin id {plugin.id!r} must be lower case: letters, digits and '_'")
-        with _at_most(patience):
+        # What a plugin prints must not end up in the middle of our JSON.
+        with _at_most(patience), redirect_stdout(sys.stderr):
             module = _import(plugin, import_module, rival)
             if module is not None:
                 specs = _register(plugin, module, manager)
-    except (Exception, SystemExit) as error:  # KeyboardInterrupt passes
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # some frameworks' own stops are no `Exception`
         if strict:
             raise ZooError(
                 f"plugin {plugin.id!r} ({plugin.distribution}) failed: {one_line(error)}"
@@ -204,7 +221,7 @@ def _register(plugin: Plugin, module: Any, manager: pluggy.PluginManager) -> lis
         results = caller(manager, "zoo_components", plugin.id)()
         given = [spec for result in results for spec in _iterate(result)]
         return [spec for spec in given if _sound(plugin, spec, getattr(module, "__name__", plugin.value))]
-    except (Exception, SystemExit):
+    except BaseException:
         manager.unregister(name=plugin.id)
         raise
 

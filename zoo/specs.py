@@ -357,6 +357,8 @@ class TaskSpec(Spec):
     monitor: the metric that says which checkpoint is best; fields of the target kind may be named,
         e.g. `val/bits_per_{unit}`.
     mode: whether less or more of it is better.
+    metrics: names of its metrics without the split, fields as in `monitor`; `*` stands for what depends on
+        the targets (`r2_*`). They let a recipe be checked before torch is imported; empty: not checked.
     cost: where several answer the same targets, the cheapest is taken; ties go to the first name.
     """
 
@@ -366,6 +368,7 @@ class TaskSpec(Spec):
     needs_causal: bool = False
     monitor: str = "val/loss"
     mode: Literal["min", "max"] = "min"
+    metrics: tuple[str, ...] = ()
     cost: int = 10
 
 

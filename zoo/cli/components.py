@@ -133,7 +133,7 @@ def plugins(options: argparse.Namespace) -> int:
                 plugin.status,
                 len(plugin.specs),
                 *([f"{plugin.import_ms:.0f}", ", ".join(plugin.heavy_imports) or "-"] if timing else []),
-                "; ".join([plugin.reason] * bool(plugin.reason) + plugin.problems),
+                "; ".join(plugin.remarks()),
             ]
             for plugin in rows
         ),

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from zoo.cli import baseline, check, components, data, inspect, new, recipes, runs
+from zoo.cli.output import deaf_to_interrupts
 from zoo.errors import ZooError, suggest
 from zoo.switches import Switches
 
@@ -58,6 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"zoo: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
+        deaf_to_interrupts()
         print("zoo: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of a pipe (`| head`) has gone

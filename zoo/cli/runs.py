@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from zoo.cli.output import add_verb, print_json
+from zoo.cli.output import add_verb, deaf_to_interrupts, print_json
 from zoo.errors import ZooError
 
 
@@ -23,15 +23,22 @@ def add_verbs(verbs: Any) -> None:
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
     parser = add_verb(verbs, "eval", evaluate, "Evaluate the best checkpoint of a run.", "zoo eval latest")
-    parser.add_argument("run_folder", metavar="RUN", help="a run folder, or 'latest'")
+    parser.add_argument(
+        "run_folder", metavar="RUN", help="a run folder, 'latest', or a recipe: its latest run"
+    )
     parser.add_argument("--split", default="test", choices=["train", "val", "test"])
     parser.add_argument("--json", action="store_true", help="print JSON")
 
     parser = add_verb(
         verbs, "predict", predict, "Predict from a file with the best checkpoint.", "zoo predict latest x.png"
     )
-    parser.add_argument("run_folder", metavar="RUN", help="a run folder, or 'latest'")
-    parser.add_argument("file", help="an image, CSV, series or text file, as the run's dataset asks")
+    parser.add_argument(
+        "run_folder", metavar="RUN", help="a run folder, 'latest', or a recipe: its latest run"
+    )
+    parser.add_argument(
+        "file",
+        help="as the run's dataset asks: a picture or .npy; CSV rows; a series as CSV or .npy; text",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -45,6 +52,9 @@ def train(options: argparse.Namespace) -> int:
         from zoo.training import resume
 
         given = [options.recipe, *options.overrides] if options.recipe else []
+        for text in given:
+            if "=" not in text:
+                raise ZooError(f"--resume RUN takes the run's own recipe; leave out {text!r}")
         result = resume(run, given, quiet=options.quiet)
     elif options.recipe is None:
         raise ZooError("zoo train needs a recipe, e.g. 'zoo train aaren/digits'; 'zoo recipe list' shows all")
@@ -56,6 +66,8 @@ def train(options: argparse.Namespace) -> int:
         from zoo.training import train as fit
 
         result = fit(loaded, quiet=options.quiet, dry_run=options.dry_run)
+    if result.status == "interrupted":
+        deaf_to_interrupts()
     if options.json:
         print_json(result.to_dict())
     else:
@@ -88,5 +100,15 @@ def predict(options: argparse.Namespace) -> int:
         print_json(predictions)
     else:
         for prediction in predictions:
-            print(prediction)
+            print(_line(prediction))
     return 0
+
+
+def _line(prediction: Any) -> str:
+    """`class 3  probability 0.982`: a prediction on one line."""
+    if not isinstance(prediction, dict):
+        return str(prediction)
+    return "  ".join(
+        f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
+        for key, value in prediction.items()
+    )

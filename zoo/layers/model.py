@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from zoo.catalogue import Catalogue, Part
 from zoo.catalogue import catalogue as default_catalogue
 from zoo.contract import Plan, resolve
-from zoo.kinds import TargetKind
+from zoo.kinds import Classes, TargetKind
 
 
 class Model(nn.Module):
@@ -72,12 +72,17 @@ class Model(nn.Module):
         x, mask = self._enter(x, mask)
         return self.backbone.forward_intermediates(x, indices=indices, **self._masked(mask))
 
-    def reset_head(self, targets: TargetKind, *, catalogue: Catalogue | None = None) -> None:
+    def reset_head(self, targets: TargetKind | int, *, catalogue: Catalogue | None = None) -> None:
         """Replace the head by a fresh one for other targets; the same kind of head where the kind stays.
+
+        targets: a target kind; a number is so many classes, as in timm.
 
         Raises:
             ContractError: this model cannot answer such targets.
+            ConfigError: a number of classes below 1.
         """
+        if isinstance(targets, int):
+            targets = Classes(count=targets)
         catalogue = catalogue or default_catalogue()
         old = self.plan
         same = targets.kind == old.targets.kind

@@ -6,15 +6,17 @@ Each level looks at whatever it can make sense of, so that one report holds the 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
+from fnmatch import fnmatchcase
 from typing import Any
 
 from zoo.catalogue import Catalogue, Part
-from zoo.config import ConfigError, build, join
+from zoo.config import ConfigError, build, join, unknown_key
 from zoo.contract import Plan, kinds_of, resolve
-from zoo.errors import ContractError, ZooError
+from zoo.errors import ContractError, ZooError, close_names, suggest
 from zoo.recipe.errors import Mistake, Origin
 from zoo.recipe.optimisers import misspelt
+from zoo.recipe.passed_on import PLATEAU, SCHEDULE, TRAINER
 from zoo.recipe.schema import Recipe
 from zoo.recipe.source import Node, plain, walk
 from zoo.recipe.version import unmet
@@ -54,6 +56,7 @@ class Check:
             self.part(path, kind)
         self.task_without_name()
         self.optimiser()
+        self.passed_on()
         self.plan = None if mistakes or self.recipe is None else self.contract(self.recipe)
 
     def schema(self) -> Recipe | None:
@@ -125,6 +128,15 @@ class Check:
         if message:
             self.mistake(2, "optim.name", message)
 
+    def passed_on(self) -> None:
+        """Parameters that go to timm's schedules and to Lightning's Trainer."""
+        schedule = self.section("schedule")
+        known = PLATEAU if schedule.get("name") == "plateau" else SCHEDULE
+        for path, names in (("schedule.params", known), ("trainer.extra", TRAINER)):
+            for key in self.section(path):
+                if str(key) not in names and (path != "trainer.extra" or close_names(str(key), names)):
+                    self.mistake(3, join(path, str(key)), unknown_key(str(key), dict.fromkeys(names)))
+
     def contract(self, recipe: Recipe) -> Plan | None:
         parts = self.parts
         try:
@@ -145,9 +157,29 @@ class Check:
                 below = "model" if problem.path == "width" else "model.params"
                 self.mistake(4, join(below, problem.path), problem.message)
         else:
+            self.metrics(recipe, plan)
+            if self.mistakes:
+                return None
             task = recipe.task
             return replace(plan, monitor=task.monitor, mode=task.mode) if task.monitor else plan
         return None
+
+    def metrics(self, recipe: Recipe, plan: Plan) -> None:
+        """The metrics that a recipe names must be metrics of its task."""
+        spec = self.catalogue.get("task", plan.task.id) if plan.task else None
+        if not isinstance(spec, TaskSpec) or not spec.metrics:
+            return
+        known = [name.format(**asdict(plan.targets)) for name in spec.metrics]
+        named = [("task.monitor", recipe.task.monitor)]
+        if recipe.expect is not None:
+            named.append(("expect.metric", recipe.expect.metric))
+        for path, metric in named:
+            split, _, name = (metric or "").partition("/")
+            if metric and not any(fnmatchcase(name, pattern) for pattern in known):
+                there_is = [f"{split}/{each}" for each in known]
+                self.mistake(
+                    4, path, f"task {spec.id!r} has no metric {metric!r}.{suggest(metric, there_is)}"
+                )
 
     def section(self, path: str) -> Mapping[str, Any]:
         """The mapping at a path, or an empty one."""

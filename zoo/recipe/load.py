@@ -43,6 +43,14 @@ class LoadedRecipe:
     notes: tuple[str, ...] = ()
     catalogue: Catalogue = field(repr=False, compare=False)
 
+    def mistake(self, path: str, message: str) -> RecipeError:
+        """A mistake in this recipe that shows only when it runs, with its place."""
+        place = path
+        while place and place not in self.origins:
+            place = place.rpartition(".")[0]
+        origin = self.origins.get(place, Origin(Source(self.name)))
+        return RecipeError([Mistake(3, path, message, origin)])
+
     def render(self, *, comments: bool = True) -> str:
         """The recipe as it would run: all defaults and choices spelt out, each line with its origin."""
         from zoo.recipe.render import render
@@ -139,6 +147,7 @@ def validate(
         UnknownName: there is no such recipe.
     """
     found = catalogue or default_catalogue()
+    overrides = (overrides,) if isinstance(overrides, str) else overrides
     files = recipe_files(found)
     layers = Layers(files)
     if isinstance(recipe, Mapping):

@@ -46,6 +46,19 @@ class StopRequest:
             signal.signal(signal.SIGINT, before)
 
 
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """A few lines that Ctrl-C cannot cut in two."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 class WriteRows(pl.Callback):
     """Logs the training loss. First of the callbacks, so that a checkpoint never lacks a row of its step."""
 

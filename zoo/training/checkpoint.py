@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +31,13 @@ def read_checkpoint(path: str | Path, *, map_location: Any = "cpu") -> dict[str,
     if not path.is_file():
         raise ZooError(f"there is no checkpoint {str(path)!r}")
     try:
-        content = torch.load(path, map_location=map_location, weights_only=True)
-    except pickle.UnpicklingError as error:
+        with warnings.catch_warnings():  # torch's remarks on old formats, and its advice to trust the file
+            warnings.simplefilter("ignore")
+            content = torch.load(path, map_location=map_location, weights_only=True)
+    except pickle.UnpicklingError:
         raise ZooError(
             f"checkpoint {str(path)!r} is refused: it is damaged or holds more than tensors and plain data, "
-            f"and loading such a file could run code; nothing was executed ({_first_line(error)})"
+            "and loading such a file could run code; nothing was executed"
         ) from None
     except _DAMAGE as error:
         raise ZooError(f"checkpoint {str(path)!r} is damaged or incomplete ({_first_line(error)})") from None

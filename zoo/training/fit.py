@@ -14,7 +14,7 @@ from zoo.errors import ZooError
 from zoo.layers.weights import load_weights, save_weights
 from zoo.recipe import LoadedRecipe, load_recipe
 from zoo.runs import Run, check_resumable, create_run, find_run
-from zoo.training.callbacks import Interrupted, SaveCheckpoints, StopRequest
+from zoo.training.callbacks import Interrupted, SaveCheckpoints, StopRequest, undisturbed
 from zoo.training.card import render_card
 from zoo.training.checkpoint import read_checkpoint
 from zoo.training.curves import draw_curves
@@ -96,8 +96,9 @@ def _carry_out(setup: Setup, run: Run, *, checkpoint: dict[str, Any] | None, qui
         trainer = _fit(setup, run, saver, checkpoint=checkpoint, progress=not quiet)
         result = _finish(setup, run, saver, trainer)
     except (Interrupted, KeyboardInterrupt):
-        step = int(read_checkpoint(run.last)["global_step"]) if run.last.is_file() else 0
-        run.update(status="interrupted", step=step)
+        with undisturbed():
+            step = int(read_checkpoint(run.last)["global_step"]) if run.last.is_file() else 0
+            run.update(status="interrupted", step=step)
         return RunResult(
             status="interrupted",
             run=run,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -14,7 +15,7 @@ from zoo.errors import ZooError, suggest
 
 torchvision_shim.install()
 
-from timm.optim import create_optimizer_v2, list_optimizers  # noqa: E402
+from timm.optim import create_optimizer_v2, get_optimizer_class, list_optimizers  # noqa: E402
 from timm.scheduler import create_scheduler_v2  # noqa: E402
 
 
@@ -30,12 +31,20 @@ def build_optimizer(
         return create_optimizer_v2(model, opt=name, lr=lr, weight_decay=weight_decay, **params)
     except ValueError as error:
         if "not found in registry" not in str(error):
-            raise ZooError(f"optim {name!r}: {error}") from error
+            raise ZooError(f"{name!r}: {error}") from error
         raise ZooError(
-            f"optim.name: there is no optimiser {name!r}.{suggest(name, map(str, list_optimizers()))}"
+            f"name: there is no optimiser {name!r}.{suggest(name, map(str, list_optimizers()))}"
         ) from None
-    except (TypeError, ImportError) as error:
-        raise ZooError(f"optim {name!r}: {error}") from error
+    except TypeError as error:
+        unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+        if unknown is None:
+            raise ZooError(f"{name!r}: {error}") from error
+        known = inspect.signature(get_optimizer_class(name, bind_defaults=False)).parameters
+        names = [each for each in known if each not in ("params", "lr", "weight_decay")]
+        hint = suggest(unknown[1], names, list_up_to=20)
+        raise ZooError(f"params: the optimiser {name!r} takes no {unknown[1]!r}.{hint}") from None
+    except ImportError as error:
+        raise ZooError(f"{name!r}: {error}") from error
 
 
 def warmup_within(warmup_steps: int, updates: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -67,9 +68,12 @@ class Setup:
             ZooError: timm has no such optimiser or schedule, or it does not take these parameters.
         """
         optim, schedule = self.loaded.recipe.optim, self.loaded.recipe.schedule
-        optimizer = build_optimizer(
-            model, name=optim.name, lr=optim.lr, weight_decay=optim.weight_decay, params=optim.params
-        )
+        try:
+            optimizer = build_optimizer(
+                model, name=optim.name, lr=optim.lr, weight_decay=optim.weight_decay, params=optim.params
+            )
+        except ZooError as error:
+            raise self.loaded.mistake("optim", str(error)) from error
         return optimizer, build_schedule(
             optimizer,
             name=schedule.name,
@@ -90,6 +94,10 @@ def prepare(loaded: LoadedRecipe) -> Setup:
     recipe, plan = loaded.recipe, loaded.plan
     if plan.dataset is None or plan.task is None:
         raise ZooError("training needs a dataset and a task, but the plan has none")
+    if recipe.output.loggers.tensorboard is not None and find_spec("tensorboard") is None:
+        raise loaded.mistake(
+            "output.loggers.tensorboard", "needs the extra: pip install 'archzoo[tensorboard]'"
+        )
     splits = load_splits(loaded)
     torch.manual_seed(derived_seed(recipe.seed, "weights"))
     model = build_model(plan, catalogue=loaded.catalogue)
@@ -97,8 +105,8 @@ def prepare(loaded: LoadedRecipe) -> Setup:
     monitor, mode = recipe.task.monitor or plan.monitor or "val/loss", recipe.task.mode or plan.mode or "min"
     known = [f"val/{name}" for name in task.metrics()]
     if monitor not in known:
-        raise ZooError(
-            f"task.monitor: task {plan.task.id!r} has no metric {monitor!r}.{suggest(monitor, known)}"
+        raise loaded.mistake(
+            "task.monitor", f"task {plan.task.id!r} has no metric {monitor!r}.{suggest(monitor, known)}"
         )
     accumulate = recipe.trainer.accumulate_batches
     per_epoch = batches_per_epoch(len(splits.train), recipe.data.batch_size)
