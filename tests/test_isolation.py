@@ -257,3 +257,18 @@ def zoo_components():
     assert found["zoo-good"]["status"] == "ok"
     done = fake_site.run("list", "feed-forwards", environment={"ZOO_PLUGIN_TIMEOUT": "soon"})
     assert done.returncode == 2 and "must be a number of seconds" in done.stderr
+
+
+def test_what_prints_or_stops_hard_or_is_slow_is_told(fake_site: FakeSite) -> None:
+    """A print must not break JSON; some frameworks stop with what is no `Exception`; slowness has its line."""
+    fake_site.plugin("chatty", "print('noise')\n" + GOOD.format(name="swirl", package="zoo_chatty"))
+    fake_site.plugin(
+        "hard", HEAD + "def zoo_components():\n    class Stop(BaseException): pass\n    raise Stop('out')\n"
+    )
+    fake_site.plugin("slow", "import time\ntime.sleep(0.7)\n" + GOOD.format(name="x", package="zoo_slow"))
+    found = rows(fake_site)
+    assert found["zoo-chatty"]["status"] == "ok"
+    assert (found["zoo-hard"]["status"], found["zoo-hard"]["reason"]) == ("failed", "Stop: out")
+    table = fake_site.run("plugins")
+    assert "slow: takes 0." in table.stdout or "slow: takes 1." in table.stdout
+    assert "noise" in table.stderr and "noise" not in table.stdout
