@@ -1,5 +1,5 @@
 """The command `zoo`. Verbs live in modules of their own and import torch only when they run."""
 
-from zoo.cli.main import main
+from zoo.cli.main import command, main
 
-__all__ = ["main"]
+__all__ = ["command", "main"]

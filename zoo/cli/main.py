@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
 from typing import NoReturn
 
 from zoo.cli import baseline, check, components, data, inspect, new, recipes, runs
-from zoo.cli.output import deaf_to_interrupts
 from zoo.errors import ZooError, suggest
 from zoo.switches import Switches
 
@@ -59,7 +59,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"zoo: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        deaf_to_interrupts()
         print("zoo: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of a pipe (`| head`) has gone
@@ -75,6 +74,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 file=sys.stderr,
             )
         return 1
+
+
+def command() -> int:
+    """The command as a process: once it is over, another Ctrl-C must not tear the clean-up apart."""
+    try:
+        code = main()
+    except KeyboardInterrupt:  # one more, while the first was being reported
+        code = 130
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return code
 
 
 def _run(given: list[str]) -> int:

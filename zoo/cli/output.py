@@ -5,10 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-import signal
 import sys
 import textwrap
-import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -52,9 +50,3 @@ def print_json(data: Any) -> None:
     """One JSON document on stdout."""
     json.dump(data, sys.stdout, indent=2, default=str)
     print()
-
-
-def deaf_to_interrupts() -> None:
-    """From here on the process only cleans up and leaves: another Ctrl-C must not tear that apart."""
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, signal.SIG_IGN)

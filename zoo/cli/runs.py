@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from zoo.cli.output import add_verb, deaf_to_interrupts, print_json
+from zoo.cli.output import add_verb, print_json
 from zoo.errors import ZooError
 
 
@@ -66,12 +66,13 @@ def train(options: argparse.Namespace) -> int:
         from zoo.training import train as fit
 
         result = fit(loaded, quiet=options.quiet, dry_run=options.dry_run)
-    if result.status == "interrupted":
-        deaf_to_interrupts()
-    if options.json:
-        print_json(result.to_dict())
-    else:
-        result.print()
+    from zoo.training.callbacks import undisturbed
+
+    with undisturbed():
+        if options.json:
+            print_json(result.to_dict())
+        else:
+            result.print()
     return result.exit_code
 
 
