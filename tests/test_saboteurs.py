@@ -15,6 +15,7 @@ import zoo.plugin as zp
 from tests.saboteurs import plugin as saboteurs
 from tests.saboteurs.bare import plugin as bare
 from tests.saboteurs.heavy import plugin as heavy
+from tests.saboteurs.heavy_hook import plugin as heavy_hook
 from tests.saboteurs.plugin import HONEST, SABOTEURS, Saboteur
 from zoo.catalogue import Catalogue
 from zoo.cli.main import main
@@ -29,7 +30,8 @@ ELSEWHERE = {"card", "torch_free"}
 @pytest.fixture(scope="module")
 def catalogue() -> Catalogue:
     found = Catalogue()
-    for id, module in (("core", zoo.core), ("sab", saboteurs), ("heavy", heavy), ("bare", bare)):
+    plugins = {"core": zoo.core, "sab": saboteurs, "heavy": heavy, "heavy_hook": heavy_hook, "bare": bare}
+    for id, module in plugins.items():
         plugin = found.add(module, id=id)
         assert plugin.status == "ok" and not plugin.problems, plugin
     return found
@@ -73,7 +75,12 @@ def test_honest_toys_pass_everything(catalogue: Catalogue, spec: Spec) -> None:
 
 def test_plugin_that_imports_torch_is_caught(catalogue: Catalogue) -> None:
     (result,) = check_component("heavy", catalogue=catalogue, only=["torch_free"])
-    assert result.outcome == "failed" and "tests.saboteurs.heavy.plugin loads torch" in result.detail
+    assert result.outcome == "failed" and "tests.saboteurs.heavy.plugin and calling" in result.detail
+
+
+def test_plugin_whose_hook_imports_torch_is_caught(catalogue: Catalogue) -> None:
+    (result,) = check_component("heavy_hook", catalogue=catalogue, only=["torch_free"])
+    assert result.outcome == "failed" and "calling its hooks loads torch" in result.detail
 
 
 def test_plugin_without_a_card_is_caught(catalogue: Catalogue) -> None:
@@ -128,6 +135,7 @@ def test_a_known_limit_that_passes_is_a_failure() -> None:
         ({"no_past": "hard"}, "is no check"),
         ({"streams": "it cannot"}, "not held to"),
         ({"no_future": " "}, "gives no reason"),
+        ({"no_future": "it looks at the next token"}, "no known limit excuses no_future"),
     ],
 )
 def test_known_limits_must_make_sense(limits: dict[str, str], words: str) -> None:
@@ -212,6 +220,8 @@ def test_command_line(
         "component": "sab/peeks_ahead",
         "outcome": "failed",
     }
+    assert main(["check", "sab/gate"]) == 0
+    assert "2 slow checks not run (--slow)" in capsys.readouterr().out
     assert main(["check", "sab/rows", "--list", "--json"]) == 0
     assert "data_kinds" in {row["name"] for row in json.loads(capsys.readouterr().out)}
 

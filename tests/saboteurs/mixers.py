@@ -227,6 +227,13 @@ class PeeksInTraining(Mean):
         return y - 0.1 * (v.sum(1, keepdim=True) / keep.sum(1, keepdim=True)) if self.training else y
 
 
+class KnowsTheLength(Mean):
+    """Divides by the number of all tokens, later ones too: no change of their values shows it."""
+
+    def divide(self, total: Tensor, count: Tensor) -> Tensor:
+        return total / count[:, -1:].clamp_min(1)
+
+
 class LongPrefix(Mean):
     """Reads three quarters of the sequence both ways and calls that a prefix."""
 
@@ -356,6 +363,37 @@ class KeepsViews(Mean):
         return totals[:, -1:], counts[:, -1:]
 
 
+class Box:
+    """Something that no check can look into."""
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+
+
+class HidesInABox(Mean):
+    """Its state is an object that says nothing of what it holds."""
+
+    def initial_state(self, batch_size: int) -> Any:
+        return Box(super().initial_state(batch_size))
+
+    def step(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
+        y, after = super().step(x, state.state)
+        return y, Box(after)
+
+
+class HidesInNumpy(Mean):
+    """Keeps its counts in an array that it changes in place."""
+
+    def initial_state(self, batch_size: int) -> Any:
+        totals, counts = super().initial_state(batch_size)
+        return totals, counts.numpy()
+
+    def step(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
+        y, (totals, counts) = super().step(x, (state[0], torch.from_numpy(state[1]).clone()))
+        state[1][:] = counts.numpy()
+        return y, (totals, state[1])
+
+
 # -- training --------------------------------------------------------------------------------
 
 
@@ -450,3 +488,14 @@ class SecretlyPairwise(Mean):
         seen = (place[:, None] >= (place if self.causal else -place)).to(v.dtype).unsqueeze(-1)  # (N, N, 1)
         blocks = [(v.unsqueeze(1) * rows).sum(2) for rows in seen.split(64)]
         return torch.cat(blocks, 1)
+
+
+class PairsUpMasks(Mean):
+    """Compares all pairs of a mask, and only then."""
+
+    def kept(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        keep = super().kept(x, mask)
+        if mask is None:
+            return keep
+        pairs = mask.unsqueeze(2) & mask.unsqueeze(1)  # (B, N, N)
+        return keep * pairs.any(2, keepdim=True)

@@ -183,6 +183,7 @@ SABOTEURS: tuple[Saboteur, ...] = (
     ),
     _mixer("no_future", "Sorts", "weighs tokens by their rank among all, which no gradient shows", **_ALONE),
     _mixer("no_future", "PeeksInTraining", "normalises over all tokens, in training only"),
+    _mixer("no_future", "KnowsTheLength", "divides by the number of all tokens, later ones too", **_ALONE),
     _mixer(
         "no_future",
         "LongPrefix",
@@ -225,6 +226,8 @@ SABOTEURS: tuple[Saboteur, ...] = (
     _mixer("state_pure", "KeepsItToItself", "remembers in the module, not in the state"),
     _mixer("state_size", "Hoards", "keeps every token in a state that it calls constant"),
     _mixer("state_size", "KeepsViews", "its state is a view into all that it came from"),
+    _mixer("state_size", "HidesInABox", "its state is an object that no check can look into", "state_pure"),
+    _mixer("state_pure", "HidesInNumpy", "changes an array in its state", "state_size"),
     # training
     _mixer("gradients", "Idle", "has a parameter that nothing uses"),
     _mixer("gradient_values", "HalfDetached", "half of the values pass no gradient on", reference=None),
@@ -244,6 +247,7 @@ SABOTEURS: tuple[Saboteur, ...] = (
     _mixer("compiles", "AnotherWhenCompiled", "does something else under torch.compile"),
     _mixer("cost", "SecretlyQuadratic", "an (N, N) product, claimed linear"),
     _mixer("cost", "SecretlyPairwise", "compares all pairs without a product, claimed linear"),
+    _mixer("cost", "PairsUpMasks", "compares all pairs of a mask, claimed linear"),
     # data
     _saboteur("data_card", _ROWS, "unlicensed", "states no licence", licence=""),
     _saboteur(

@@ -37,17 +37,22 @@ def check(options: argparse.Namespace) -> int:
 
     found = catalogue()
     results: list[Result] = []
+    left_out = 0
     for spec in find(found, options.name):
         for item in chosen(spec, found, only=options.only, slow=options.slow):
             results.append(run_check(item, spec, found))
             if not results[-1].ok and not options.json:
                 print(f"{_label(results[-1])}: {results[-1].detail}", file=sys.stderr, flush=True)
+        if not options.slow and not options.only:
+            left_out += sum(item.cost == "slow" for item in chosen(spec, found))
     if options.only and not results:
         raise ZooError(f"{options.name!r} is not held to {', '.join(options.only)}")
     if options.json:
         print_json([result.to_dict() for result in results])
     else:
         _print(results)
+        if left_out:
+            print(f"{left_out} slow check{'s' * (left_out > 1)} not run (--slow)")
     return 0 if all(result.ok for result in results) else 1
 
 

@@ -57,6 +57,14 @@ def check_known_limits(subject: Subject) -> None:
         require(name in names, f"known limit {name!r} is no check; there is: {', '.join(sorted(names))}")
         require(name in applying, f"known limit {name!r} is a check that this component is not held to")
         require(bool(reason.strip()), f"known limit {name!r} gives no reason")
+    kind = getattr(subject.claims, "causality", "strict")
+    require(
+        "no_future" not in subject.spec.known_limits
+        or getattr(subject.claims, "causal", "never") == "never"
+        or kind != "strict",
+        'no known limit excuses no_future in what claims to be causal: claim causal="never" or '
+        'causality="approximate"',
+    )
 
 
 def check_claims_agree(subject: Subject) -> None:
@@ -82,9 +90,11 @@ def check_claims_agree(subject: Subject) -> None:
 def check_torch_free(subject: Subject) -> None:
     plugin = _plugin_of(subject)
     modules = {plugin.value, *(spec.config.partition(":")[0] for spec in plugin.specs if spec.config)}
-    heavy, error = _heavy_imports(tuple(sorted(modules)))
+    heavy, error = _heavy_imports(plugin.value, tuple(sorted(modules)))
     require(not error, f"importing {plugin.value} in a fresh Python fails: {error}")
-    require(not heavy, f"importing {', '.join(sorted(modules))} loads {', '.join(heavy)}")
+    require(
+        not heavy, f"importing {', '.join(sorted(modules))} and calling its hooks loads {', '.join(heavy)}"
+    )
 
 
 def check_config_round_trip(subject: Subject) -> None:
@@ -169,11 +179,13 @@ def _plugin_of(subject: Subject) -> Plugin:
 
 
 @functools.cache
-def _heavy_imports(modules: tuple[str, ...]) -> tuple[tuple[str, ...], str]:
-    """What a fresh Python has loaded after importing these, and the last line of its error."""
+def _heavy_imports(plugin: str, modules: tuple[str, ...]) -> tuple[tuple[str, ...], str]:
+    """What a fresh Python has loaded after importing these and calling the hook, and its error's last line."""
     code = (
         "import importlib, json, sys\n"
         f"for name in {modules!r}: importlib.import_module(name)\n"
+        f"hook = getattr(importlib.import_module({plugin!r}), 'zoo_components', None)\n"
+        "_ = hook and list(hook())\n"
         f"print(json.dumps([name for name in {HEAVY!r} if name in sys.modules]))"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}

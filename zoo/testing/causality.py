@@ -16,6 +16,8 @@ from zoo.testing.subject import Subject, normal, seeded
 
 #: With approximate causality: the change of earlier outputs, as a share of the largest.
 LEAK = 0.05
+#: A longer input, for what looks ahead only past the first blocks.
+LONG = 300
 #: Sizes of changes to later tokens, by kind of causality; tokens are of size 1.
 SCALES = {"strict": (1e-3, 1.0, 1e3), "prefix": (1e-3, 1.0, 1e3), "approximate": (1.0,)}
 
@@ -39,6 +41,43 @@ def check_no_future(subject: Subject) -> None:
                         f"{how} tokens {start}.. of {n}{' (training)' * train} changed earlier outputs by "
                         f"{leak:.2g} of the largest, allowed {allowed:.0e} ({kind})",
                     )
+            if kind == "strict" and not (train and _draws(subject, module, x)):
+                _require_cut_alike(subject, module, x, y, where=" (training)" * train)
+    if kind == "strict" and subject.spec.kind in ("mixer", "model"):
+        module, n = subject.build(max_tokens=LONG), subject.lengths(LONG)[-1]
+        x = subject.sample(2, n, dtype=torch.float64)
+        y = _run(subject, module, x)
+        for start in _cuts(n)[1:]:
+            after = _run(subject, module, subject.later_changed(x, start, scale=1.0))
+            leak = _leak(after[:, :start], y[:, :start])
+            require(
+                leak <= allowed,
+                f"changing the tokens {start}.. of {n} changed earlier outputs by {leak:.2g} of the largest, "
+                f"allowed {allowed:.0e} ({kind})",
+            )
+        _require_cut_alike(subject, module, x, y)
+
+
+def _require_cut_alike(subject: Subject, module: nn.Module, x: Tensor, y: Tensor, *, where: str = "") -> None:
+    """That there are later tokens at all changes nothing: their number is the future too."""
+    n = x.shape[1]
+    for start in _cuts(n):
+        if start in subject.lengths(start):
+            leak = _leak(_run(subject, module, x[:, :start]), y[:, :start])
+            require(
+                leak <= CLOSE,
+                f"cutting off the tokens {start}.. of {n}{where} changed earlier outputs by {leak:.2g} of "
+                f"the largest, allowed {CLOSE:.0e}",
+            )
+
+
+def _draws(subject: Subject, module: nn.Module, x: Tensor) -> bool:
+    """Whether outputs depend on random numbers, as with dropout: other lengths then draw others."""
+    with torch.no_grad():
+        with seeded(1):
+            first = subject.run(module, x)
+        with seeded(2):
+            return not torch.equal(subject.run(module, x), first)
 
 
 def check_both_ways(subject: Subject) -> None:

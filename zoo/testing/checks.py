@@ -158,8 +158,8 @@ CHECKS: tuple[Check, ...] = (
         ALL,
         {
             "described": "the spec has a summary, every parameter a help text",
-            "known_limits": "each known limit names a check of this component and gives a reason",
-            "torch_free": "importing the plugin and its configs loads no torch, Lightning, timm, omegaconf",
+            "known_limits": "each known limit names a check that applies and a reason, and excuses no causality",
+            "torch_free": "importing the plugin and configs, and its hook, load no torch, Lightning, timm, omegaconf",
             "builds": "it builds (or loads) from its defaults",
         },
     ),
@@ -223,7 +223,7 @@ CHECKS: tuple[Check, ...] = (
     *_checks(
         "causality",
         SEQUENCES,
-        {"no_future": "changing later tokens leaves earlier outputs as they were"},
+        {"no_future": "changing or cutting off later tokens leaves earlier outputs as they were"},
         where=_ordered,
     ),
     *_checks(
@@ -299,7 +299,7 @@ CHECKS: tuple[Check, ...] = (
     *_checks(
         "cost",
         TOKENS,
-        {"cost": "the operations counted grow with the tokens at most as claimed"},
+        {"cost": "the operations counted, with and without a mask, grow with the tokens at most as claimed"},
         where=sees_tokens,
     ),
     *_checks(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
+from numbers import Number
 from typing import Any
 
 import torch
@@ -13,6 +14,10 @@ from zoo.testing.measure import CLOSE, SAME, require, require_close
 from zoo.testing.subject import Subject
 
 STEPS = (1, 3, 7)
+#: A longer stream, fed in steps of its own.
+LONG, LONG_STEP = 300, 37
+#: Bytes that a number outside of any tensor counts for.
+NUMBER = 8
 #: Tokens seen when the state is measured.
 SEEN = (16, 64, 256, 1024)
 #: Tokens per step meanwhile; and then all in one step.
@@ -30,6 +35,13 @@ def check_streams(subject: Subject) -> None:
             for size in STEPS:
                 pieces, _ = _feed(module, x, module.initial_state(2), [size] * (n // size + 1))
                 require_close(pieces, parallel, CLOSE, f"{n} tokens in steps of {size}, against all at once")
+    n = subject.lengths(LONG)[-1]
+    module = subject.build(causal=True, max_tokens=LONG)
+    x = subject.sample(2, n, dtype=torch.float64)
+    with torch.no_grad():
+        pieces, _ = _feed(module, x, module.initial_state(2), [LONG_STEP] * (n // LONG_STEP + 1))
+        what = f"{n} tokens in steps of {LONG_STEP}, against all at once"
+        require_close(pieces, subject.run(module, x), CLOSE, what)
 
 
 def check_streams_on(subject: Subject) -> None:
@@ -52,11 +64,12 @@ def check_state_pure(subject: Subject) -> None:
     x, other = (subject.sample(2, n, seed=seed, dtype=torch.float64) for seed in (0, 1))
     with torch.no_grad():
         _, state = module.step(x[:, :half], module.initial_state(2))
-        before = [t.clone() for t in _tensors(state)]
+        before = [leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in _leaves(state)]
         first, _ = module.step(x[:, half:], state) if half < n else (x, None)
         module.step(other, module.initial_state(2))  # another stream in between
-        for old, new in zip(before, _tensors(state), strict=True):
-            require(torch.equal(old, new), "step() changed the state that it was given; return a new one")
+        after = list(_leaves(state))
+        same = len(before) == len(after) and all(map(_same, before, after))
+        require(same, "step() changed the state that it was given; return a new one")
         if half < n:
             again, _ = module.step(x[:, half:], state)
             require_close(again, first, SAME, "the same step from the same state, after another stream")
@@ -102,21 +115,39 @@ def _feed(module: Any, x: Tensor, state: Any, sizes: Sequence[int]) -> tuple[Ten
     return torch.cat(pieces, 1), state
 
 
-def _tensors(state: Any) -> Iterator[Tensor]:
-    """Every tensor in a state, however it is nested."""
-    if isinstance(state, Tensor):
+def _leaves(state: Any) -> Iterator[Any]:
+    """Every tensor and number in a state, however it is nested.
+
+    Raises:
+        ConformanceError: the state holds something else, which nobody could measure.
+    """
+    if isinstance(state, (Tensor, Number)):
         yield state
     elif isinstance(state, Mapping):
         for value in state.values():
-            yield from _tensors(value)
+            yield from _leaves(value)
     elif isinstance(state, (list, tuple)):
         for value in state:
-            yield from _tensors(value)
+            yield from _leaves(value)
     elif dataclasses.is_dataclass(state):
-        yield from _tensors([getattr(state, field.name) for field in dataclasses.fields(state)])
+        yield from _leaves([getattr(state, field.name) for field in dataclasses.fields(state)])
+    else:
+        require(
+            state is None,
+            f"the state holds a {type(state).__module__}.{type(state).__qualname__}; a state is tensors in "
+            "tuples, NamedTuples, lists, mappings, dataclasses, None or numbers",
+        )
+
+
+def _same(old: Any, new: Any) -> bool:
+    if isinstance(old, Tensor):
+        return isinstance(new, Tensor) and torch.equal(old, new)
+    return not isinstance(new, Tensor) and bool(old == new)
 
 
 def _bytes(state: Any) -> int:
     """Memory that the state keeps alive: whole storages, for a view holds all of what it looks at."""
-    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in _tensors(state)}
-    return sum(storages.values())
+    leaves = list(_leaves(state))
+    tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
+    return sum(storages.values()) + NUMBER * (len(leaves) - len(tensors))
