@@ -180,7 +180,7 @@ def _plugin_of(subject: Subject) -> Plugin:
 
 @functools.cache
 def _heavy_imports(plugin: str, modules: tuple[str, ...]) -> tuple[tuple[str, ...], str]:
-    """What a fresh Python has loaded after importing these and calling the hook, and its error's last line."""
+    """What a fresh Python has loaded after importing these and calling the hook, and its error."""
     code = (
         "import importlib, json, sys\n"
         f"for name in {modules!r}: importlib.import_module(name)\n"

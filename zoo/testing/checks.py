@@ -158,8 +158,8 @@ CHECKS: tuple[Check, ...] = (
         ALL,
         {
             "described": "the spec has a summary, every parameter a help text",
-            "known_limits": "each known limit names a check that applies and a reason, and excuses no causality",
-            "torch_free": "importing the plugin and configs, and its hook, load no torch, Lightning, timm, omegaconf",
+            "known_limits": "each known limit names a check that applies and why, and excuses no causality",
+            "torch_free": "importing the plugin and calling its hook loads no torch, timm, omegaconf, ...",
             "builds": "it builds (or loads) from its defaults",
         },
     ),
