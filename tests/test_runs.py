@@ -22,7 +22,7 @@ def test_a_run_folder_is_named_after_recipe_and_time(tmp_path):
     assert run.checkpoints.is_dir() and run.status == "running"
 
 
-@pytest.mark.parametrize("name", ["../../etc", "a b/c:d", "..", "/root/x", "über/größe"])
+@pytest.mark.parametrize("name", ["../../etc", "a b/c:d", "..", "/absolute/x", "über/größe"])
 def test_no_name_leaves_the_folder_of_runs(tmp_path, name):
     run = create_run(tmp_path / "runs", name)
     assert run.path.resolve().is_relative_to((tmp_path / "runs").resolve())

@@ -137,7 +137,7 @@ def resolve(
     inputs, targets = _kinds(catalogue, dataset, inputs, targets)
     claims = catalogue.claims(model)
     _check_width(catalogue, model, width)
-    task_spec = _choose_task(catalogue, task, targets, required=dataset is not None)
+    task_spec = choose_task(catalogue, task, targets, required=dataset is not None)
     if task is None and task_spec is not None:
         task = catalogue.part("task", task_spec.id)
     causal = _direction(catalogue, claims, causal, task_spec)
@@ -238,9 +238,15 @@ def _direction(catalogue: Catalogue, claims: ModelSpec, wanted: bool | None, tas
     return bool(wanted)
 
 
-def _choose_task(
+def choose_task(
     catalogue: Catalogue, pinned: Part | None, targets: TargetKind, *, required: bool
 ) -> TaskSpec | None:
+    """The task for these targets: the pinned one, else the cheapest that answers them.
+
+    Raises:
+        ContractError: the pinned one does not fit, or none does and one is `required`.
+    """
+
     def fits(spec: TaskSpec) -> bool:
         return spec.answers == targets.kind
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from zoo.catalogue import Catalogue, Part
 from zoo.config import ConfigError, build, join, unknown_key
-from zoo.contract import Plan, kinds_of, resolve
+from zoo.contract import Plan, choose_task, kinds_of, resolve
 from zoo.errors import ContractError, ZooError, close_names, suggest
 from zoo.recipe.errors import Mistake, Origin
 from zoo.recipe.optimisers import misspelt
@@ -117,10 +117,9 @@ class Check:
                 _, targets = kinds_of(self.catalogue, self.parts["data"])
             except (ConfigError, ContractError):
                 return
-            tasks = [spec for spec in self.catalogue.specs("task") if isinstance(spec, TaskSpec)]
-            fitting = [spec for spec in tasks if spec.answers == targets.kind]
-            if fitting:
-                self.part("task", "task", min(fitting, key=lambda spec: (spec.cost, spec.id)).id)
+            spec = choose_task(self.catalogue, None, targets, required=False)
+            if spec is not None:
+                self.part("task", "task", spec.id)
 
     def optimiser(self) -> None:
         name = self.section("optim").get("name")

@@ -6,7 +6,7 @@ import math
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,25 +34,22 @@ class StopRequest:
             raise Interrupted
         self.made = True
 
-    @contextmanager
-    def listening(self) -> Iterator[None]:
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = signal.signal(signal.SIGINT, self._handle)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGINT, before)
+    def listening(self) -> AbstractContextManager[None]:
+        return _on_interrupt(self._handle)
+
+
+def undisturbed() -> AbstractContextManager[None]:
+    """A few lines that Ctrl-C cannot cut in two."""
+    return _on_interrupt(signal.SIG_IGN)
 
 
 @contextmanager
-def undisturbed() -> Iterator[None]:
-    """A few lines that Ctrl-C cannot cut in two."""
+def _on_interrupt(handler: Any) -> Iterator[None]:
+    """What Ctrl-C does for the time being; a signal can only be handled in the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    before = signal.signal(signal.SIGINT, handler)
     try:
         yield
     finally:
