@@ -55,6 +55,12 @@ class TextConfig(zp.Config):
         return zp.Ids(vocab=30, length=self.length), zp.NextId(vocab=30, unit="character")
 
 
+@dataclass(frozen=True, kw_only=True)
+class TwistConfig(zp.Config):
+    turns: int = zp.param(1, "turns", at_least=1)
+    sides: Literal["left", "right"] = zp.param("left", "sides")
+
+
 _HERE = __name__
 
 
@@ -85,6 +91,8 @@ def zoo_components() -> tuple[zp.Spec, ...]:
             inputs=zp.Ids(vocab=30, length=32),
             targets=zp.NextId(vocab=30, unit="character"),
         ),
+        zp.TransformSpec(name="twist", target=f"{_HERE}:Net", config=f"{_HERE}:TwistConfig"),
+        zp.TransformSpec(name="plait", target=f"{_HERE}:Net"),
         zp.TaskSpec(
             name="classify",
             target=f"{_HERE}:Net",

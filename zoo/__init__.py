@@ -22,10 +22,13 @@ if TYPE_CHECKING:
         train,
     )
     from zoo.errors import ZooError
+    from zoo.layers.transform import apply_transform, fold_transforms
 
 _LAZY = {
+    "apply_transform": "zoo.layers.transform",
     "create_dataset": "zoo.api",
     "create_model": "zoo.api",
+    "fold_transforms": "zoo.layers.transform",
     "list_datasets": "zoo.api",
     "list_models": "zoo.api",
     "list_recipes": "zoo.api",
@@ -38,8 +41,10 @@ _LAZY = {
 __all__ = [
     "ZooError",
     "__version__",
+    "apply_transform",
     "create_dataset",
     "create_model",
+    "fold_transforms",
     "list_datasets",
     "list_models",
     "list_recipes",

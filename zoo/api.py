@@ -100,6 +100,7 @@ def plan_model(
     stem: str | Mapping[str, Any] | None = None,
     head: str | Mapping[str, Any] | None = None,
     causal: bool | None = None,
+    transforms: Mapping[str, Mapping[str, Any]] | None = None,
     preset: str | None = None,
     params: Mapping[str, Any] | None = None,
 ) -> Plan:
@@ -114,6 +115,7 @@ def plan_model(
         targets=targets,
         stem=_part("stem", stem),
         head=_part("head", head),
+        transforms=[found.part("transform", each, given) for each, given in (transforms or {}).items()],
         causal=causal,
     )
 
@@ -128,6 +130,7 @@ def create_model(
     stem: str | Mapping[str, Any] | None = None,
     head: str | Mapping[str, Any] | None = None,
     causal: bool | None = None,
+    transforms: Mapping[str, Mapping[str, Any]] | None = None,
     preset: str | None = None,
     **overrides: Any,
 ) -> Model:
@@ -143,6 +146,7 @@ def create_model(
         width: D, the width shared by stem, backbone and head.
         stem, head: pin one, by name or `{"name": ..., "params": {...}}`; else the contract chooses.
         causal: build it so that it cannot see the future; `None` follows the task and the model.
+        transforms: changes to the built model, name -> parameters, in this order.
         preset: one of the model's named settings.
         overrides: the model's own parameters (`zoo show NAME` lists them).
 
@@ -158,6 +162,7 @@ def create_model(
         stem=stem,
         head=head,
         causal=causal,
+        transforms=transforms,
         preset=preset,
         params=overrides,
     )

@@ -9,7 +9,7 @@ names what would.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from typing import Any, TypeVar, cast, get_args
 
@@ -31,6 +31,7 @@ class Plan:
 
     width: D, shared by stem, backbone and head. tokens: the most tokens the stem yields (`None`: a vector).
     causal: whether the backbone is built so that it cannot see the future.
+    transforms: what changes the model once it is built, in this order.
     claims: the model's spec, refined for these parameters.
     """
 
@@ -44,6 +45,7 @@ class Plan:
     stem: Part | None = None
     task: Part | None = None
     dataset: Part | None = None
+    transforms: tuple[Part, ...] = ()
     tokens: int | None = None
     monitor: str | None = None
     mode: str | None = None
@@ -59,7 +61,8 @@ class Plan:
             steps += [_call(self.stem), shape]
         steps += [_call(self.model) + direction, _call(self.head), str(self.targets)]
         task = f" ({self.task.id})" if self.task else ""
-        return " -> ".join(steps) + task
+        changes = f", transformed by {', '.join(map(_call, self.transforms))}" if self.transforms else ""
+        return " -> ".join(steps) + task + changes
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, for JSON; `from_dict` is the inverse."""
@@ -68,6 +71,7 @@ class Plan:
             "inputs": kind_to_dict(self.inputs),
             "targets": kind_to_dict(self.targets),
             **{name: _part_to_dict(part) for name, part in parts.items() if part},
+            "transforms": [_part_to_dict(part) for part in self.transforms],
             "width": self.width,
             "causal": self.causal,
             "tokens": self.tokens,
@@ -90,8 +94,7 @@ class Plan:
             if name in data:
                 if name == "dataset" and not catalogue.has(kind, data[name]["id"]):
                     continue
-                part = catalogue.part(kind, data[name]["id"], data[name]["params"])
-                parts[name] = replace(part, revision=data[name]["revision"])
+                parts[name] = _part_from_dict(catalogue, kind, data[name])
         plan = resolve(
             catalogue,
             model=parts["model"],
@@ -101,6 +104,7 @@ class Plan:
             stem=parts.get("stem"),
             head=parts.get("head"),
             task=parts.get("task"),
+            transforms=[_part_from_dict(catalogue, "transform", each) for each in data.get("transforms", [])],
             causal=data["causal"],
         )
         return replace(plan, dataset=parts.get("dataset"), monitor=data["monitor"], mode=data["mode"])
@@ -120,6 +124,7 @@ def resolve(
     stem: Part | None = None,
     head: Part | None = None,
     task: Part | None = None,
+    transforms: Sequence[Part] = (),
     causal: bool | None = None,
 ) -> Plan:
     """The one plan for this model on this dataset (or on these kinds).
@@ -128,6 +133,7 @@ def resolve(
         dataset: gives `inputs` and `targets`; without one, both must be given.
         stem, head, task: pinned parts; `None` lets the contract choose the cheapest that fits. Without
             a dataset, a plan may have no task: a model can answer what no installed task asks.
+        transforms: what changes the model once it is built, in this order.
         causal: what the caller wants; `None` follows the task and the model.
 
     Raises:
@@ -158,6 +164,7 @@ def resolve(
         head=head,
         task=task,
         dataset=dataset,
+        transforms=tuple(transforms),
         claims=claims,
         width=width,
         tokens=tokens,
@@ -402,3 +409,7 @@ def _call(part: Part) -> str:
 def _part_to_dict(part: Part) -> dict[str, Any]:
     params = asdict(part.config) if part.config is not None else {}
     return {"id": part.id, "params": params, "revision": part.revision}
+
+
+def _part_from_dict(catalogue: Catalogue, kind: str, data: dict[str, Any]) -> Part:
+    return replace(catalogue.part(kind, data["id"], data["params"]), revision=data["revision"])

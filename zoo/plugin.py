@@ -47,6 +47,7 @@ from zoo.specs import (
     Spec,
     StemSpec,
     TaskSpec,
+    Transformed,
     TransformSpec,
 )
 
@@ -116,6 +117,7 @@ __all__ = [
     "TargetKind",
     "TaskSpec",
     "TransformSpec",
+    "Transformed",
     "Values",
     "Vector",
     "ZooError",

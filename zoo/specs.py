@@ -100,7 +100,7 @@ class Spec(Config):
                         field,
                         f"must be lower case, a letter first, then letters, digits, '_'; got {name!r}",
                     )
-        for field in ("target", "config", "reference", "members"):
+        for field in ("target", "config", "reference", "members", "fold"):
             path = getattr(self, field, None)
             if path and not _TARGET.match(path):
                 yield field, f"must read 'package.module:attribute', got {path!r}"
@@ -258,9 +258,43 @@ class FeedForwardSpec(Spec):
 
 @dataclass(frozen=True, kw_only=True)
 class TransformSpec(Spec):
-    """A change to a built model. Target: `apply(model, config) -> model`, with an optional `fold(model)`."""
+    """A change to a built model, the zoo's or a stranger's. Target: `apply(model, config) -> model`.
+
+    `apply` takes any `nn.Module`, or refuses it with a `ValueError` that says why and changes nothing. The
+    zoo's own models it changes in place. What it has changed already it leaves alone, so that it may be
+    applied again (a new head needs that), and the names and shapes of the weights follow from the model's
+    and the parameters alone, so that saved weights find their place. What its user may not expect is said
+    by giving back `Transformed(model=..., notes=...)`.
+
+    fold: "package.module:function", `fold(model) -> model` with plain weights that compute the same in
+        evaluation mode. Where more than weights was changed, the config has the torch-free method
+        `folded()`: the parameters that still turn a plain model into the folded one, or `None`.
+    """
 
     kind: ClassVar[str] = "transform"
+
+    fold: str | None = None
+
+    def load_fold(self) -> Any:
+        """Import `fold`.
+
+        Raises:
+            ZooError: the transform has none, or it cannot be imported.
+        """
+        if self.fold is None:
+            raise ZooError(f"transform {self.id!r} cannot be folded: it has no plain form")
+        return _resolve(self.fold, self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transformed:
+    """What a transform may give back instead of the model alone.
+
+    notes: sentences on what the user may not expect, e.g. layers that were left as they are.
+    """
+
+    model: Any
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -94,37 +94,78 @@ class _Scaled(nn.Module):
         return self.factor * weight
 
 
-class Scale:
+def scale(model: nn.Module, config: None) -> nn.Module:
     """The last linear map's weight times a learned factor. Honest."""
-
-    def __call__(self, model: nn.Module, config: None) -> nn.Module:
-        last = [m for m in model.modules() if isinstance(m, nn.Linear)][-1]
-        parametrize.register_parametrization(last, "weight", _Scaled(1.5))
-        return model
-
-    def fold(self, model: nn.Module) -> nn.Module:
-        for module in model.modules():
-            if parametrize.is_parametrized(module, "weight"):
-                parametrize.remove_parametrizations(module, "weight")
-        return model
+    return _scale(model, _Scaled(1.5))
 
 
-class Freezes(Scale):
+def unscale(model: nn.Module) -> nn.Module:
+    """Fold the factor into the weight. Honest."""
+    for module in model.modules():
+        if parametrize.is_parametrized(module, "weight"):
+            parametrize.remove_parametrizations(module, "weight")
+    return model
+
+
+def _scale(model: nn.Module, factor: nn.Module, *, again: bool = False) -> nn.Module:
+    last = [m for m in model.modules() if isinstance(m, nn.Linear)][-1]
+    if again or not parametrize.is_parametrized(last, "weight"):
+        parametrize.register_parametrization(last, "weight", factor.to(last.weight.dtype))
+    return model
+
+
+def freezes(model: nn.Module, config: None) -> nn.Module:
     """Leaves a weight without a gradient."""
-
-    def __call__(self, model: nn.Module, config: None) -> nn.Module:
-        next(model.parameters()).requires_grad_(False)
-        return super().__call__(model, config)
+    next(model.parameters()).requires_grad_(False)
+    return scale(model, config)
 
 
-class FoldsAway(Scale):
+def piles_up(model: nn.Module, config: None) -> nn.Module:
+    """Applied again, it puts a second factor upon the first."""
+    return _scale(model, _Scaled(1.5), again=True)
+
+
+class _Drawn(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.factor = 1.0 + torch.rand(()).item()
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return self.factor * weight
+
+
+def forgets(model: nn.Module, config: None) -> nn.Module:
+    """Draws a factor that no state_dict holds."""
+    return _scale(model, _Drawn())
+
+
+class _Counted(_Scaled):
+    def __init__(self, factor: float) -> None:
+        super().__init__(factor)
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, weight: Tensor) -> Tensor:
+        with torch.no_grad():
+            self.calls += 1
+        return super().forward(weight)
+
+
+def counts(model: nn.Module, config: None) -> nn.Module:
+    """Evaluation changes a buffer."""
+    return _scale(model, _Counted(1.5))
+
+
+def climbs(model: nn.Module, config: None) -> nn.Module:
+    """Gradients point uphill."""
+    scale(model, config)
+    for parameter in model.parameters():
+        parameter.requires_grad_(True).register_hook(torch.neg)
+    return model
+
+
+def forget_factor(model: nn.Module) -> nn.Module:
     """Folding forgets the factor."""
-
-    def fold(self, model: nn.Module) -> nn.Module:
-        for module in model.modules():
-            if parametrize.is_parametrized(module, "weight"):
-                parametrize.remove_parametrizations(module, "weight", leave_parametrized=False)
-        return model
-
-
-scale, freezes, folds_away = Scale(), Freezes(), FoldsAway()
+    for module in model.modules():
+        if parametrize.is_parametrized(module, "weight"):
+            parametrize.remove_parametrizations(module, "weight", leave_parametrized=False)
+    return model

@@ -75,7 +75,10 @@ _SCORE = zp.TaskSpec(
     cost=90,
 )
 _SCALE = zp.TransformSpec(
-    name="scale", target=f"{_HERE}.data:scale", summary="The last weight times a learned factor."
+    name="scale",
+    target=f"{_HERE}.data:scale",
+    fold=f"{_HERE}.data:unscale",
+    summary="The last weight times a learned factor.",
 )
 HONEST = (_MEAN, _STACK, _GATE, _MARK, _TALLY, _ROWS, _SCORE, _SCALE)
 
@@ -287,7 +290,23 @@ SABOTEURS: tuple[Saboteur, ...] = (
     ),
     # transforms
     _saboteur("transform_applies", _SCALE, "freezes", "leaves a weight without a gradient", target="freezes"),
-    _saboteur("transform_folds", _SCALE, "folds_away", "folding forgets the factor", target="folds_away"),
+    _saboteur(
+        "transform_repeats",
+        _SCALE,
+        "piles_up",
+        "applied again, puts a second factor upon the first",
+        target="piles_up",
+    ),
+    _saboteur("transform_saves", _SCALE, "forgets", "draws a factor that is not saved", target="forgets"),
+    _saboteur("transform_evaluates", _SCALE, "counts", "evaluation changes a buffer", target="counts"),
+    _saboteur("transform_trains", _SCALE, "climbs", "turns gradients uphill", target="climbs"),
+    _saboteur(
+        "transform_folds",
+        _SCALE,
+        "folds_away",
+        "folding forgets the factor",
+        fold=f"{_HERE}.data:forget_factor",
+    ),
 )
 
 

@@ -102,8 +102,9 @@ def _matching(found: Catalogue, kind: str, pattern: str) -> list[str]:
 
 def _steps(found: Plan) -> list[list[str]]:
     rows = []
-    for step in ("dataset", "stem", "model", "head", "task"):
-        part = getattr(found, step)
+    parts = [(step, getattr(found, step)) for step in ("dataset", "stem", "model", "head", "task")]
+    parts += [("transform", part) for part in found.transforms]
+    for step, part in parts:
         if part is None:
             continue
         params = dataclasses.asdict(part.config) if part.config is not None else {}

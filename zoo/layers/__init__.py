@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from zoo.layers.positions import LearnedPositions as LearnedPositions
     from zoo.layers.positions import Rotary as Rotary
     from zoo.layers.positions import position_ids as position_ids
+    from zoo.layers.transform import apply_transform as apply_transform
+    from zoo.layers.transform import fold_transforms as fold_transforms
     from zoo.layers.transformer import Transformer as Transformer
     from zoo.layers.weights import load_weights as load_weights
     from zoo.layers.weights import save_weights as save_weights
@@ -51,6 +53,8 @@ _MODULE_OF = {
     "Rotary": "positions",
     "position_ids": "positions",
     "Transformer": "transformer",
+    "apply_transform": "transform",
+    "fold_transforms": "transform",
     "load_weights": "weights",
     "save_weights": "weights",
 }

@@ -9,10 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zoo.catalogue import Catalogue, Part
+from zoo.catalogue import Catalogue, Part, blaming
 from zoo.catalogue import catalogue as default_catalogue
 from zoo.contract import Plan, resolve
+from zoo.errors import ZooError
 from zoo.kinds import Classes, TargetKind
+from zoo.specs import Transformed
 
 
 class Model(nn.Module):
@@ -22,6 +24,7 @@ class Model(nn.Module):
         stem: `None` where the backbone takes images itself.
         num_features: width of what the backbone gives and the head takes.
         plan: what it was built from.
+        notes: what its transforms say that a user may not expect.
     """
 
     def __init__(self, stem: nn.Module | None, backbone: nn.Module, head: nn.Module, plan: Plan) -> None:
@@ -30,6 +33,7 @@ class Model(nn.Module):
         self.backbone: Any = backbone
         self.head: Any = head
         self.plan = plan
+        self.notes: tuple[str, ...] = ()
 
     @property
     def num_features(self) -> int:
@@ -75,6 +79,8 @@ class Model(nn.Module):
     def reset_head(self, targets: TargetKind | int, *, catalogue: Catalogue | None = None) -> None:
         """Replace the head by a fresh one for other targets; the same kind of head where the kind stays.
 
+        The model's transforms are applied to it too.
+
         targets: a target kind; a number is so many classes, as in timm.
 
         Raises:
@@ -95,12 +101,15 @@ class Model(nn.Module):
             stem=old.stem,
             head=old.head if same else None,
             task=old.task if same else None,
+            transforms=old.transforms,
             causal=old.causal,
         )
         like = next(self.backbone.parameters())
         head = _build_head(catalogue, plan, stem=self.stem, width=self.num_features)
         self.head = head.to(device=like.device, dtype=like.dtype).train(self.training)
         self.plan = plan
+        for part in plan.transforms:
+            transform(self, part, catalogue=catalogue)
 
     def initial_state(self, batch_size: int) -> Any:
         """The state of a stream before its first token.
@@ -139,7 +148,7 @@ class Model(nn.Module):
 
 
 def build_model(plan: Plan, *, catalogue: Catalogue | None = None, fresh: bool = True) -> Model:
-    """The model that a plan describes, with fresh weights.
+    """The model that a plan describes, with fresh weights, transforms applied.
 
     catalogue: where components are looked up. A backbone that looks up others takes it as `catalogue=`.
     fresh: False where the weights are about to be loaded. A backbone that would fetch pretrained ones takes
@@ -159,7 +168,29 @@ def build_model(plan: Plan, *, catalogue: Catalogue | None = None, fresh: bool =
     options |= {k: v for k, v in (("catalogue", catalogue), ("fresh", fresh)) if k in takes}
     backbone = build(plan.model.config, **options)
     head = _build_head(catalogue, plan, stem=stem, width=_num_features(backbone, plan))
-    return Model(stem, backbone, head, plan)
+    model = Model(stem, backbone, head, plan)
+    for part in plan.transforms:
+        _, notes = transform(model, part, catalogue=catalogue)
+        model.notes += notes
+    return model
+
+
+def transform(
+    model: nn.Module, part: Part, *, catalogue: Catalogue | None = None
+) -> tuple[nn.Module, tuple[str, ...]]:
+    """Apply a transform to any module: the changed one, and what its user may not expect.
+
+    Raises:
+        ZooError: the transform refuses the model, fails, or gives back something else than it should.
+    """
+    with blaming(f"transform {part.id!r} cannot be applied"):
+        given = _load(catalogue or default_catalogue(), part)(model, part.config)
+    done = given.model if isinstance(given, Transformed) else given
+    if not isinstance(done, nn.Module) or (isinstance(model, Model) and done is not model):
+        wanted = "the zoo's model itself, changed in place" if isinstance(model, Model) else "an nn.Module"
+        raise ZooError(f"transform {part.id!r} gave back {type(done).__name__}, expected {wanted}")
+    notes = given.notes if isinstance(given, Transformed) else ()
+    return done, tuple(f"{part.id}: {note}" for note in notes)
 
 
 def _build_head(catalogue: Catalogue, plan: Plan, *, stem: nn.Module | None, width: int) -> nn.Module:

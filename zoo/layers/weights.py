@@ -168,7 +168,7 @@ def _tensors(model: Model) -> dict[str, Tensor]:
 
 def _parts(plan: Plan, catalogue: Catalogue) -> Iterator[Part]:
     """The components that decide what the weights compute, with those that the backbone is made of."""
-    yield from (part for part in (plan.stem, plan.model, plan.head) if part is not None)
+    yield from (part for part in (plan.stem, plan.model, plan.head, *plan.transforms) if part is not None)
     inner = getattr(plan.model.config, "parts", None)
     if inner is not None:
         yield from inner(catalogue)

@@ -50,10 +50,12 @@ class Check:
         self.origins = {path: node.origin for path, node in walk(root)}
         self.data: dict[str, Any] = plain(root)
         self.parts: dict[str, Part] = {}
+        self.notes: list[str] = []
         self.recipe = self.schema()
         self.versions()
         for path, kind in PARTS.items():
             self.part(path, kind)
+        self.named("transforms", "transform")
         self.task_without_name()
         self.optimiser()
         self.passed_on()
@@ -87,26 +89,53 @@ class Check:
         preset = section.get("preset")
         if not isinstance(name, str) or not isinstance(params, dict):
             return
+        if self.known(join(path, "name"), kind, name):
+            self.parameters(path, kind, name, params, preset if isinstance(preset, str) else None)
+
+    def named(self, section: str, kind: str) -> None:
+        """The components of a mapping from names to parameters; null leaves one out."""
+        names: dict[str, str] = {}
+        for key, params in self.section(section).items():
+            name, path = str(key), join(section, str(key))
+            id = self.known(path, kind, name)
+            if id in names:
+                self.mistake(2, path, f"is {names[id]!r} again: both mean {kind} {id!r}; name it once")
+            elif id and params is None:
+                self.notes.append(f"{path} is null, so it is left out ({{}} would mean its defaults)")
+            elif id and isinstance(params, dict):
+                self.parameters(path, kind, name, params, at_name=path, at_params=path)
+            if id:
+                names.setdefault(id, name)
+
+    def known(self, path: str, kind: str, name: str) -> str | None:
+        """The full name of a component, if there is one; `path` is where it is named."""
         try:
-            self.catalogue.get(kind, name)
+            return self.catalogue.get(kind, name).id
         except ZooError as error:
-            self.mistake(2, join(path, "name"), str(error))
-            return
-        self.parameters(path, kind, name, params, preset if isinstance(preset, str) else None)
+            self.mistake(2, path, str(error))
+            return None
 
     def parameters(
-        self, path: str, kind: str, name: str, params: dict[str, Any], preset: str | None = None
+        self,
+        path: str,
+        kind: str,
+        name: str,
+        params: dict[str, Any],
+        preset: str | None = None,
+        *,
+        at_name: str | None = None,
+        at_params: str | None = None,
     ) -> None:
         try:
             self.parts[path] = self.catalogue.part(kind, name, params, preset=preset)
         except ConfigError as error:
             for problem in error.problems:
-                self.mistake(3, join(path, "params", problem.path), problem.message)
+                self.mistake(3, join(at_params or join(path, "params"), problem.path), problem.message)
         except LookupError as error:
             self.mistake(2, join(path, "preset"), str(error))
             self.parameters(path, kind, name, params)
         except ZooError as error:  # its module cannot be imported
-            self.mistake(2, join(path, "name"), str(error))
+            self.mistake(2, at_name or join(path, "name"), str(error))
 
     def task_without_name(self) -> None:
         """Parameters of a task that is left to the contract are those of the one it will choose."""
@@ -147,6 +176,7 @@ class Check:
                 stem=parts.get("model.stem"),
                 head=parts.get("model.head"),
                 task=parts.get("task"),
+                transforms=[part for part in parts.values() if part.kind == "transform"],
             )
         except ContractError as error:
             path = _BLAME[getattr(error, "path", "model")]

@@ -173,7 +173,7 @@ def validate(
             text=layers.sources[0].text,
             sources=tuple(layers.sources),
             overrides=tuple(overrides),
-            notes=tuple(layers.notes),
+            notes=(*layers.notes, *check.notes),
             catalogue=found,
         )
     reached = len(LEVELS) - 1 if loaded or any(m.level == len(LEVELS) - 1 for m in layers.mistakes) else 3

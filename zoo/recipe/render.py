@@ -51,6 +51,7 @@ def resolved(loaded: LoadedRecipe) -> dict[str, Any]:
     if plan.task:
         data["task"] |= _part(plan.task)
     data["task"] |= {"monitor": plan.monitor, "mode": plan.mode}
+    data["transforms"] = {part.id: _part(part)["params"] for part in plan.transforms}
     return _escaped(data)
 
 
@@ -134,6 +135,7 @@ def _part(part: Part) -> dict[str, Any]:
 
 
 def _origin(loaded: LoadedRecipe, path: str) -> str:
+    path = _as_given(loaded, path)
     if path in loaded.origins:
         return str(loaded.origins[path])
     section, _, key = path.partition(".params.")
@@ -146,3 +148,13 @@ def _origin(loaded: LoadedRecipe, path: str) -> str:
         if name in spec.params:
             return spec.id
     return "contract" if path in _CHOSEN else "default"
+
+
+def _as_given(loaded: LoadedRecipe, path: str) -> str:
+    """The path as the recipe has it, which may name a transform by its short name."""
+    section, _, rest = path.partition(".")
+    if section != "transforms":
+        return path
+    id, _, key = rest.partition(".")
+    given = [name for name in loaded.recipe.transforms if loaded.catalogue.get("transform", name).id == id]
+    return join(section, given[0] if given else id, key)

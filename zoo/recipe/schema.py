@@ -218,6 +218,10 @@ class Recipe(Config):
     seed: int = param(0, "of everything random", at_least=0, at_most=2**32 - 1)
     model: ModelSection = param(help="the architecture")
     data: DataSection = param(help="the dataset")
+    transforms: dict[str, dict[str, Any] | None] = param(
+        factory=dict,
+        help="changes to the built model, name: parameters, in this order; null takes an inherited one away",
+    )
     task: TaskSection = param(factory=TaskSection, help="loss and metrics")
     optim: OptimSection = param(factory=OptimSection, help="the optimiser")
     schedule: ScheduleSection = param(factory=ScheduleSection, help="the learning rate over the run")

@@ -23,7 +23,8 @@ MAX_CHARACTERS = 1_000_000
 MAX_ENTRIES = 10_000
 MAX_DEPTH = 50
 
-_KEY = re.compile(r"\w[\w-]*")
+#: A name, or the full name of a component.
+_KEY = re.compile(r"\w[\w-]*(/\w[\w-]*)?")
 
 
 @dataclass(frozen=True)

@@ -327,8 +327,13 @@ CHECKS: tuple[Check, ...] = (
         "transform",
         ("transform",),
         {
-            "transform_applies": "a transformed model gives finite outputs of the same shape, and trains",
-            "transform_folds": "folded back to plain weights, it gives the same outputs",
+            "transform_applies": "transformed models of torch, timm and the zoo give finite outputs of the "
+            "same shape, and every parameter a gradient",
+            "transform_repeats": "applied a second time, it changes nothing",
+            "transform_saves": "a transformed model comes back from its file, with another head too",
+            "transform_evaluates": "evaluation repeats itself and changes no weight and no buffer",
+            "transform_trains": "the loss on one batch falls",
+            "transform_folds": "folded back to plain weights, it gives the same outputs, and saves and loads",
         },
     ),
 )

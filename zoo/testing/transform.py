@@ -1,51 +1,212 @@
-"""Transforms: `apply(model, config) -> model`, and where there is one, `fold(model)`."""
+"""Transforms, held to what `zoo.plugin.TransformSpec` says, on a model of torch, of timm and of the zoo."""
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+import copy
+import dataclasses
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from zoo import torchvision_shim
+from zoo.contract import resolve
+from zoo.errors import UnknownName, ZooError
+from zoo.kinds import Classes, Image
 from zoo.testing.checks import NotApplicable
 from zoo.testing.measure import CLOSE, require, require_close, require_finite
 from zoo.testing.subject import Subject, normal, seeded
 
+_STEPS = 60
+_LR = 1e-2
+
+
+class _Given(NamedTuple):
+    """A plain model, how it is called in a message, and the shape of its inputs."""
+
+    name: str
+    model: nn.Module
+    shape: tuple[int, ...]
+
+    @property
+    def x(self) -> Tensor:
+        return normal(self.shape, dtype=next(self.model.parameters()).dtype)
+
 
 def check_transform_applies(subject: Subject) -> None:
-    model, x = _transformed(subject), normal((3, 5, 16), dtype=torch.float64)
-    y = model(x)
-    require(y.shape == x.shape, f"the transformed model turns {tuple(x.shape)} into {tuple(y.shape)}")
-    require_finite(y, "outputs of the transformed model")
-    y.square().mean().backward()
-    for name, parameter in model.named_parameters():
-        require(parameter.grad is not None, f"in the transformed model {name} gets no gradient")
+    for plain, model in _transformed(subject):
+        y, expected = model(plain.x), plain.model(plain.x)
+        require(y.shape == expected.shape, f"{plain.name}: outputs of {tuple(y.shape)}, not {expected.shape}")
+        require_finite(y, f"{plain.name}: outputs")
+        y.square().mean().backward()
+        for name, parameter in model.named_parameters():
+            require(parameter.grad is not None, f"{plain.name}: {name} gets no gradient")
+
+
+def check_transform_repeats(subject: Subject) -> None:
+    for plain, model in _transformed(subject):
+        before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        again = _apply(subject, model).state_dict()
+        names = sorted(again.keys() ^ before.keys())
+        require(not names, f"{plain.name}: applied a second time, it changes {', '.join(names)}")
+        changed = [name for name, tensor in before.items() if not torch.equal(tensor, again[name])]
+        require(not changed, f"{plain.name}: applied a second time, it changes {', '.join(changed)}")
+
+
+def check_transform_saves(subject: Subject) -> None:
+    from zoo.layers import apply_transform
+    from zoo.layers.model import Model
+
+    plain = _of_the_zoo(subject)
+    if not isinstance(plain.model, Model):
+        raise NotApplicable("there is no core/transformer in this catalogue")
+    model = copy.deepcopy(plain.model)
+    given = dataclasses.asdict(subject.config) if subject.config is not None else {}
+    try:
+        with seeded(1), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            apply_transform(model, subject.spec.id, catalogue=subject.catalogue, **given)
+    except ZooError as reason:
+        raise NotApplicable(f"it refuses the model: {reason}") from reason
+    model.eval()
+    _require_file_gives_it_back(subject, model, plain.x, "the transformed model")
+    model.reset_head(5, catalogue=subject.catalogue)
+    _require_file_gives_it_back(subject, model, plain.x, "the transformed model with another head")
+
+
+def check_transform_evaluates(subject: Subject) -> None:
+    for plain, model in _transformed(subject):
+        model.train()
+        model(plain.x)
+        model.eval()
+        before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        first, second = model(plain.x), model(plain.x)
+        require_close(second, first, 0.0, f"{plain.name}: evaluating the same inputs again")
+        changed = [name for name, t in model.state_dict().items() if not torch.equal(t, before[name])]
+        require(not changed, f"{plain.name}: evaluation changes {', '.join(changed)}")
+
+
+def check_transform_trains(subject: Subject) -> None:
+    for plain, model in _transformed(subject):
+        model.train()
+        target = normal(tuple(plain.model(plain.x).shape), seed=3, dtype=plain.x.dtype)
+        optimizer = torch.optim.Adam(model.parameters(), lr=_LR)
+        losses = []
+        for _ in range(_STEPS):
+            loss = (model(plain.x) - target).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        require(
+            losses[-1] < 0.7 * losses[0],
+            f"{plain.name}: {_STEPS} steps on one batch bring the loss from {losses[0]:.3g} to "
+            f"{losses[-1]:.3g}, expected less than 0.7 of it",
+        )
 
 
 def check_transform_folds(subject: Subject) -> None:
-    module = importlib.import_module(subject.spec.target.partition(":")[0])
-    fold = getattr(subject.spec.load(), "fold", None) or getattr(module, "fold", None)
-    if fold is None:
-        raise NotApplicable("the transform has no fold()")
-    x = normal((3, 5, 16), dtype=torch.float64)
-    model = _transformed(subject)
-    before = model(x)
-    folded = fold(model)
-    require_close(folded(x), before, CLOSE, "folded, against transformed")
-    names, plain = set(folded.state_dict()), set(_plain().state_dict())
-    require(names == plain, f"folded weights are not the plain model's: {sorted(names ^ plain)}")
+    from zoo.layers import fold_transforms
+    from zoo.layers.model import Model
+
+    if getattr(subject.spec, "fold", None) is None:
+        raise NotApplicable("the transform has no fold")
+    only_weights = getattr(subject.config, "folded", lambda: None)() is None
+    for plain, model in _transformed(subject):
+        model.train()
+        model(plain.x)
+        model.eval()
+        before = model(plain.x)
+        folded = fold_transforms(model, subject.spec.id, catalogue=subject.catalogue)
+        require_close(folded(plain.x), before, CLOSE, f"{plain.name}: folded, against transformed")
+        differ = sorted(folded.state_dict().keys() ^ plain.model.state_dict().keys())
+        require(
+            not only_weights or not differ, f"{plain.name}: folded weights are not the plain one's: {differ}"
+        )
+        if isinstance(folded, Model):
+            _require_file_gives_it_back(subject, folded.float(), plain.x.float(), "the folded model")
 
 
-def _plain() -> nn.Module:
-    """Something with linear maps, norms and attention."""
+def _require_file_gives_it_back(subject: Subject, model: Any, x: Tensor, what: str) -> None:
+    from zoo.layers.weights import load_weights, save_weights
+
+    with tempfile.TemporaryDirectory() as folder, torch.no_grad():
+        path = Path(folder) / "model.safetensors"
+        save_weights(model, path, catalogue=subject.catalogue)
+        again = load_weights(path, catalogue=subject.catalogue)
+        require(again.plan.to_dict() == model.plan.to_dict(), f"{what}: the plan in its file is another one")
+        x, model = x.float(), copy.deepcopy(model).float().eval()
+        require_close(again(x), model(x), 0.0, f"{what}, from its file")
+
+
+def _transformed(subject: Subject) -> Iterator[tuple[_Given, nn.Module]]:
+    """Each model that the transform takes, as it was and transformed, in evaluation mode.
+
+    Raises:
+        ConformanceError: it takes none; with its reasons.
+    """
+    reasons = []
+    makers: tuple[Callable[[Subject], _Given], ...] = (_of_torch, _of_timm, _of_the_zoo)
+    for make in makers:
+        plain = make(subject)
+        try:
+            model = _apply(subject, copy.deepcopy(plain.model))
+        except (ValueError, ZooError) as reason:
+            reasons.append(f"{plain.name}: {reason}")
+            continue
+        yield plain, model.eval()
+    require(len(reasons) < len(makers), f"it refuses every model: {'; '.join(reasons)}")
+
+
+def _apply(subject: Subject, model: nn.Module) -> nn.Module:
+    """Apply the transform; where the model is the zoo's, its plan then says so."""
+    from dataclasses import replace
+
+    from zoo.layers.model import Model, transform
+
+    with seeded(1):
+        done, _ = transform(model, subject.part, catalogue=subject.catalogue)
+    if isinstance(done, Model) and subject.part not in done.plan.transforms:
+        done.plan = replace(done.plan, transforms=(*done.plan.transforms, subject.part))
+    return done
+
+
+def _of_torch(subject: Subject) -> _Given:
+    """Something with linear maps, norms and `nn.MultiheadAttention`."""
     with seeded(0):
         layer = nn.TransformerEncoderLayer(16, 2, 32, dropout=0.0, batch_first=True, norm_first=True)
-        return nn.Sequential(layer, nn.Linear(16, 16)).double().eval()
+        model = nn.Sequential(layer, nn.Linear(16, 16))
+    return _Given("a torch encoder", model.double().eval(), (3, 5, 16))
 
 
-def _transformed(subject: Subject) -> Any:
-    with seeded(1):
-        model = subject.spec.load()(_plain(), subject.config)
-    require(isinstance(model, nn.Module), f"apply() gave {type(model).__name__}, expected an nn.Module")
-    return model.eval()
+def _of_timm(subject: Subject) -> _Given:
+    """A vision transformer that the zoo did not build."""
+    torchvision_shim.install()
+    import timm
+
+    with seeded(0):
+        model = timm.create_model("test_vit", num_classes=4, img_size=32)
+    return _Given("timm's test_vit", model.double().eval(), (3, 3, 32, 32))
+
+
+def _of_the_zoo(subject: Subject) -> _Given:
+    from zoo.layers.model import build_model
+
+    found = subject.catalogue
+    try:
+        plan = resolve(
+            found,
+            model=found.part("model", "core/transformer", {"depth": 1, "heads": 2}),
+            width=16,
+            inputs=Image(channels=1, height=8, width=8),
+            targets=Classes(count=4),
+        )
+    except UnknownName:  # a catalogue without the core
+        return _of_torch(subject)
+    with seeded(0):
+        model = build_model(plan, catalogue=found)
+    return _Given("the zoo's core/transformer", model.double().eval(), (3, 1, 8, 8))

@@ -54,7 +54,7 @@ class Setup:
         cut = (
             f"schedule.warmup_steps is cut from {asked} to {given}: the whole run has {self.updates} updates"
         )
-        return [*self.loaded.plan.notes, *([cut] if given < asked else [])]
+        return [*self.loaded.plan.notes, *self.model.notes, *([cut] if given < asked else [])]
 
     @property
     def metric_names(self) -> list[str]:
