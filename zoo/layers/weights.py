@@ -83,7 +83,7 @@ def _refuse_strangers(path: Path) -> None:
     except OSError as error:
         raise ZooError(f"{path}: cannot be read: {error.strerror}") from None
     # safetensors: eight bytes of length, any of which may look like another format's, then JSON.
-    if start[8:] != b"{" and start.startswith((b"\x80", b"PK\x03\x04")):
+    if start[8:] not in (b"{", b"") and start.startswith((b"\x80", b"PK\x03\x04")):
         raise ZooError(
             f"{path}: is a pickle (or an archive that holds one), which can run code. Nothing of it was "
             "executed: the zoo loads safetensors only"
