@@ -12,8 +12,18 @@ from pathlib import Path
 
 import pytest
 
+import zoo.runs
 from zoo.errors import ZooError
-from zoo.runs import check_resumable, create_run, find_run, list_runs, open_run, weights_path
+from zoo.runs import (
+    check_resumable,
+    create_run,
+    find_run,
+    list_runs,
+    locked,
+    open_run,
+    replacing,
+    weights_path,
+)
 
 
 def test_a_run_folder_is_named_after_recipe_and_time(tmp_path):
@@ -89,11 +99,8 @@ def test_a_folder_without_permission_is_named_with_the_reason(tmp_path):
         tmp_path.chmod(stat.S_IRWXU)
 
 
-def test_only_what_has_a_checkpoint_and_is_over_but_unfinished_is_resumable(tmp_path):
+def test_a_finished_run_is_not_resumable(tmp_path):
     run = create_run(tmp_path, "r")
-    with pytest.raises(ZooError, match="no checkpoint to resume from"):
-        check_resumable(run)
-    run.last.touch()
     for status in ("interrupted", "failed", "running"):
         run.update(status=status)
         check_resumable(run)
@@ -102,15 +109,39 @@ def test_only_what_has_a_checkpoint_and_is_over_but_unfinished_is_resumable(tmp_
         check_resumable(run)
 
 
-def test_a_run_that_still_runs_is_not_resumed(tmp_path):
+def test_what_a_run_begins_with_is_there_before_its_record(tmp_path, monkeypatch):
+    """A kill in between leaves a folder that is no run."""
+    monkeypatch.setattr(zoo.runs.Run, "update", lambda run, **changes: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        create_run(tmp_path, "r", {"recipe.yaml": "schema: 1"})
+    (folder,) = tmp_path.glob("r/*")
+    assert (folder / "recipe.yaml").read_text() == "schema: 1" and list(list_runs(tmp_path)) == []
+
+
+def test_a_lock_is_held_once_and_goes_when_it_is_left(tmp_path):
     run = create_run(tmp_path, "r")
-    run.last.touch()
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
-        run.update(pid=other.pid)
-        with pytest.raises(ZooError, match=f"still running, in process {other.pid}"):
-            check_resumable(run)
-        other.communicate(b"\n")
-    check_resumable(run)
+    with locked(run):
+        assert open_run(run.path).info["pid"] == os.getpid()
+        with pytest.raises(ZooError, match=f"still running, in process {os.getpid()}"), locked(run):
+            pass
+    with pytest.raises(KeyError), locked(run):
+        raise KeyError
+    with locked(run):
+        pass
+
+
+def test_replacing_keeps_the_old_file_until_the_new_one_is_whole(tmp_path):
+    path = tmp_path / "a"
+    path.write_text("old")
+    with pytest.raises(KeyError), replacing(path) as file:
+        file.write(b"ne")
+        raise KeyError
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+    with replacing(path) as file:
+        file.write(b"new")
+        file.flush()
+        assert path.read_text() == "old"
+    assert path.read_text() == "new"
 
 
 def test_weights_are_found_in_a_run_or_are_a_file(tmp_path):

@@ -93,8 +93,9 @@ def test_a_truncated_checkpoint_is_told_in_a_sentence(run, share):
 
 @pytest.mark.parametrize("content", [[1, 2], {"weights": {}}, {"state_dict": 3}], ids=str)
 def test_other_plain_files_are_no_checkpoints(run, content):
-    torch.save(content, run.last)
-    with pytest.raises(ZooError, match="is not a checkpoint of a training run"):
+    for path in (run.last, run.best):
+        torch.save(content, path)
+    with pytest.raises(ZooError, match=r"is not a checkpoint of a training run.*to begin .* again, delete"):
         resume(run, quiet=True)
 
 
@@ -112,7 +113,8 @@ def test_a_checkpoint_of_another_model_is_refused(run):
 def test_a_checkpoint_without_our_notes_is_refused(run):
     checkpoint = read_checkpoint(run.last)
     del checkpoint["zoo"]
-    torch.save(checkpoint, run.last)
+    for path in (run.last, run.best):
+        torch.save(checkpoint, path)
     with pytest.raises(ZooError, match="not a checkpoint of a zoo run"):
         resume(run, quiet=True)
 

@@ -19,7 +19,7 @@ import zoo.plugin as zp
 from zoo.catalogue import Catalogue
 from zoo.errors import ZooError
 from zoo.recipe import load_recipe
-from zoo.runs import Run, find_run
+from zoo.runs import Run, find_run, open_run
 from zoo.training import resume, train
 from zoo.training.checkpoint import read_checkpoint
 from zoo.training.lightning import pl
@@ -143,7 +143,8 @@ def test_interrupted_twice_and_resumed_twice(uninterrupted, tmp_path):
     from zoo.training import fit
 
     loaded = load_recipe(run.resolved, catalogue=with_callback(Press(11)))
-    again = fit._carry_out(fit.prepare(loaded), run, checkpoint=read_checkpoint(run.last), quiet=True)
+    saved = run.last, read_checkpoint(run.last)
+    again = fit._carry_out(fit.prepare(loaded), run, checkpoint=saved, quiet=True)
     assert again.status == "interrupted" and again.step == 6
     assert traces(resume(run, quiet=True).run) == traces(uninterrupted)
 
@@ -154,12 +155,11 @@ def test_a_second_press_ends_at_once_and_keeps_the_last_checkpoint(uninterrupted
     assert traces(resume(result.run, quiet=True).run) == traces(uninterrupted)
 
 
-def test_a_second_press_before_any_checkpoint_leaves_nothing_to_resume(tmp_path):
+def test_a_second_press_before_any_checkpoint_begins_again(uninterrupted, tmp_path):
     result = train(load_recipe(recipe(tmp_path), catalogue=with_callback(Press(1, times=2))), quiet=True)
-    assert result.status == "interrupted" and not result.resumable
-    assert "nothing to resume" in result.hint()
-    with pytest.raises(ZooError, match="no checkpoint to resume from"):
-        resume(result.run, quiet=True)
+    assert result.status == "interrupted" and result.step == 0 and not result.run.last.exists()
+    assert "Interrupted at step 0. Resume:" in result.hint()
+    assert traces(resume(result.run, quiet=True).run) == traces(uninterrupted)
 
 
 class Killed(BaseException):
@@ -175,12 +175,112 @@ class Kill(pl.Callback):
             raise Killed
 
 
-@pytest.mark.parametrize("batch", [9, 17])
-def test_killed_it_resumes_from_the_last_evaluation(uninterrupted, tmp_path, batch):
+def killed(folder: Path, batch: int, **checkpoint: Any) -> Run:
+    """A run that was killed before this batch."""
+    made = recipe(folder)
+    made["callbacks"]["checkpoint"] = checkpoint
     with pytest.raises(Killed):
-        train(load_recipe(recipe(tmp_path), catalogue=with_callback(Kill(batch))), quiet=True)
-    (run,) = tmp_path.glob("python/*")
-    assert "step" in run.joinpath("metrics.csv").read_text()
+        train(load_recipe(made, catalogue=with_callback(Kill(batch))), quiet=True)
+    (path,) = folder.glob("python/*")
+    assert "step" in path.joinpath("metrics.csv").read_text()
+    return open_run(path)
+
+
+# 18 batches, 2 for an update: evaluated, hence saved, after 8, 16 and 18.
+@pytest.mark.parametrize(("batch", "step"), [(3, None), (9, 4), (17, 8)])
+def test_killed_it_resumes_from_the_last_evaluation_or_the_beginning(uninterrupted, tmp_path, batch, step):
+    run = killed(tmp_path, batch)
+    assert (read_checkpoint(run.last)["global_step"] if run.last.exists() else None) == step
+    assert traces(resume(run, quiet=True).run) == traces(uninterrupted)
+
+
+@pytest.mark.parametrize("checkpoint", [{"every_steps": 1}, {"every_minutes": 1e-9}], ids=str)
+@pytest.mark.parametrize(("batch", "step"), [(3, 1), (7, 3), (14, 7)])
+def test_between_evaluations_it_is_saved_as_often_as_wanted(uninterrupted, tmp_path, batch, step, checkpoint):
+    run = killed(tmp_path, batch, **checkpoint)
+    assert read_checkpoint(run.last)["global_step"] == step
+    assert traces(resume(run, quiet=True).run) == traces(uninterrupted)
+
+
+def test_a_damaged_checkpoint_is_passed_over_for_an_older_one(uninterrupted, tmp_path, capsys):
+    """The end is the same from any of them."""
+    run = killed(tmp_path, 17, every_steps=3)
+    run.last.write_bytes(run.last.read_bytes()[:-1000])
+    assert traces(resume(run, quiet=True).run) == traces(uninterrupted)
+    note = capsys.readouterr().err
+    assert "last.ckpt' is damaged or incomplete" in note and "; going on from best.ckpt, step" in note
+
+
+def test_what_a_kill_inside_a_save_leaves_is_swept_away(uninterrupted, tmp_path):
+    run = killed(tmp_path, 9)
+    half = run.checkpoints / ".step-8.ckpt.partial"
+    half.write_bytes(b"half")
+    assert traces(resume(run, quiet=True).run) == traces(uninterrupted)
+    assert not half.exists()
+
+
+def test_two_processes_do_not_write_one_run(tmp_path):
+    run = killed(tmp_path, 9)
+    before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
+    hold = "import sys, zoo.runs as r\nwith r.locked(r.open_run(sys.argv[1])):\n "
+    hold += "print('held', flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", hold, str(run.path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None and other.stdout.readline() == "held\n"
+        with pytest.raises(ZooError, match=rf"still running, in process {other.pid} on .*cannot write one"):
+            resume(run, quiet=True)
+        changed = {path.name for path, content in before.items() if path.read_bytes() != content}
+        assert changed <= {"run.json"}, "by the other one, which says who it is"
+        other.kill()  # the lock goes with the process
+    assert resume(run, quiet=True).status == "finished"
+
+
+def test_a_recipe_that_was_changed_meanwhile_is_not_resumed(uninterrupted, tmp_path):
+    run = killed(tmp_path, 9)
+    text = run.resolved.read_text()
+    run.resolved.write_text(text.replace("lr: 0.01", "lr: 0.02").replace("seed: 3", "seed: 5"))
+    with pytest.raises(ZooError, match=r"resolved.yaml' was changed .*: seed was 3, is 5; optim.lr was"):
+        resume(run, quiet=True)
+    run.resolved.write_text(text)
+    assert traces(resume(run, quiet=True).run) == traces(uninterrupted)
+
+
+def test_a_component_that_computes_something_else_is_not_resumed(tmp_path):
+    run = killed(tmp_path, 9)
+    assert {"model core/transformer", "mixer core/softmax"} <= run.info["revisions"].keys()
+    run.update(revisions=run.info["revisions"] | {"mixer core/softmax": 0})
+    with pytest.raises(ZooError, match=r"revision 0 of mixer 'core/softmax', but 1 is installed"):
+        resume(run, quiet=True)
+
+
+def test_other_versions_are_noted(tmp_path, capsys):
+    run = killed(tmp_path, 9)
+    run.update(
+        versions=run.info["versions"] | {"torch": "1.0"},
+        plugins=run.info["plugins"] | {"aaren": "archzoo 0.0.9", "gone": "zoo-gone 3"},
+    )
+    assert resume(run, quiet=True).status == "finished"
+    note = capsys.readouterr().err
+    assert f"versions changed: torch 1.0 -> {torch.__version__}, aaren 0.0.9 -> " in note
+    assert "gone 3 -> absent" in note
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+@pytest.mark.parametrize("name", ["last.ckpt", "best.ckpt"])
+def test_a_full_disk_leaves_the_checkpoint_of_before(uninterrupted, tmp_path, name):
+    class Fill(pl.Callback):
+        def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, batch_idx: int) -> None:
+            if batch_idx == 9:
+                folder = Path(trainer.default_root_dir) / "checkpoints"
+                (folder / f".{name}.partial").symlink_to("/dev/full")
+
+    loaded = load_recipe(recipe(tmp_path), catalogue=with_callback(Fill()))
+    with pytest.raises(ZooError, match=r"cannot be written: No space left on device\. What was there before"):
+        train(loaded, quiet=True)
+    run = find_run("latest", root=tmp_path)
+    assert run.status == "failed" and read_checkpoint(run.last)["global_step"] == 4
+    assert not list(run.checkpoints.glob(".*"))
     assert traces(resume(run, quiet=True).run) == traces(uninterrupted)
 
 

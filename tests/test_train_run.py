@@ -52,6 +52,7 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> RunResult:
 def test_the_folder_is_complete(result):
     names = {str(p.relative_to(result.run.path)) for p in result.run.path.rglob("*") if p.is_file()}
     assert names == {
+        ".lock",
         "recipe.yaml",
         "resolved.yaml",
         "run.json",
@@ -287,6 +288,26 @@ def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_checkpoint(tmp_path
         train(load_recipe(wild), quiet=True)
     run = find_run("latest", root=tmp_path)
     assert run.status == "failed" and "Diverged" in run.info["error"] and run.last.is_file()
+
+
+def test_weights_that_are_no_numbers_are_not_saved(plugin_module, tmp_path):
+    """The update after a loss that still was one may spoil them; the checkpoint of before stays."""
+
+    class Spoil(pl.Callback):
+        def on_before_optimizer_step(self, trainer: Any, module: Any, optimizer: Any) -> None:
+            if trainer.global_step == 3:  # the fourth update
+                next(module.model.parameters()).grad.fill_(math.nan)
+
+    options = {"zoo_trainer_options": lambda recipe: {"callbacks": Spoil()}}
+    made = recipe(tmp_path, trainer={"max_steps": 6, "eval_every_steps": 2})
+    with pytest.raises(Diverged, match=r"weights are no longer numbers at step 4 \(\S+\)\. Checkpoints from"):
+        train(load_recipe(made, catalogue=with_plugins(plugin_module, spoil=options)), quiet=True)
+    run = find_run("latest", root=tmp_path)
+    for path in (run.last, run.best):
+        checkpoint = torch.load(path, weights_only=True)
+        assert checkpoint["global_step"] == 2
+        assert all(value.isfinite().all() for value in checkpoint["state_dict"].values())
+    assert resume(run, quiet=True).step == 6  # and without the mishap it goes on
 
 
 def test_a_run_folder_that_cannot_be_written_is_named(tmp_path):

@@ -10,19 +10,23 @@ runs/<recipe>/<UTC time>-<6 hex>/
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import platform
 import re
 import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 from zoo.errors import ZooError, suggest
 
 RECORD = "run.json"
+#: Ends the name of a file that is being written; one is left where a process was killed meanwhile.
+PARTIAL = ".partial"
 Status = Literal["running", "finished", "interrupted", "failed"]
 
 
@@ -52,17 +56,19 @@ class Run:
     def update(self, **changes: Any) -> None:
         """Change the record and write it, whole or not at all."""
         self.info |= changes
-        with writing(self.path):
-            write_atomically(self.path / RECORD, json.dumps(self.info, indent=2) + "\n")
+        self.write(self.path / RECORD, json.dumps(self.info, indent=2) + "\n")
 
     def write(self, path: Path, text: str) -> None:
         """Write one of the run's text files."""
-        with writing(self.path):
-            write_atomically(path, text)
+        with writing(self.path), replacing(path) as file:
+            file.write(text.encode())
 
 
-def create_run(root: str | Path, recipe: str) -> Run:
-    """A new, empty run folder below `root` for the recipe called `recipe` ('plugin/name').
+def create_run(root: str | Path, recipe: str, files: Mapping[str, str] | None = None) -> Run:
+    """A new run folder below `root` for the recipe called `recipe` ('plugin/name').
+
+    files: name -> text of what lies in it from the beginning. The record comes last: a folder that has one
+        has these too, whenever the process is killed.
 
     Raises:
         ZooError: the folder cannot be made; the message names it and the reason.
@@ -79,7 +85,9 @@ def create_run(root: str | Path, recipe: str) -> Run:
         except FileExistsError:  # the same second and the same 24 random bits
             continue
         run = Run(path, {"recipe": recipe})
-        run.update(created=now.isoformat(), status="running", pid=os.getpid())
+        for file, text in (files or {}).items():
+            run.write(path / file, text)
+        run.update(created=now.isoformat(), status="running")
         return run
 
 
@@ -154,24 +162,43 @@ def weights_path(run: str | Path) -> Path:
     return found.weights
 
 
-def check_resumable(run: Run) -> None:
-    """Refuse to go on with a run that is finished, still going, or has nothing to go on from.
+@contextmanager
+def locked(run: Run) -> Iterator[None]:
+    """Nobody else writes this run folder meanwhile; the lock goes when the process does, however it ends.
 
     Raises:
-        ZooError: says which.
+        ZooError: another process has it.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(run.path / ".lock")
+    with writing(run.path):
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            holder = open_run(run.path).info
+            raise ZooError(
+                f"run {str(run.path)!r} is still running, in process {holder.get('pid', '?')} on "
+                f"{holder.get('host', '?')}: two processes cannot write one run folder. Wait for it, end it, "
+                "or start a run of your own"
+            ) from None
+    try:
+        run.update(pid=os.getpid(), host=platform.node())
+        yield
+    finally:
+        lock.release()
+
+
+def check_resumable(run: Run) -> None:
+    """Refuse to go on with a run that is finished.
+
+    Raises:
+        ZooError: it is.
     """
     if run.status == "finished":
         raise ZooError(
             f"run {str(run.path)!r} is finished; nothing is left to resume. "
             "A larger trainer.max_epochs or trainer.max_steps would continue it."
-        )
-    pid = run.info.get("pid")
-    if run.status == "running" and isinstance(pid, int) and pid != os.getpid() and _alive(pid):
-        raise ZooError(f"run {str(run.path)!r} is still running, in process {pid}")
-    if not run.last.is_file():
-        raise ZooError(
-            f"run {str(run.path)!r} has no checkpoint to resume from: it stopped before its first "
-            "evaluation. Start it anew."
         )
 
 
@@ -184,21 +211,25 @@ def writing(path: Path) -> Iterator[None]:
         raise
     except OSError as error:
         reason = error.strerror or str(error)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            reason += ". What was there before is intact: make room, then go on with 'zoo train --resume'"
         raise ZooError(f"the run folder {str(path)!r} cannot be written: {reason}") from error
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write beside `path`, then rename: a reader sees the old file or the new one, never half of it."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(text, encoding="utf-8")
-    os.replace(beside, path)
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file that takes the place of `path` once it is whole: a reader sees the old one or the new one.
 
-
-def _alive(pid: int) -> bool:
+    Where writing fails (a full disk, Ctrl-C) the old one stays, and nothing beside it.
+    """
+    beside = path.with_name(f".{path.name}{PARTIAL}")
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True  # it exists, but is another user's
-    return True
+        with beside.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except BaseException:
+        with suppress(OSError):
+            beside.unlink()
+        raise

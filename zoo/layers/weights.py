@@ -40,7 +40,7 @@ def save_weights(model: Model, path: str | Path, *, catalogue: Catalogue | None 
     header = {
         "format": FORMAT,
         "plan": model.plan.to_dict(),
-        "revisions": {f"{part.kind} {part.id}": part.revision for part in _parts(model.plan, catalogue)},
+        "revisions": revisions_of(model.plan, catalogue),
     }
     tensors = {name: tensor.detach().contiguous() for name, tensor in _tensors(model).items()}
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -66,7 +66,7 @@ def load_weights(path: str | Path, *, catalogue: Catalogue | None = None) -> Mod
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             header = _read_header(path, file.metadata())
-            _check_revisions(path, header["revisions"], catalogue)
+            check_revisions(path, header["revisions"], catalogue)
             plan = _read_plan(path, header["plan"], catalogue)
             model = build_model(plan, catalogue=catalogue, fresh=False)
             _fill(path, model, file)
@@ -107,8 +107,17 @@ def _read_header(path: Path, metadata: dict[str, str] | None) -> dict[str, Any]:
     return header
 
 
-def _check_revisions(path: Path, revisions: dict[str, Any], catalogue: Catalogue) -> None:
-    """A component whose revision was raised gives other outputs for the same weights."""
+def revisions_of(plan: Plan, catalogue: Catalogue) -> dict[str, int]:
+    """The revision of each component that decides what the weights compute: "kind id" -> revision."""
+    return {f"{part.kind} {part.id}": part.revision for part in _parts(plan, catalogue)}
+
+
+def check_revisions(path: Path, revisions: dict[str, Any], catalogue: Catalogue) -> None:
+    """Refuse weights of components that since give other outputs for the same weights.
+
+    Raises:
+        ZooError: a revision in `revisions` (see `revisions_of`), read from `path`, is not the installed one.
+    """
     for name, written in revisions.items():
         kind, _, id = name.partition(" ")
         try:

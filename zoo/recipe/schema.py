@@ -127,9 +127,13 @@ class TrainerSection(Config):
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint(Config):
-    """Which checkpoints are kept beside the last one."""
+    """Which checkpoints are kept beside the last one, which is written at each evaluation and in between."""
 
     keep: int = param(1, "the best so many, by the monitored metric", at_least=1)
+    every_minutes: float | None = param(
+        10.0, "also write the last one when so long has passed; null: not by time", above=0
+    )
+    every_steps: int | None = param(None, "also write the last one after so many updates", at_least=1)
 
 
 @dataclass(frozen=True, kw_only=True)

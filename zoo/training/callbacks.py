@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -96,12 +97,13 @@ class PatientStop(EarlyStopping):
 class SaveCheckpoints(Checkpoint):
     """After each evaluation: last.ckpt always, best.ckpt where the monitored metric is the best so far.
 
-    With `keep` > 1 the next best ones stay too, as step-<n>.ckpt. A requested stop is carried out here,
-    once an update is complete and saved.
+    With `keep` > 1 the next best ones stay too, as step-<n>.ckpt. Between evaluations last.ckpt is written
+    every so often. A requested stop is carried out here, once an update is complete and saved.
 
     Args:
         folder: where the files go.
         monitor, mode: the metric that decides, and whether "min" or "max" is better.
+        every_minutes, every_steps: how much work a kill may cost, between evaluations; `None`: any.
         eval_every_batches: evaluations come at these batches; a stop waits for the one that is due.
     """
 
@@ -112,6 +114,8 @@ class SaveCheckpoints(Checkpoint):
         monitor: str,
         mode: str,
         keep: int,
+        every_minutes: float | None,
+        every_steps: int | None,
         stop: StopRequest,
         batches: int,
         eval_every_batches: int,
@@ -120,6 +124,10 @@ class SaveCheckpoints(Checkpoint):
         self.monitor = monitor
         self.sign = 1.0 if mode == "max" else -1.0
         self.keep = keep
+        self.every_seconds = math.inf if every_minutes is None else 60 * every_minutes
+        self.every_steps = every_steps
+        self.saved_at = time.monotonic()
+        self.saved_step = 0
         self.stop = stop
         self.batches = batches
         self.eval_every_batches = eval_every_batches
@@ -136,6 +144,10 @@ class SaveCheckpoints(Checkpoint):
         return self.kept[0][1] if self.kept else None
 
     @override
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.saved_at, self.saved_step = time.monotonic(), trainer.global_step
+
+    @override
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
@@ -143,9 +155,17 @@ class SaveCheckpoints(Checkpoint):
         if done == self.batches:
             trainer.should_stop = True  # Lightning then evaluates here, wherever the interval stands
         evaluation_due = done == self.batches or done % self.eval_every_batches == 0
-        if self.stop.made and pl_module.update_is_complete and not evaluation_due:
+        if evaluation_due or not pl_module.update_is_complete:
+            return  # the evaluation saves; in the middle of an update there is nothing to go on from
+        if self.stop.made or self._save_is_due(trainer.global_step):
             self._save_last(trainer)
+        if self.stop.made:
             raise Interrupted
+
+    def _save_is_due(self, step: int) -> bool:
+        if self.every_steps is not None and step - self.saved_step >= self.every_steps:
+            return True
+        return time.monotonic() - self.saved_at >= self.every_seconds
 
     @override
     def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
@@ -176,6 +196,7 @@ class SaveCheckpoints(Checkpoint):
 
     def _save_last(self, trainer: pl.Trainer) -> None:
         trainer.save_checkpoint(self.folder / "last.ckpt")
+        self.saved_at, self.saved_step = time.monotonic(), trainer.global_step
 
     @override
     def state_dict(self) -> dict[str, Any]:

@@ -5,7 +5,6 @@ A checkpoint is a file from anywhere: `weights_only=True` refuses every pickle t
 
 from __future__ import annotations
 
-import os
 import pickle
 import warnings
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 import torch
 
 from zoo.errors import ZooError
-from zoo.runs import writing
+from zoo.runs import replacing, writing
 from zoo.training.lightning import CheckpointIO
 
 #: What torch.load raises for a file that is cut short or no checkpoint at all.
@@ -62,13 +61,12 @@ class PlainCheckpointIO(CheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Write beside `path`, then rename: a kill at any moment leaves the old file or the new one."""
         path = Path(path)
-        beside = path.with_name(f".{path.name}.partial")
-        with writing(path.parent):
-            with beside.open("wb") as file:
+        with writing(path.parent), replacing(path) as file:
+            try:
                 torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(beside, path)
+            except RuntimeError as error:  # torch's, on closing an archive that the disk would not take
+                refusal = error.__context__
+                raise (refusal if isinstance(refusal, OSError) else error) from None
 
     def load_checkpoint(
         self, path: Any, map_location: Any = None, weights_only: bool | None = None

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,12 +12,14 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from zoo.errors import ZooError
-from zoo.layers.weights import load_weights, save_weights
+from zoo.layers.weights import load_weights, revisions_of, save_weights
 from zoo.recipe import LoadedRecipe, load_recipe
-from zoo.runs import Run, check_resumable, create_run, find_run
+from zoo.recipe.render import resolved
+from zoo.runs import PARTIAL, Run, check_resumable, create_run, find_run, locked, open_run
 from zoo.training.callbacks import Interrupted, SaveCheckpoints, StopRequest, undisturbed
 from zoo.training.card import render_card
 from zoo.training.checkpoint import read_checkpoint
+from zoo.training.continuation import check_longer, check_unchanged, check_versions, newest_checkpoint
 from zoo.training.curves import draw_curves
 from zoo.training.evaluation import fill, load_best, score
 from zoo.training.lightning import pl, quiet_lightning
@@ -46,50 +49,62 @@ def train(loaded: LoadedRecipe, *, quiet: bool = False, dry_run: bool = False) -
     setup = prepare(loaded)
     if dry_run:
         return _try_out(setup)
-    run = create_run(loaded.recipe.output.dir, loaded.name)
-    run.write(run.recipe, loaded.text)
-    run.write(run.resolved, loaded.render())
-    run.update(**_record(setup), started=_now())
-    if not quiet:
-        print(loaded.plan.describe(), file=sys.stderr)
-        print(
-            f"{setup.model.num_parameters:,} parameters, {setup.updates} updates, {run.path}", file=sys.stderr
-        )
-        for note in setup.notes:
-            print(f"note: {note}", file=sys.stderr)
-    return _carry_out(setup, run, checkpoint=None, quiet=quiet)
+    files = {"recipe.yaml": loaded.text, "resolved.yaml": loaded.render()}
+    run = create_run(loaded.recipe.output.dir, loaded.name, files)
+    with locked(run):
+        run.update(**_record(setup), started=_now())
+        if not quiet:
+            print(loaded.plan.describe(), file=sys.stderr)
+            size = f"{setup.model.num_parameters:,} parameters"
+            print(f"{size}, {setup.updates} updates, {run.path}", file=sys.stderr)
+            _print_notes(setup.notes)
+        return _carry_out(setup, run, checkpoint=None, quiet=quiet)
 
 
 def resume(run: Run | str | Path, overrides: Sequence[str] = (), *, quiet: bool = False) -> RunResult:
     """Go on with a run from its last checkpoint; it ends as if it had never been interrupted.
+
+    A run without a checkpoint yet begins again, in its folder.
 
     Args:
         overrides: `trainer.max_epochs=...` or `trainer.max_steps=...` only, which also continue a
             finished run. The schedule then is the one of the longer run.
 
     Raises:
-        ZooError: the run is finished or still running, has no checkpoint, or a damaged one; or an override
-            would make it another run.
+        ZooError: the run is finished, or another process has it; its recipe was changed, or a component of
+            it since computes something else; all its checkpoints are damaged; or an override would make
+            it another run.
     """
     run = run if isinstance(run, Run) else find_run(run)
-    loaded = replace(load_recipe(run.resolved, overrides), name=run.info["recipe"])
-    longer = _check_same_run(load_recipe(run.resolved), loaded) if overrides else False
-    if not (longer and run.status == "finished"):
-        check_resumable(run)
-    checkpoint = read_checkpoint(run.last)
-    if not isinstance(checkpoint.get("zoo"), dict):
-        raise ZooError(f"{str(run.last)!r} is not a checkpoint of a zoo run")
-    loaded.catalogue.call("zoo_recipe_ready", recipe=loaded.recipe)
-    setup = prepare(loaded)
-    fill(setup.model, checkpoint, run.last)  # a checkpoint of another model is refused here
-    if overrides:
-        run.write(run.resolved, loaded.render())
-    run.update(**_record(setup), resumed=[*run.info.get("resumed", []), _now()])
-    return _carry_out(setup, run, checkpoint=checkpoint, quiet=quiet)
+    with locked(run):
+        run = open_run(run.path)  # as the process left it that had it until now
+        loaded = replace(load_recipe(run.resolved, overrides), name=run.info["recipe"])
+        as_begun = load_recipe(run.resolved)
+        check_unchanged(run, as_begun)
+        longer = check_longer(as_begun, loaded)
+        if not (longer and run.status == "finished"):
+            check_resumable(run)
+        notes: list[str] = []
+        found = newest_checkpoint(run, notes)
+        loaded.catalogue.call("zoo_recipe_ready", recipe=loaded.recipe)
+        setup = prepare(loaded)
+        record = _record(setup)
+        check_versions(run, loaded, record, notes)
+        if found is not None:
+            fill(setup.model, found[1], found[0])  # a checkpoint of another model is refused here
+        if overrides:
+            run.write(run.resolved, loaded.render())
+        run.update(**record, resumed=[*run.info.get("resumed", []), _now()])
+        _print_notes(notes)
+        return _carry_out(setup, run, checkpoint=found, quiet=quiet)
 
 
-def _carry_out(setup: Setup, run: Run, *, checkpoint: dict[str, Any] | None, quiet: bool) -> RunResult:
+def _carry_out(
+    setup: Setup, run: Run, *, checkpoint: tuple[Path, dict[str, Any]] | None, quiet: bool
+) -> RunResult:
     """Train, then score and report; whatever happens is noted in run.json."""
+    for left_by_a_kill in run.checkpoints.glob(f".*{PARTIAL}"):
+        left_by_a_kill.unlink(missing_ok=True)
     stop = StopRequest()
     saver = make_saver(setup, run, stop)
     try:
@@ -104,10 +119,10 @@ def _carry_out(setup: Setup, run: Run, *, checkpoint: dict[str, Any] | None, qui
             run=run,
             step=step,
             parameters=setup.model.num_parameters,
-            resumable=run.last.is_file(),
         )
     except BaseException as error:
-        run.update(status="failed", error=f"{type(error).__name__}: {error}", ended=_now())
+        with suppress(ZooError):  # a full disk takes no record either; what is wrong is `error`
+            run.update(status="failed", error=f"{type(error).__name__}: {error}", ended=_now())
         raise
     setup.loaded.catalogue.call("zoo_run_finished", run=run)  # whose failure does not undo the run
     return result
@@ -118,13 +133,14 @@ def _fit(
     run: Run,
     saver: SaveCheckpoints,
     *,
-    checkpoint: dict[str, Any] | None,
+    checkpoint: tuple[Path, dict[str, Any]] | None,
     progress: bool,
     limit_val_batches: int | None = None,
 ) -> pl.Trainer:
-    """The training itself, from the beginning or from `checkpoint`, which is the run's last.ckpt."""
+    """The training itself, from the beginning or from `checkpoint`, a file and its content."""
     recipe = setup.loaded.recipe
-    start = checkpoint["zoo"]["batches"] if checkpoint else 0
+    path, content = checkpoint or (None, {})
+    start = content["zoo"]["batches"] if content else 0
     stream = BatchStream(
         examples=len(setup.splits.train),
         batch_size=recipe.data.batch_size,
@@ -149,13 +165,12 @@ def _fit(
             run,
             saver=saver,
             start=start,
-            start_step=int(checkpoint["global_step"]) if checkpoint else None,
+            start_step=int(content["global_step"]) if content else None,
             progress=progress,
             limit_val_batches=limit_val_batches,
         )
         if start >= setup.batches:
-            if checkpoint is not None:
-                saver.load_state_dict(checkpoint["callbacks"][saver.state_key])
+            saver.load_state_dict(content["callbacks"][saver.state_key])
             return trainer
         pin = trainer.strategy.root_device.type == "cuda"
         with saver.stop.listening():
@@ -163,7 +178,7 @@ def _fit(
                 module,
                 train_loader(setup.splits.train, stream, workers=workers, pin=pin),
                 eval_loader(setup.splits.val, batch_size=setup.eval_batch_size, workers=workers, pin=pin),
-                ckpt_path=str(run.last) if checkpoint else None,
+                ckpt_path=str(path) if path else None,
                 weights_only=True,
             )
     return trainer
@@ -219,22 +234,6 @@ def _try_out(setup: Setup) -> RunResult:
     )
 
 
-def _check_same_run(before: LoadedRecipe, after: LoadedRecipe) -> bool:
-    """Whether the second recipe is the first one for longer (or as long).
-
-    Raises:
-        ZooError: it differs in something else.
-    """
-    old, new = before.recipe.trainer, after.recipe.trainer
-    as_long = replace(new, max_epochs=old.max_epochs, max_steps=old.max_steps)
-    if replace(after.recipe, trainer=as_long) != before.recipe:
-        raise ZooError(
-            "a resumed run takes trainer.max_epochs and trainer.max_steps as overrides, nothing else; "
-            "start a new run for anything else"
-        )
-    return new != old
-
-
 def _record(setup: Setup) -> dict[str, Any]:
     """What run.json says before the first step."""
     loaded = setup.loaded
@@ -251,8 +250,15 @@ def _record(setup: Setup) -> dict[str, Any]:
         "plan": loaded.plan.to_dict(),
         "describe": loaded.plan.describe(),
         "data": setup.splits.source,
+        "settings": resolved(loaded),
+        "revisions": revisions_of(loaded.plan, loaded.catalogue),
         **circumstances(loaded.catalogue),
     }
+
+
+def _print_notes(notes: Iterable[str]) -> None:
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
 
 
 def _now() -> str:

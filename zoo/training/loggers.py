@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
-import os
+import io
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from zoo.errors import ZooError
-from zoo.runs import writing
+from zoo.runs import replacing, writing
 from zoo.training.lightning import Logger
 
 
@@ -31,12 +31,12 @@ class MetricsFile(Logger):
             if keep_steps is not None
             else []
         )
-        beside = path.with_name(f".{path.name}.partial")
-        with beside.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, self._columns, lineterminator="\n", extrasaction="ignore")
+        with writing(path.parent), replacing(path) as file:
+            table = io.TextIOWrapper(file, encoding="utf-8", newline="")
+            writer = csv.DictWriter(table, self._columns, lineterminator="\n", extrasaction="ignore")
             writer.writeheader()
             writer.writerows(kept)
-        os.replace(beside, path)
+            table.detach()
 
     @property
     def name(self) -> str:

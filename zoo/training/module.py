@@ -20,7 +20,15 @@ from zoo.training.optim import Schedule
 
 
 class Diverged(ZooError):
-    """The loss is no longer a number."""
+    """The loss, or a weight, is no longer a number."""
+
+    @classmethod
+    def after(cls, what: str) -> Diverged:
+        """What happened and where, with what to do."""
+        return cls(
+            f"{what}. Checkpoints from before are kept. Try a lower optim.lr, a longer schedule.warmup_steps "
+            "or trainer.gradient_clip_norm."
+        )
 
 
 class TrainingModule(pl.LightningModule):
@@ -79,11 +87,8 @@ class TrainingModule(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         loss = self.task.loss(self.model(batch["input"], mask=mask_of(batch)), batch)
         if not torch.isfinite(loss):
-            step = self.trainer.global_step
-            kept = "The last checkpoint is kept. " if self.trainer.global_step else ""
-            raise Diverged(
-                f"the loss is {float(loss.detach())} at step {step} (batch {batch_idx}). {kept}"
-                "Try a lower optim.lr, a longer schedule.warmup_steps or trainer.gradient_clip_norm."
+            raise Diverged.after(
+                f"the loss is {float(loss.detach())} at step {self.trainer.global_step} (batch {batch_idx})"
             )
         self.batches_done = batch_idx + 1
         self._losses.append(loss.detach().float())
@@ -138,6 +143,11 @@ class TrainingModule(pl.LightningModule):
             logger.log_metrics(row, step=self.trainer.global_step)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        # The loss of a step is that of the weights before it: here the last update shows.
+        spoilt = next((n for n, p in self.model.named_parameters() if not p.isfinite().all()), None)
+        if spoilt is not None:
+            step = self.trainer.global_step
+            raise Diverged.after(f"the weights are no longer numbers at step {step} ({spoilt})")
         checkpoint["zoo"] = {
             "batches": self.batches_done,
             "losses": [float(loss) for loss in self._losses],

@@ -54,7 +54,6 @@ class RunResult:
     baseline: Mapping[str, float] = field(default_factory=dict)
     expect: Expect | None = None
     expected: bool | None = None
-    resumable: bool = False
 
     @property
     def exit_code(self) -> int:
@@ -91,9 +90,9 @@ class RunResult:
 
     def hint(self) -> str:
         """The one line after Ctrl-C."""
-        if not self.resumable or self.run is None:
-            return f"Interrupted at step {self.step}, before the first checkpoint: nothing to resume."
-        return f"Interrupted at step {self.step}. Resume: zoo train --resume {self.run.path}"
+        return (
+            f"Interrupted at step {self.step}. Resume: zoo train --resume {self.run.path if self.run else ''}"
+        )
 
     def verdict(self) -> str:
         """Whether the recipe's claim held, in a sentence."""

@@ -130,11 +130,14 @@ def _callbacks(setup: Setup, saver: SaveCheckpoints, start: int, *, progress: bo
 
 def make_saver(setup: Setup, run: Run, stop: StopRequest) -> SaveCheckpoints:
     """The callback that keeps the best and the last checkpoint, and ends the run when asked to."""
+    wanted = setup.loaded.recipe.callbacks.checkpoint
     return SaveCheckpoints(
         run.checkpoints,
         monitor=setup.monitor,
         mode=setup.mode,
-        keep=setup.loaded.recipe.callbacks.checkpoint.keep,
+        keep=wanted.keep,
+        every_minutes=wanted.every_minutes,
+        every_steps=wanted.every_steps,
         stop=stop,
         batches=setup.batches,
         eval_every_batches=setup.eval_every,
