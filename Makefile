@@ -25,6 +25,8 @@ lint: $(STAMP)
 bench: $(STAMP)  ## measure speed and memory, side by side
 	$(BIN)/python benchmarks/cli.py
 	$(BIN)/python benchmarks/aaren.py
+	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/kill.py
 
 docs: $(STAMP)  ## the pages generated from the code, then the site in build/site
 	$(BIN)/python docs/generate.py

@@ -24,6 +24,17 @@ def derived_seed(seed: int, purpose: str, number: int = 0) -> int:
     return int.from_bytes(digest, "big") >> 1
 
 
+def seed_generators(seed: int, device: torch.device | None = None) -> None:
+    """What `torch.manual_seed` does, for the CPU and one device.
+
+    That takes a millisecond where there is no GPU: for each kind of device that torch knows it stores the
+    call, with the stack it came from, until the device is used.
+    """
+    torch.default_generator.manual_seed(seed)
+    if device is not None and device.type != "cpu":
+        torch.get_device_module(device).manual_seed(seed)
+
+
 class BatchStream:
     """A batch sampler over all epochs of a run: (seed of the batch, indices of its examples).
 
@@ -67,7 +78,7 @@ class SeededBatches:
 
     def __getitems__(self, job: tuple[int, list[int]]) -> Batch:
         seed, indices = job
-        torch.manual_seed(seed)
+        seed_generators(seed)
         if hasattr(self.split, "__getitems__"):
             return collate(self.split.__getitems__(indices))
         return collate([self.split[index] for index in indices])

@@ -15,7 +15,7 @@ from zoo.errors import ZooError
 from zoo.tasks.base import Task
 from zoo.tasks.metrics import MetricCollection, values_of
 from zoo.training.lightning import pl
-from zoo.training.loaders import derived_seed
+from zoo.training.loaders import derived_seed, seed_generators
 from zoo.training.optim import Schedule
 
 
@@ -81,7 +81,7 @@ class TrainingModule(pl.LightningModule):
     # -- training ----------------------------------------------------------------------------
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        torch.manual_seed(derived_seed(self._seed, "step", batch_idx))
+        seed_generators(derived_seed(self._seed, "step", batch_idx), self.device)
         self.schedule.before_update(self.trainer.global_step)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -120,7 +120,7 @@ class TrainingModule(pl.LightningModule):
     # -- evaluation --------------------------------------------------------------------------
 
     def on_validation_epoch_start(self) -> None:
-        torch.manual_seed(derived_seed(self._seed, "evaluation"))
+        seed_generators(derived_seed(self._seed, "evaluation"), self.device)
         self._metrics = [self.task.metrics().to(self.device)]
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
