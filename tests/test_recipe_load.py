@@ -301,7 +301,7 @@ def test_a_recipe_in_its_folder_keeps_its_full_name(tmp_path: Path, monkeypatch:
 
 def test_defaults_are_those_of_the_sections() -> None:
     assert defaults()["optim"] == {"name": "adamw", "lr": 1e-3, "weight_decay": 0.05, "params": {}}
-    assert defaults()["callbacks"]["checkpoint"] == {"keep": 1}
+    assert defaults()["callbacks"]["checkpoint"] == {"keep": 1, "every_minutes": 10.0, "every_steps": None}
     assert "name" not in defaults()["model"] and "schema" not in defaults()
 
 
