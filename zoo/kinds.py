@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 from zoo.config import Config, ConfigError, Problem, build, describe, param
 from zoo.errors import suggest
@@ -53,6 +53,30 @@ class Series(Config):
 
     def __str__(self) -> str:
         return f"series(channels {self.channels}, length {_at_most(self.length, self.ragged)})"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Events(Config):
+    """Marked events in time, float (B, N, 3), ragged ones padded on the right; `length` is the longest N.
+
+    The columns are `time`, `gap` (the time since the event before; 0 for the first of a sequence) and
+    `mark`, a whole number in [0, marks). Times are in `unit`, from a start that the dataset chooses.
+
+    scale: a typical gap: what a stem measures time by.
+    period: a rhythm, e.g. 24 where the hour of the day matters; times then count from one of its starts.
+    """
+
+    kind: ClassVar[str] = "events"
+    columns: ClassVar[tuple[str, ...]] = ("time", "gap", "mark")
+    marks: int = param(at_least=1)
+    length: int = param(at_least=1)
+    ragged: bool = False
+    scale: float = param(1.0, above=0)
+    period: float | None = param(None, above=0)
+    unit: str = ""
+
+    def __str__(self) -> str:
+        return f"events(marks {self.marks}, length {_at_most(self.length, self.ragged)})"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,6 +182,34 @@ class Labels(Config):
 
 
 @dataclass(frozen=True, kw_only=True)
+class NextEvent(Config):
+    """What follows each event, float (B, N, 2): the gap until the next event, and its mark.
+
+    Both are NaN where nothing is asked. scale, unit: as in `Events`.
+    """
+
+    kind: ClassVar[str] = "next_event"
+    columns: ClassVar[tuple[str, ...]] = ("gap", "mark")
+    marks: int = param(at_least=1)
+    names: tuple[str, ...] = ()
+    scale: float = param(1.0, above=0)
+    unit: str = ""
+
+    def check(self) -> Iterator[tuple[str, str]]:
+        if self.names and len(self.names) != self.marks:
+            yield "names", f"are {len(self.names)}, but there are {self.marks} marks"
+
+    @property
+    def outputs(self) -> int:
+        """How many numbers a head gives per position and component: a weight, two of a log-normal, marks."""
+        return 3 + self.marks
+
+    def __str__(self) -> str:
+        time = f"time in {self.unit}s" if self.unit else "time"
+        return f"the next event: its {time}" + (f", one of {self.marks} marks" if self.marks > 1 else "")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Forecast(Config):
     """What comes after a series, float (B, horizon, channels): the first channels of the input, continued."""
 
@@ -231,12 +283,14 @@ _PART = re.compile(r"[A-Za-z]\w*\Z", re.ASCII)
 #: The target value of a position where no answer is asked (padding, the given part of a recall task).
 IGNORE = -100
 
-DataKind = Image | Ids | Series | Vector
-TargetKind = Classes | Values | NextId | Labels | Forecast | Multi
+DataKind = Image | Ids | Series | Events | Vector
+TargetKind = Classes | Values | NextId | Labels | NextEvent | Forecast | Multi
 
-_KINDS: dict[str, type[Any]] = {
-    cls.kind: cls for cls in (Image, Ids, Series, Vector, Classes, Values, NextId, Labels, Forecast, Multi)
-}
+#: Data whose second dimension is N, and targets that ask something at each of its steps.
+STEPWISE = (Ids.kind, Series.kind, Events.kind)
+PER_TOKEN = (NextId.kind, Labels.kind, NextEvent.kind)
+
+_KINDS: dict[str, type[Any]] = {cls.kind: cls for union in (DataKind, TargetKind) for cls in get_args(union)}
 
 
 def kind_to_dict(kind: DataKind | TargetKind) -> dict[str, Any]:

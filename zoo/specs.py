@@ -312,7 +312,7 @@ class StemSpec(Spec):
 
     kind: ClassVar[str] = "stem"
 
-    accepts: Literal["image", "ids", "series", "vector"]
+    accepts: Literal["image", "ids", "series", "events", "vector"]
     returns: Literal["tokens", "vector"]
     cost: int = 10
 

@@ -7,6 +7,8 @@
 | series   | all steps side by side; ragged: mean, deviation,      | the steps nearby                  |
 |          | minimum and maximum of each channel                   |                                   |
 | ids      | the share of each symbol                              | the symbols nearby, one-hot       |
+| events   | of the log gaps as of a ragged series; the share of   |                                   |
+|          | each mark                                             |                                   |
 
 B examples, N tokens, C channels, F features.
 """
@@ -21,7 +23,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from zoo.data.batch import Batch, mask_of
-from zoo.kinds import IGNORE, DataKind, Ids, Labels, Series, TargetKind
+from zoo.kinds import IGNORE, DataKind, Events, Ids, Labels, Series, TargetKind
 from zoo.tasks.base import batches
 
 #: How far a token's features reach to either side.
@@ -33,7 +35,7 @@ def rows_of(split: Any, inputs: DataKind, targets: TargetKind, *, most: int) -> 
 
     A row is an example; for labels it is a token that is asked for.
     """
-    tokens = inputs.length if isinstance(targets, Labels) and isinstance(inputs, (Ids, Series)) else 1
+    tokens = inputs.length if isinstance(targets, Labels) and isinstance(inputs, (Ids, Series, Events)) else 1
     features, answers = [], []
     for batch in batches(_spread(split, max(1, most // tokens))):
         if isinstance(targets, Labels):
@@ -50,19 +52,31 @@ def whole(batch: Batch, inputs: DataKind) -> Tensor:
     """One row per example: (B, F)."""
     x: Tensor = batch["input"]
     mask = mask_of(batch)
+    keep = torch.ones(x.shape[:2], dtype=torch.bool) if mask is None else mask  # (B, N), where there is an N
     if isinstance(inputs, Ids):
-        counts = F.one_hot(x, inputs.vocab).float()  # (B, N, vocab)
-        keep = torch.ones_like(x, dtype=torch.bool) if mask is None else mask
-        return (counts * keep[..., None]).sum(1) / keep.sum(1, keepdim=True)
+        return _shares(x, keep, inputs.vocab)
+    if isinstance(inputs, Events):
+        log_gap = (x[..., 1:2] / inputs.scale).clamp_min(1e-6).log()
+        return torch.cat([_spread_of(log_gap, keep), _shares(x[..., 2].long(), keep, inputs.marks)], dim=1)
     if isinstance(inputs, Series) and inputs.ragged:
-        keep = torch.ones(x.shape[:2], dtype=torch.bool) if mask is None else mask
-        kept = x.masked_fill(~keep[..., None], torch.nan)  # (B, N, C)
-        mean = kept.nanmean(1)
-        deviation = (kept - mean[:, None]).square().nanmean(1).sqrt()
-        low = x.masked_fill(~keep[..., None], torch.inf).amin(1)
-        high = x.masked_fill(~keep[..., None], -torch.inf).amax(1)
-        return torch.cat([mean, deviation, low, high], dim=1)
+        return _spread_of(x, keep)
     return x.flatten(1)
+
+
+def _shares(symbols: Tensor, keep: Tensor, count: int) -> Tensor:
+    """How often each symbol occurs: int (B, N) -> (B, count)."""
+    counts = F.one_hot(symbols, count).float()  # (B, N, count)
+    return (counts * keep[..., None]).sum(1) / keep.sum(1, keepdim=True)
+
+
+def _spread_of(x: Tensor, keep: Tensor) -> Tensor:
+    """Mean, deviation, minimum and maximum of each channel: (B, N, C) -> (B, 4 C)."""
+    kept = x.masked_fill(~keep[..., None], torch.nan)  # (B, N, C)
+    mean = kept.nanmean(1)
+    deviation = (kept - mean[:, None]).square().nanmean(1).sqrt()
+    low = x.masked_fill(~keep[..., None], torch.inf).amin(1)
+    high = x.masked_fill(~keep[..., None], -torch.inf).amax(1)
+    return torch.cat([mean, deviation, low, high], dim=1)
 
 
 def nearby(batch: Batch, inputs: DataKind) -> Tensor:

@@ -14,13 +14,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from zoo.baselines.events import poisson, renewals
 from zoo.baselines.features import Spread, nearby, rows_of, whole
 from zoo.baselines.models import ALPHAS, fit, models_for
 from zoo.catalogue import Catalogue, Part
 from zoo.contract import kinds_of
 from zoo.data.batch import Batch
 from zoo.errors import ZooError
-from zoo.kinds import IGNORE, Classes, Forecast, Labels, Multi, NextId, Series, TargetKind
+from zoo.kinds import (
+    IGNORE,
+    Classes,
+    DataKind,
+    Forecast,
+    Labels,
+    Multi,
+    NextEvent,
+    NextId,
+    Series,
+    TargetKind,
+)
 from zoo.specs import TaskSpec
 from zoo.tasks.base import Task, batches
 from zoo.tasks.metrics import values_of
@@ -40,7 +52,11 @@ MISSING = (
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """What one baseline gets on test. `metrics`: as a model's, without the split; `note`: what was done."""
+    """What one baseline gets on test.
+
+    metrics: as a model's, without the split; of the best answer possible only those that are known.
+    note: what was done.
+    """
 
     name: str
     metrics: Mapping[str, float] = field(default_factory=dict)
@@ -49,7 +65,7 @@ class Score:
 
 
 def measure(catalogue: Catalogue, dataset: Part, *, most_rows: int = MOST_ROWS) -> list[Score]:
-    """Every baseline that applies to a dataset, the naive ones first.
+    """Every baseline that applies to a dataset: naive ones first, the best possible last, where it is known.
 
     Raises:
         ZooError: no task answers the dataset's targets, or it must be fetched and cannot be.
@@ -60,8 +76,23 @@ def measure(catalogue: Catalogue, dataset: Part, *, most_rows: int = MOST_ROWS) 
     scores = []
     for name, note, answer in _naive(task, targets, splits):
         scores.append(_score(name, note, task, splits.test, answer, time.perf_counter()))
+    if isinstance(targets, NextEvent):
+        metrics = poisson(splits.train, splits.test, targets)
+        scores.insert(0, Score(name="Poisson", metrics=metrics, note="the rate of train"))
+    if importlib.util.find_spec("sklearn") is not None:
+        scores += _fitted(task, inputs, targets, splits, most_rows=most_rows)
+    if splits.best is not None:
+        scores.append(Score(name="best possible", metrics=splits.best(), note="the process itself"))
+    return scores
+
+
+def _fitted(
+    task: Task[Any, Any], inputs: DataKind, targets: TargetKind, splits: Any, *, most_rows: int
+) -> list[Score]:
+    """Simple models of scikit-learn on rows of features, where there are any for these targets."""
+    scores: list[Score] = []
     names = models_for(targets)
-    if not names or importlib.util.find_spec("sklearn") is None:
+    if not names:
         return scores
     started = time.perf_counter()
     if isinstance(targets, Forecast) and isinstance(inputs, Series) and not inputs.ragged:
@@ -110,6 +141,8 @@ def _naive(
     """Name, note, and batch -> outputs of the answers that need no features."""
     naive = task.naive(splits.train)
     called = "majority" if isinstance(targets, (Classes, Labels, NextId)) else "mean"
+    if isinstance(targets, NextEvent):
+        called = "log-normal renewal"
     if isinstance(targets, Multi):
         called = "majority and mean"
     if isinstance(targets, Forecast):
@@ -124,6 +157,8 @@ def _naive(
             yield "seasonal naive", note, lambda batch: seasonal(batch, targets, season)
     else:
         yield called, "of train", lambda batch: task.answers(naive, batch)
+    if isinstance(targets, NextEvent):
+        yield from renewals(splits.train, targets)
     if isinstance(targets, NextId) and targets.vocab <= MOST_FEATURES:
         table = bigrams(splits.train, targets)
         yield "bigram", "of train: what follows each symbol", lambda batch: table[batch["input"]]

@@ -42,10 +42,19 @@ def baseline(options: argparse.Namespace) -> int:
         return 0
     names = list(scores[0].metrics)[:COLUMNS]
     rows = [
-        [score.name, *(f"{score.metrics[name]:.4g}" for name in names), f"{score.seconds:.1f}", score.note]
+        [
+            score.name,
+            *(_number(score.metrics.get(name)) for name in names),
+            f"{score.seconds:.1f}",
+            score.note,
+        ]
         for score in scores
     ]
     print_table(["baseline", *names, "seconds", "fitted on"], rows)
     if missing := sentence(scores):
         print(missing)
     return 0
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"

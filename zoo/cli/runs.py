@@ -37,7 +37,7 @@ def add_verbs(verbs: Any) -> None:
     )
     parser.add_argument(
         "file",
-        help="as the run's dataset asks: a picture or .npy; CSV rows; a series as CSV or .npy; text",
+        help="as the run's dataset asks: a picture or .npy; CSV rows; a series as CSV or .npy; a CSV of times and marks; text",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
 

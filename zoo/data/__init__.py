@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from zoo.data.batch import Batch, Example, collate, mask_of
+    from zoo.data.events import EncodeEvents, EventWindows
     from zoo.data.read import read_examples, read_inputs
     from zoo.data.scale import Standardise
     from zoo.data.split import Split, Splits, TensorSplit, TokenWindows
@@ -19,6 +20,8 @@ _MODULE_OF = {
     "Batch": "batch",
     "Bytes": "text",
     "Characters": "text",
+    "EncodeEvents": "events",
+    "EventWindows": "events",
     "Example": "batch",
     "Split": "split",
     "Splits": "split",
@@ -35,6 +38,8 @@ __all__ = [
     "Batch",
     "Bytes",
     "Characters",
+    "EncodeEvents",
+    "EventWindows",
     "Example",
     "Split",
     "Splits",

@@ -21,8 +21,8 @@ Batch = dict[str, Any]
 def collate(examples: Sequence[Example] | Batch) -> Batch:
     """Join examples into a batch; a batch that is ready (from `__getitems__`) passes through.
 
-    Ids (N,) and series (N, C) of different N are padded with 0 on the right, per-token targets with
-    IGNORE, and `"length"` tells the true N.
+    Ids (N,), series and events (N, C) of different N are padded with 0 on the right, per-token targets with
+    IGNORE (or NaN, where they are real numbers), and `"length"` tells the true N.
 
     Raises:
         ZooError: there is no example, or shapes differ in something else than N.
@@ -58,7 +58,10 @@ def to_device(batch: Batch, device: torch.device | str) -> Batch:
 def _join(targets: Sequence[Any]) -> Any:
     if isinstance(targets[0], dict):
         return {name: _join([target[name] for target in targets]) for name in targets[0]}
-    return pad(targets, value=IGNORE) if _is_ids(targets[0]) else torch.stack(list(targets))
+    if _is_ids(targets[0]):
+        return pad(targets, value=IGNORE)
+    ragged = _is_sequence(targets[0]) and len({len(target) for target in targets}) > 1
+    return pad(targets, value=torch.nan) if ragged else torch.stack(list(targets))
 
 
 def mask_of(batch: Batch) -> Tensor | None:
@@ -80,7 +83,7 @@ def _is_ids(x: Tensor) -> bool:
 
 
 def _is_sequence(x: Tensor) -> bool:
-    return _is_ids(x) or x.ndim == 2  # ids (N,) or a series (N, C)
+    return _is_ids(x) or x.ndim == 2  # ids (N,), or series and events (N, C)
 
 
 def _shapes(tensors: Sequence[Tensor]) -> str:

@@ -5,6 +5,8 @@
 | image  | png, jpg, ...; npy (H, W), (C, H, W) or (B, C, H, W)   | one; one per leading index         |
 | vector | csv, a header is optional; npy (F,) or (B, F)          | one per row                        |
 | series | csv of time steps x channels; npy (N, C) or (B, N, C)  | one; one per leading index         |
+| events | csv of a time and a mark per row, in order of time;     | one; one per leading index         |
+|        | npy (N, 2) or (B, N, 2)                                |                                    |
 | ids    | text; or whole numbers split by commas or white space  | one per line that is not empty     |
 
 Nothing is resized, cut or filled in: what does not fit is an error that says what would.
@@ -23,7 +25,7 @@ import torch
 from torch import Tensor
 
 from zoo.errors import ZooError
-from zoo.kinds import DataKind, Ids, Image, Series, Vector
+from zoo.kinds import DataKind, Events, Ids, Image, Series, Vector
 
 _GREY, _COLOUR = ("1", "L", "LA", "P"), ("RGB", "RGBA")
 
@@ -33,15 +35,21 @@ def read_inputs(
 ) -> list[Tensor]:
     """The examples in a file as a model wants them: read, encoded (`Splits.encode`) and checked.
 
-    Each is (C, H, W), (F,), (N, C) or (N,); `collate([{"input": x}, ...])` makes a batch of them.
+    Each is (C, H, W), (F,), (N, C), (N, 3) or (N,); `collate([{"input": x}, ...])` makes a batch of them.
 
     Raises:
         ZooError: the file cannot be read as this kind, or holds what does not fit it.
     """
     path = Path(path)
-    encoded = [encode(raw) for raw in read_examples(path, inputs, text=text)]
-    for number, x in enumerate(encoded, start=1):
-        _check(x, inputs, f"{path}: example {number}" if len(encoded) > 1 else str(path))
+    found = read_examples(path, inputs, text=text)
+    encoded = []
+    for number, raw in enumerate(found, start=1):
+        where = f"{path}: example {number}" if len(found) > 1 else str(path)
+        try:
+            encoded.append(encode(raw))
+        except ZooError as error:
+            raise ZooError(f"{where}: {error}") from None
+        _check(encoded[-1], inputs, where)
     return encoded
 
 
@@ -64,13 +72,15 @@ def read_examples(path: str | Path, inputs: DataKind, *, text: bool = False) -> 
         found = [_picture(path, inputs)]
     elif isinstance(inputs, Series):
         found = [torch.tensor(_number_rows(path, inputs.channels, "channels"))]
+    elif isinstance(inputs, Events):
+        found = [torch.tensor(_number_rows(path, 2, "a time and a mark"), dtype=torch.float64)]
     else:
         found = list(torch.tensor(_number_rows(path, inputs.features, "features")))
     if not found:
         raise ZooError(f"{path}: there is no example in it; expected {_wanted(inputs)}")
     if not text:
         for x in found:
-            _check(x, inputs, str(path))
+            _check(x, inputs, str(path), raw=True)
     return found
 
 
@@ -97,14 +107,15 @@ def _picture(path: Path, inputs: Image) -> Tensor:
     return x[None] if x.ndim == 2 else x.permute(2, 0, 1).contiguous()  # (C, H, W)
 
 
-def _array_examples(path: Path, inputs: Image | Series | Vector) -> list[Tensor]:
+def _array_examples(path: Path, inputs: Image | Series | Events | Vector) -> list[Tensor]:
     try:
         array = np.load(path, allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
         raise ZooError(f"{path}: this is no npy file of plain numbers ({error})") from None
     if array.dtype.kind not in "fiu":
         raise ZooError(f"{path}: expected an array of numbers, got {array.dtype}")
-    x = torch.from_numpy(array.astype(np.float32))
+    # Times may be large and far more exact than float32, e.g. seconds since 1970.
+    x = torch.from_numpy(array.astype(np.float64 if isinstance(inputs, Events) else np.float32))
     if not x.isfinite().all():
         raise ZooError(f"{path}: a value is nan or infinite; there must be a number everywhere")
     if isinstance(inputs, Image):
@@ -114,7 +125,7 @@ def _array_examples(path: Path, inputs: Image | Series | Vector) -> list[Tensor]
                 f"{path}: pixels must be uint8, or numbers in [0, 1]; got {x.min():g} to {x.max():g}"
             )
         x = x[None] if x.ndim == 2 else x  # a grey image without its channel
-    one = {Image: 3, Series: 2, Vector: 1}[type(inputs)]
+    one = {Image: 3, Series: 2, Events: 2, Vector: 1}[type(inputs)]
     return [x] if x.ndim == one else list(x) if x.ndim == one + 1 else [x]
 
 
@@ -176,7 +187,8 @@ def _text(path: Path) -> str:
         raise ZooError(f"{path}: this is no UTF-8 text (byte {error.start})") from None
 
 
-def _check(x: Tensor, inputs: DataKind, where: str) -> None:
+def _check(x: Tensor, inputs: DataKind, where: str, *, raw: bool = False) -> None:
+    """Whether it has the shape of an example, before (`raw`) or after it is encoded."""
     shape = tuple(x.shape)
     if isinstance(inputs, Image):
         fits = shape == (inputs.channels, inputs.height, inputs.width)
@@ -185,6 +197,8 @@ def _check(x: Tensor, inputs: DataKind, where: str) -> None:
     elif isinstance(inputs, Series):
         fits = x.ndim == 2 and shape[1] == inputs.channels and 1 <= shape[0] <= inputs.length
         fits = fits and (inputs.ragged or shape[0] == inputs.length)
+    elif isinstance(inputs, Events):
+        fits = x.ndim == 2 and shape[1] == (2 if raw else 3) and 1 <= shape[0] <= inputs.length
     else:
         fits = x.ndim == 1 and 1 <= shape[0] <= inputs.length
     if not fits:
@@ -203,4 +217,6 @@ def _wanted(inputs: DataKind) -> str:
     if isinstance(inputs, Series):
         steps = f"1 to {inputs.length}" if inputs.ragged else str(inputs.length)
         return f"{steps} time steps of {inputs.channels} channels"
+    if isinstance(inputs, Events):
+        return f"1 to {inputs.length} events, each a time and a mark"
     return f"1 to {inputs.length} symbols per line"

@@ -36,6 +36,8 @@ class Splits:
     text: `encode` takes text.
     source: where fetched files came from and their checksums (`zoo.data.fetch.Fetched.record`), for the
         record of a run; `None`: bundled or generated.
+    best: what the best answer possible gets on test, by the names of the task's metrics (some of them):
+        known only of generated data. No model does better, but for chance.
 
     Raises:
         ZooError: a split is empty.
@@ -48,6 +50,7 @@ class Splits:
     decode: Callable[[Tensor], Any] | None = None
     text: bool = False
     source: Mapping[str, Any] | None = None
+    best: Callable[[], Mapping[str, float]] | None = None
 
     def __post_init__(self) -> None:
         for name, size in self.sizes.items():

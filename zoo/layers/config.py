@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from zoo.config import Config, ConfigError, Problem, join, param
 from zoo.errors import ContractError, UnknownName, suggest
-from zoo.kinds import Ids, Image, Series, Vector
+from zoo.kinds import Events, Ids, Image, Series, Vector
 from zoo.specs import Causal, Causality, Cost, MixerSpec, ModelSpec, State
 
 if TYPE_CHECKING:
@@ -276,14 +276,14 @@ def _grid(inputs: Image, side: int) -> int:
 class _ToVector(Config):
     """A stem whose result is one vector."""
 
-    def tokens(self, inputs: Image | Ids | Series | Vector) -> None:
+    def tokens(self, inputs: Image | Ids | Series | Events | Vector) -> None:
         """No tokens."""
 
 
 class _ToSteps(Config):
     """A stem that makes each symbol or time step a token."""
 
-    def tokens(self, inputs: Ids | Series) -> int:
+    def tokens(self, inputs: Ids | Series | Events) -> int:
         """As many as the longest input has."""
         return inputs.length
 
@@ -310,6 +310,25 @@ class BagConfig(_ToVector):
 @dataclass(frozen=True, kw_only=True)
 class StepsConfig(_ToSteps):
     """`core/steps` takes no parameters."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EventsConfig(_ToSteps):
+    """Parameters of `core/events`."""
+
+    waves: int = param(
+        8, "sines and cosines of the time, from twice the typical gap to four times a sequence", at_least=0
+    )
+    harmonics: int = param(4, "sines and cosines of the data's rhythm, where it has one", at_least=0)
+
+    def wavelengths(self, inputs: Events) -> list[float]:
+        """Of every sine and cosine of the time, in the unit of the data."""
+        longest, last = 4 * inputs.length * inputs.scale, max(self.waves - 1, 1)
+        shortest = 2 * inputs.scale
+        waves = [shortest * (longest / shortest) ** (i / last) for i in range(self.waves)]
+        if inputs.period is None:
+            return waves
+        return waves + [inputs.period / n for n in range(1, self.harmonics + 1)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -380,4 +399,17 @@ class NextIdHeadConfig(Config):
     """Parameters of `core/next_id`."""
 
     tied: bool = param(False, "score with the stem's own embedding instead of a second matrix")
+    dropout_prob: float = param(0.0, "dropout of the features", at_least=0, below=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NextEventHeadConfig(Config):
+    """Parameters of `core/next_event`."""
+
+    components: int = param(8, "log-normal distributions that are mixed", at_least=1)
+    joint: bool = param(
+        True,
+        "each component has its own marks, so that the mark depends on the time too; false: one distribution "
+        "of marks for all, as in the paper",
+    )
     dropout_prob: float = param(0.0, "dropout of the features", at_least=0, below=1)

@@ -8,12 +8,16 @@ them: one linear map on shared features is what a linear map per question would 
 
 from __future__ import annotations
 
+import math
+
+import torch
 from torch import Tensor, nn
 
-from zoo.kinds import Classes, Forecast, Labels, Multi, NextId, Values
+from zoo.kinds import Classes, Forecast, Labels, Multi, NextEvent, NextId, Values
 from zoo.layers.config import (
     ForecastHeadConfig,
     ImageHeadConfig,
+    NextEventHeadConfig,
     NextIdHeadConfig,
     PooledHeadConfig,
     TokenHeadConfig,
@@ -144,3 +148,37 @@ class NextIdHead(_LinearHead):
                 f"tied=True: the stem's embedding is {theirs}, but the answer needs {ours}; use tied=False"
             )
         self.linear.weight = embedding.weight
+
+
+class NextEventHead(_LinearHead):
+    """Log-normal distributions of the gap until the next event, mixed: (B, N, D) -> (B, N, components, K).
+
+    Of each component: the logit of its weight, mean and (before a softplus) deviation of the logarithm of
+    the gap, and the logits of its marks; `zoo.tasks.event_mixture` reads them. Shchur, Bilos and
+    Guennemann 2020, https://arxiv.org/abs/1909.12127, section 3. Deviation: there marks do not depend on the
+    gap (`joint=False`); here each component has its own, a mixture of (log-normal x categorical).
+    """
+
+    per_token = True
+
+    def __init__(self, config: NextEventHeadConfig, *, targets: NextEvent, width: int) -> None:
+        components, marks = config.components, targets.marks
+        # Three numbers of each component side by side, then the logits of marks.
+        distributions = components if config.joint else 1
+        outputs = 3 * components + distributions * marks
+        super().__init__(outputs=outputs, width=width, dropout_prob=config.dropout_prob)
+        self.components, self.marks = components, marks
+        self.typical = math.log(targets.scale)
+        with torch.no_grad():  # components that start alike would stay alike
+            self.linear.bias[components : 2 * components] = torch.linspace(-3, 1, components + 2)[1:-1]
+
+    def forward(self, features: Tensor, *, mask: Tensor | None = None, pre_logits: bool = False) -> Tensor:
+        """features: (B, N, D) -> (B, N, components, 3 + marks); with `pre_logits` (B, N, D)."""
+        outputs = super().forward(features, mask=mask, pre_logits=pre_logits)
+        if pre_logits:
+            return outputs
+        numbers, marks = outputs.split([3 * self.components, outputs.shape[-1] - 3 * self.components], dim=-1)
+        weight, mean, deviation = numbers.unflatten(-1, (3, self.components)).unbind(-2)
+        gaps = torch.stack([weight, mean + self.typical, deviation], dim=-1)  # (B, N, components, 3)
+        marks = marks.unflatten(-1, (-1, self.marks)).expand(*gaps.shape[:-1], self.marks)
+        return torch.cat([gaps, marks], dim=-1)

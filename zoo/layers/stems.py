@@ -6,14 +6,17 @@ A stem with `per_token = True` makes each input step one token, without looking 
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.kinds import Ids, Image, Series, Vector
+from zoo.kinds import Events, Ids, Image, Series, Vector
 from zoo.layers.config import (
     BagConfig,
     EmbeddingConfig,
+    EventsConfig,
     FeaturesConfig,
     FlattenConfig,
     LinearConfig,
@@ -25,6 +28,8 @@ from zoo.layers.init import EMBEDDING_STD, init_embedding, init_linear
 from zoo.layers.pooling import Pool
 
 Stemmed = tuple[Tensor, Tensor | None]
+#: Added to a gap (as a share of the typical one) before its logarithm is taken.
+SHORTEST_GAP = 1e-4
 
 
 class Patches(nn.Module):
@@ -99,6 +104,41 @@ class Steps(nn.Module):
         """x: (B, N, C) -> (B, N, D), and the mask as it came."""
         _check_series(x, self.inputs)
         return self.project(x), mask
+
+
+class EventSteps(nn.Module):
+    """Each event a token: a vector of its mark, plus a linear map of its gap and its time.
+
+    The logarithm of the gap; the time as such, and as sines and cosines of several wavelengths, as in the
+    Transformer Hawkes process (Zuo et al. 2020, https://arxiv.org/abs/2002.09291, eq. 2), which adds them
+    with fixed weights and knows no gaps.
+    """
+
+    per_token = True
+    frequencies: Tensor
+
+    def __init__(self, config: EventsConfig, *, inputs: Events, width: int) -> None:
+        super().__init__()
+        self.inputs = inputs
+        self.mark_embedding = init_embedding(nn.Embedding(inputs.marks, width))
+        waves = config.wavelengths(inputs)
+        self.register_buffer("frequencies", torch.tensor([2 * math.pi / w for w in waves]), persistent=False)
+        self.project = init_linear(nn.Linear(2 + 2 * len(waves), width))
+
+    def forward(self, x: Tensor, *, mask: Tensor | None = None) -> Stemmed:
+        """x: (B, N, 3) as in `Events` -> (B, N, D), and the mask as it came."""
+        _check_events(x)
+        time, gap, mark = x.unbind(-1)  # (B, N)
+        phases = time.unsqueeze(-1) * self.frequencies  # (B, N, waves)
+        plain = torch.stack(
+            [
+                (gap / self.inputs.scale + SHORTEST_GAP).log(),
+                time / (self.inputs.scale * self.inputs.length),
+            ],
+            dim=-1,
+        )
+        features = torch.cat([plain, phases.sin(), phases.cos()], dim=-1)
+        return _look_up(self.mark_embedding, mark.long()) + self.project(features), mask
 
 
 class SeriesPool(nn.Module):
@@ -176,6 +216,16 @@ def _check_image(x: Tensor, inputs: Image) -> None:
 def _check_series(x: Tensor, inputs: Series) -> None:
     if x.dim() != 3 or x.shape[2] != inputs.channels:
         raise ValueError(f"expected series (B, N, {inputs.channels}), got shape {tuple(x.shape)}")
+
+
+def _check_events(x: Tensor) -> None:
+    if x.dim() != 3 or x.shape[2] != len(Events.columns):
+        raise ValueError(
+            f"expected events (B, N, 3): {', '.join(Events.columns)}; got shape {tuple(x.shape)}"
+        )
+    # On an accelerator a look at the values would wait for it; there a bad gap makes the loss NaN.
+    if x.device.type == "cpu" and not torch.compiler.is_compiling() and bool((x[..., 1] < 0).any()):
+        raise ValueError(f"gaps between events must be at least 0, got {float(x[..., 1].min()):g}")
 
 
 def _check_vector(x: Tensor, inputs: Vector) -> None:

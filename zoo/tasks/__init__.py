@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from zoo.tasks.base import Task
     from zoo.tasks.classification import Classification
+    from zoo.tasks.event_forecasting import EventForecasting
     from zoo.tasks.forecasting import Forecasting
     from zoo.tasks.language_modelling import LanguageModelling
     from zoo.tasks.multi_task import MultiTask
@@ -19,6 +20,7 @@ _HOME = {
     "Classification": "zoo.tasks.classification",
     "Regression": "zoo.tasks.regression",
     "LanguageModelling": "zoo.tasks.language_modelling",
+    "EventForecasting": "zoo.tasks.event_forecasting",
     "Forecasting": "zoo.tasks.forecasting",
     "SequenceLabelling": "zoo.tasks.sequence_labelling",
     "MultiTask": "zoo.tasks.multi_task",
@@ -26,6 +28,7 @@ _HOME = {
 
 __all__ = [
     "Classification",
+    "EventForecasting",
     "Forecasting",
     "LanguageModelling",
     "MultiTask",

@@ -49,6 +49,13 @@ class Perplexity(Mean):
         return super().compute().exp()
 
 
+class RootMean(Mean):
+    """The root of a mean, of squared errors."""
+
+    def compute(self) -> Tensor:
+        return super().compute().sqrt()
+
+
 class WeightedSum(Metric):
     """The weighted sum of several means, e.g. of the losses of several questions."""
 
@@ -125,6 +132,7 @@ __all__ = [
     "MulticlassAccuracy",
     "MulticlassF1Score",
     "Perplexity",
+    "RootMean",
     "WeightedSum",
     "collection",
     "values_of",

@@ -107,7 +107,7 @@ def check_rows_apart(subject: Subject) -> None:
                 for scale in (1.0, 1e3):
                     changed = x.clone()
                     fresh = subject.sample(3, n, seed=9, dtype=torch.float64)[1]
-                    changed[1] = fresh * scale if x.is_floating_point() else fresh
+                    changed[1] = subject.scaled(fresh, scale)
                     after = _run(subject, module, changed)
                     what = f"changing one example by size {scale:g}{' (training)' * train}: the others"
                     require_close(after[::2], y[::2], SAME, what)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from zoo.catalogue import Catalogue
+from zoo.kinds import PER_TOKEN, STEPWISE
 from zoo.specs import HeadSpec, MixerSpec, ModelSpec, Spec, StemSpec
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ def _has_presets(claims: Spec) -> bool:
 
 def _takes_mask(claims: Spec) -> bool:
     if isinstance(claims, StemSpec):
-        return claims.accepts in ("ids", "series")
+        return claims.accepts in STEPWISE
     if isinstance(claims, HeadSpec):
         return claims.accepts == "tokens"
     return sees_tokens(claims)
@@ -110,9 +111,9 @@ def _takes_mask(claims: Spec) -> bool:
 def _ordered(claims: Spec) -> bool:
     """Whether a model that must not see the future can contain it."""
     if isinstance(claims, StemSpec):
-        return claims.accepts in ("ids", "series") and claims.returns == "tokens"
+        return claims.accepts in STEPWISE and claims.returns == "tokens"
     if isinstance(claims, HeadSpec):
-        return claims.answers in ("next_id", "labels")
+        return claims.answers in PER_TOKEN
     return sees_tokens(claims) and getattr(claims, "causal", "never") != "never"
 
 
@@ -122,7 +123,7 @@ def _sees_both_ways(claims: Spec) -> bool:
 
 def _by_position(claims: Spec) -> bool:
     if isinstance(claims, StemSpec):
-        return claims.accepts in ("ids", "series") and claims.returns == "tokens"
+        return claims.accepts in STEPWISE and claims.returns == "tokens"
     return True
 
 

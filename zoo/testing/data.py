@@ -14,7 +14,22 @@ from zoo.catalogue import Part
 from zoo.contract import kinds_of
 from zoo.data.batch import collate
 from zoo.data.fetch import files_of
-from zoo.kinds import IGNORE, Classes, Forecast, Ids, Image, Labels, Multi, NextId, Series, Values, Vector
+from zoo.kinds import (
+    IGNORE,
+    STEPWISE,
+    Classes,
+    Events,
+    Forecast,
+    Ids,
+    Image,
+    Labels,
+    Multi,
+    NextEvent,
+    NextId,
+    Series,
+    Values,
+    Vector,
+)
 from zoo.specs import DatasetSpec
 from zoo.testing.checks import ConformanceError, NotApplicable
 from zoo.testing.measure import require
@@ -65,7 +80,7 @@ def check_data_kinds(subject: Subject) -> None:
             single = split[indices[position]]["input"]
             length = int(batch["length"][position]) if "length" in batch else len(single)
             joined = batch["input"][position]
-            joined = joined[:length] if isinstance(inputs, (Ids, Series)) else joined
+            joined = joined[:length] if inputs.kind in STEPWISE else joined
             require(torch.equal(joined, single), f"{name}[{indices[position]}] differs alone and in a batch")
 
 
@@ -146,6 +161,8 @@ def _check_input(x: Tensor, kind: Any, where: str) -> None:
     shape: tuple[int, ...]
     if isinstance(kind, Series):
         shape = (x.shape[0], kind.channels)
+    elif isinstance(kind, Events):
+        shape = (x.shape[0], len(kind.columns))
     elif isinstance(kind, Image):
         shape = (kind.channels, kind.height, kind.width)
     else:
@@ -153,8 +170,12 @@ def _check_input(x: Tensor, kind: Any, where: str) -> None:
     require(tuple(x.shape) == shape, f"{where}: input of shape {tuple(x.shape)}, {kind} declared")
     require(x.dtype == torch.float32, f"{where}: input is {x.dtype}, expected float32")
     require(bool(x.isfinite().all()), f"{where}: input is not finite")
-    if isinstance(kind, Series):
+    if isinstance(kind, (Series, Events)):
         _check_length(x, kind, where)
+    if isinstance(kind, Events):
+        _check_events(x[:, 1:], kind, f"{where}: input")
+        require(float(x[0, 1]) == 0, f"{where}: the first gap is {float(x[0, 1]):g}, expected 0")
+        require(bool((x[:, 0].diff() >= 0).all()), f"{where}: time goes backwards")
 
 
 def _check_length(x: Tensor, kind: Any, where: str) -> None:
@@ -174,6 +195,14 @@ def _check_target(y: Any, kind: Any, x: Tensor, where: str) -> None:
             f"{where}: target {y.dtype} {tuple(y.shape)}, expected a class",
         )
         require(0 <= int(y) < kind.count, f"{where}: class {int(y)}, {kind} declared")
+    elif isinstance(kind, NextEvent):
+        require(y.shape == (len(x), 2), f"{where}: targets {tuple(y.shape)} for {len(x)} events")
+        asked = ~y[:, 0].isnan()
+        require(
+            y.dtype == torch.float32 and torch.equal(asked, ~y[:, 1].isnan()),
+            f"{where}: target must be float32, gap and mark NaN together",
+        )
+        _check_events(y[asked], kind, f"{where}: target")
     elif isinstance(kind, (NextId, Labels)):
         require(y.shape == x.shape[:1], f"{where}: {tuple(y.shape)} targets for {len(x)} tokens")
         _check_ids(y[y != IGNORE], kind.outputs, f"{where}: target")
@@ -186,6 +215,14 @@ def _check_target(y: Any, kind: Any, x: Tensor, where: str) -> None:
             y.dtype == torch.float32 and bool(known.isfinite().all()),
             f"{where}: target is not finite float32",
         )
+
+
+def _check_events(x: Tensor, kind: Events | NextEvent, what: str) -> None:
+    """x: gap and mark of each event, (N, 2)."""
+    gap, mark = x.unbind(-1)
+    require(bool((gap >= 0).all() and gap.isfinite().all()), f"{what}: a gap is negative or not finite")
+    fits = (mark >= 0) & (mark < kind.marks) & (mark == mark.floor())
+    require(bool(fits.all()), f"{what}: marks are not whole numbers in [0, {kind.marks})")
 
 
 def _check_ids(ids: Tensor, vocab: int, what: str) -> None:

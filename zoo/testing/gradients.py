@@ -48,6 +48,8 @@ def check_gradient_values(subject: Subject) -> None:
         grads = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
         for (name, leaf), gradient in zip(leaves.items(), grads, strict=True):
             direction = normal(tuple(leaf.shape), seed=3, dtype=torch.float64)
+            if leaf is x:
+                direction *= subject.sized(x)
             said = 0.0 if gradient is None else (gradient * direction).sum().item()
             measured = _slope(subject, module, x, leaf, direction)
             allowed = TOLERANCE * max(abs(said), abs(measured)) + 1e-6 * max(1.0, abs(loss.item()))

@@ -67,8 +67,7 @@ def _check_two_rows(subject: Subject, *, causal: bool, n: int, short: int, left:
     side = "left" if left else "right"
     module = subject.build(causal=causal)
     full = subject.sample(2, n, dtype=torch.float64)
-    garbage = subject.sample(2, n, seed=5, dtype=torch.float64)
-    padded = garbage * 30 if garbage.is_floating_point() else garbage
+    padded = subject.scaled(subject.sample(2, n, seed=5, dtype=torch.float64), 30)
     rows = [full[0], full[1, :short]]
     mask = torch.zeros(2, n, dtype=torch.bool)
     places = [slice(n - len(row), n) if left else slice(0, len(row)) for row in rows]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.errors import ZooError
-from zoo.kinds import Forecast
+from zoo.kinds import Forecast, NextEvent
 from zoo.testing.checks import ConformanceError
 from zoo.testing.measure import (
     CLOSE,
@@ -75,7 +75,7 @@ def check_finite(subject: Subject) -> None:
         module = subject.build(causal=causal, dtype=torch.float32, train=True)
         for n in subject.lengths(1, 11, PRIME):
             x = subject.sample(2, n)
-            scaled = [x * scale for scale in (0.0, 1.0, 1e3)] if x.is_floating_point() else [x]
+            scaled = [subject.scaled(x, scale) for scale in (0.0, 1.0, 1e3)]
             for values, what in zip(scaled, ("zeros", "normal inputs", "inputs of size 1000"), strict=False):
                 _require_finite_both_ways(subject, module, values, f"{what}, {n} tokens")
 
@@ -189,6 +189,8 @@ def _require_shape(subject: Subject, module: nn.Module, x: Tensor, what: str) ->
     elif isinstance(subject, HeadSubject):
         leading = x.shape[:2] if subject.gives_tokens else x.shape[:1]
         answer: tuple[int, ...] = (subject.targets.outputs,)
+        if isinstance(subject.targets, NextEvent):
+            answer = (y.shape[-2], *answer)  # as many components as it likes
         if isinstance(subject.targets, Forecast):
             answer = (subject.targets.horizon, subject.targets.channels)
         _equal_shapes(y, (*leading, *answer), what)

@@ -16,13 +16,17 @@ from torch import Tensor, nn
 from zoo.catalogue import Catalogue, Part
 from zoo.config import ConfigError
 from zoo.kinds import (
+    PER_TOKEN,
+    STEPWISE,
     Classes,
     DataKind,
+    Events,
     Forecast,
     Ids,
     Image,
     Labels,
     Multi,
+    NextEvent,
     NextId,
     Series,
     TargetKind,
@@ -44,6 +48,7 @@ INPUTS: dict[str, DataKind] = {
     "image": Image(channels=2, height=12, width=10),
     "ids": Ids(vocab=13, length=MAX_TOKENS, ragged=True),
     "series": Series(channels=3, length=MAX_TOKENS, ragged=True),
+    "events": Events(marks=4, length=MAX_TOKENS, ragged=True, scale=2.0, period=24.0),
     "vector": Vector(features=9),
 }
 TARGETS: dict[str, TargetKind] = {
@@ -51,6 +56,7 @@ TARGETS: dict[str, TargetKind] = {
     "values": Values(count=2),
     "next_id": NextId(vocab=13),
     "labels": Labels(count=5),
+    "next_event": NextEvent(marks=4, scale=2.0),
     "forecast": Forecast(channels=2, horizon=6),
     "multi": Multi(parts={"which": Classes(count=3), "how_much": Values(count=2)}, weights={"which": 0.5}),
 }
@@ -123,6 +129,14 @@ class Subject:
         least, most = getattr(self.claims, "min_tokens", 1), getattr(self.claims, "max_tokens", None)
         return tuple(sorted({max(least, min(n, most or n)) for n in wanted}))
 
+    def sized(self, x: Tensor) -> Tensor:
+        """Which of the inputs have a size, and are no symbols: bool, of the shape of x."""
+        return torch.full_like(x, x.is_floating_point(), dtype=torch.bool)
+
+    def scaled(self, x: Tensor, scale: float) -> Tensor:
+        """x with all that has a size `scale` times as large."""
+        return torch.where(self.sized(x), x * scale, x).to(x.dtype)
+
     def later_changed(self, x: Tensor, start: int, *, scale: float, seed: int = 1) -> Tensor:
         """x with every token from `start` on replaced; `scale` is the size of the change."""
         changed = x.clone()
@@ -186,7 +200,7 @@ class StemSubject(Subject):
         super().__init__(spec, catalogue, params=params)
         accepts = cast(StemSpec, spec).accepts
         self.inputs: Any = INPUTS[accepts]
-        self.takes_tokens = accepts in ("ids", "series")
+        self.takes_tokens = accepts in STEPWISE
         self.gives_tokens = self.takes_tokens and cast(StemSpec, spec).returns == "tokens"
 
     def make(self, *, causal: bool, max_tokens: int) -> nn.Module:
@@ -198,6 +212,19 @@ class StemSubject(Subject):
     def run(self, module: nn.Module, x: Tensor, mask: Tensor | None = None) -> Tensor:
         return module(x, mask=mask)[0]
 
+    def sized(self, x: Tensor) -> Tensor:
+        sized = super().sized(x)
+        if isinstance(self.inputs, Events):
+            sized[..., 2] = False  # the mark
+        return sized
+
+    def later_changed(self, x: Tensor, start: int, *, scale: float, seed: int = 1) -> Tensor:
+        changed = super().later_changed(x, start, scale=scale, seed=seed)
+        if isinstance(self.inputs, Events):
+            changed[..., 2] %= self.inputs.marks
+            changed[..., 2].floor_()
+        return changed
+
 
 class HeadSubject(Subject):
     def __init__(self, spec: Spec, catalogue: Catalogue, *, params: Mapping[str, Any] | None = None) -> None:
@@ -205,7 +232,7 @@ class HeadSubject(Subject):
         self.accepts = cast(HeadSpec, spec).accepts
         self.targets = TARGETS[cast(HeadSpec, spec).answers]
         self.takes_tokens = self.accepts == "tokens"
-        self.gives_tokens = self.targets.kind in ("next_id", "labels")
+        self.gives_tokens = self.targets.kind in PER_TOKEN
 
     def make(self, *, causal: bool, max_tokens: int) -> nn.Module:
         return self.spec.load()(self.config, targets=self.targets, width=self.width)
@@ -261,6 +288,10 @@ def sample_of(
     """A batch of a data kind; n is the number of symbols or steps, where it has any."""
     if isinstance(inputs, Ids):
         return torch.randint(inputs.vocab, (batch, n), generator=generator(seed))
+    if isinstance(inputs, Events):
+        gaps = inputs.scale * normal((batch, n), seed=seed, dtype=torch.float64).exp()
+        marks = torch.randint(inputs.marks, (batch, n), generator=generator(seed))
+        return torch.stack([gaps.cumsum(1), gaps, marks], dim=-1).to(dtype)
     shape: tuple[int, ...]
     if isinstance(inputs, Series):
         shape = (batch, n, inputs.channels)

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from zoo.data.split import TensorSplit
-from zoo.kinds import IGNORE, Classes, Forecast, Labels, Multi, NextId, Values
+from zoo.kinds import IGNORE, Classes, Forecast, Labels, Multi, NextEvent, NextId, Values
 from zoo.specs import TaskSpec
 from zoo.testing.measure import require, require_close, require_finite
 from zoo.testing.subject import TARGETS, Subject, generator, normal
@@ -40,6 +40,10 @@ def check_task_loss(subject: Subject) -> None:
         unasked = batch["target"] == IGNORE
         changed = torch.where(unasked[..., None], outputs.detach() + 10, outputs.detach())
         nothing = {**batch, "target": torch.full_like(batch["target"], IGNORE)}
+    elif isinstance(_targets(subject), NextEvent):
+        unasked = batch["target"][..., 0].isnan()
+        changed = torch.where(unasked[..., None, None], outputs.detach() + 10, outputs.detach())
+        nothing = {**batch, "target": torch.full_like(batch["target"], torch.nan)}
     elif isinstance(_targets(subject), Values):
         batch["target"][::3, 0] = torch.nan  # not measured
         unasked = batch["target"].isnan()
@@ -89,7 +93,7 @@ def check_task_sums(subject: Subject) -> None:
 def check_task_predicts(subject: Subject) -> None:
     task, outputs = task_of(subject), _outputs(subject)
     masks = [None]
-    if outputs.dim() == 3:
+    if outputs.dim() > 2:
         masks.append(torch.ones(outputs.shape[:2], dtype=torch.bool))  # type: ignore[arg-type]
     for mask in masks:
         answers = task.predict(outputs, mask)
@@ -134,6 +138,11 @@ def _target(kind: Any) -> Any:
         target[::3, -2:] = IGNORE  # rows ask for different numbers of answers
         target[:, 0] = IGNORE
         return target
+    if isinstance(kind, NextEvent):
+        gaps = kind.scale * normal((SIZE, TOKENS)).exp()
+        target = torch.stack([gaps, torch.randint(kind.marks, gaps.shape, generator=generator(0))], dim=-1)
+        target[::3, -2:] = torch.nan  # rows ask for different numbers of answers
+        return target
     if isinstance(kind, Forecast):
         return normal((SIZE, kind.horizon, kind.channels))
     return normal((SIZE, kind.count))
@@ -144,6 +153,8 @@ def _inputs(subject: Subject) -> Tensor:
     kind = _targets(subject)
     if isinstance(kind, (NextId, Labels)):
         return torch.zeros(SIZE, TOKENS, dtype=torch.int64)
+    if isinstance(kind, NextEvent):
+        return torch.zeros(SIZE, TOKENS, 3)
     return (
         normal((SIZE, TOKENS, kind.channels), seed=2) if isinstance(kind, Forecast) else torch.zeros(SIZE, 3)
     )
@@ -154,6 +165,8 @@ def _outputs(subject: Subject) -> Tensor:
     kind = _targets(subject)
     if isinstance(kind, (NextId, Labels)):
         return normal((SIZE, TOKENS, kind.outputs), seed=1)
+    if isinstance(kind, NextEvent):
+        return normal((SIZE, TOKENS, 2, kind.outputs), seed=1)
     if isinstance(kind, Forecast):
         return normal((SIZE, kind.horizon, kind.channels), seed=1)
     return normal((SIZE, kind.outputs), seed=1)
@@ -170,6 +183,11 @@ def _perfect(subject: Subject, batch: dict[str, Any]) -> Tensor:
 def _right(kind: Any, target: Tensor) -> Tensor:
     if isinstance(kind, (Classes, NextId, Labels)):
         return 20 * F.one_hot(target.clamp_min(0), kind.outputs).float()
+    if isinstance(kind, NextEvent):
+        gap, mark = target.nan_to_num(1.0).unbind(-1)
+        narrow = torch.stack([torch.zeros_like(gap), gap.log(), torch.full_like(gap, -20.0)], dim=-1)
+        marks = 20 * F.one_hot(mark.long(), kind.marks).float()
+        return torch.cat([narrow, marks], dim=-1).unsqueeze(-2)  # one component
     return target.clone()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from zoo.recipe import LoadedRecipe
-from zoo.training.result import RunResult, number
+from zoo.training.result import RunResult, score_rows
 
 
 def render_card(loaded: LoadedRecipe, result: RunResult) -> str:
@@ -19,13 +19,9 @@ def render_card(loaded: LoadedRecipe, result: RunResult) -> str:
         f"{result.parameters:,} parameters, {result.step} updates, seed {recipe.seed}. "
         f"Best checkpoint by {info.get('monitor')} ({info.get('mode')}), from step {info.get('best_step')}.",
         "",
-        "| metric | test | naive baseline |",
-        "|---|---|---|",
     ]
-    lines += [
-        f"| {name.partition('/')[2]} | {number(value)} | {number(result.baseline.get(name))} |"
-        for name, value in result.metrics.items()
-    ]
+    heading, *rows = (f"| {' | '.join(row)} |" for row in score_rows(result, split="test"))
+    lines += [heading, "|---" * (heading.count("|") - 1) + "|", *rows]
     if result.expect is not None:
         lines += ["", result.verdict()]
     versions = ", ".join(f"{name} {v}" for name, v in info.get("versions", {}).items() if v)

@@ -37,14 +37,14 @@ def evaluate(run: Run | str | Path, *, split: SplitName = "test") -> EvalResult:
     loaded = load_recipe(run.resolved)
     model, task, splits = _best_model(run, loaded), build_task(loaded), load_splits(loaded)
     metrics = score(model, task, splits, split, loaded=loaded)
-    baseline = {f"test/{k}": v for k, v in task.baseline(splits.train, splits.test).items()}
-    return EvalResult(run=run, split=split, metrics=metrics, baseline=baseline if split == "test" else {})
+    naive, best = yardsticks(task, splits) if split == "test" else ({}, {})
+    return EvalResult(run=run, split=split, metrics=metrics, baseline=naive, best=best)
 
 
 def predict(run: Run | str | Path, file: str | Path) -> list[Any]:
     """Predictions of the best checkpoint for the examples in a file, as plain data.
 
-    A class with its probability, values in natural units, or the next symbol of each sequence.
+    A class with its probability, values in natural units, or the next symbol or event of each sequence.
 
     Raises:
         ZooError: the file does not hold what the model was trained on, or as `evaluate`.
@@ -95,6 +95,13 @@ def score(
         outputs = model(batch["input"], mask=mask_of(batch))
         task.update(metrics, outputs, batch, task.loss(outputs, batch))
     return {f"{split}/{name}": value for name, value in values_of(metrics).items()}
+
+
+def yardsticks(task: Task[Any, Any], splits: Splits) -> tuple[dict[str, float], dict[str, float]]:
+    """What a naive answer fitted on train gets on test, and the best one possible, where it is known."""
+    naive = task.baseline(splits.train, splits.test)
+    best = splits.best() if splits.best is not None else {}
+    return {f"test/{k}": v for k, v in naive.items()}, {f"test/{k}": v for k, v in best.items()}
 
 
 def load_best(run: Run, model: Model) -> None:

@@ -21,7 +21,7 @@ from zoo.training.card import render_card
 from zoo.training.checkpoint import read_checkpoint
 from zoo.training.continuation import check_longer, check_unchanged, check_versions, newest_checkpoint
 from zoo.training.curves import draw_curves
-from zoo.training.evaluation import fill, load_best, score
+from zoo.training.evaluation import fill, load_best, score, yardsticks
 from zoo.training.lightning import pl, quiet_lightning
 from zoo.training.loaders import BatchStream, eval_loader, train_loader
 from zoo.training.module import TrainingModule
@@ -192,7 +192,7 @@ def _finish(setup: Setup, run: Run, saver: SaveCheckpoints, trainer: pl.Trainer)
     device = trainer.strategy.root_device
     metrics = score(setup.model, setup.task, splits, "test", loaded=loaded, device=device)
     save_weights(setup.model.cpu(), run.weights, catalogue=loaded.catalogue)
-    naive = {f"test/{k}": v for k, v in setup.task.baseline(splits.train, splits.test).items()}
+    naive, best = yardsticks(setup.task, splits)
     result = RunResult(
         status="finished",
         run=run,
@@ -200,6 +200,7 @@ def _finish(setup: Setup, run: Run, saver: SaveCheckpoints, trainer: pl.Trainer)
         parameters=setup.model.num_parameters,
         metrics=metrics,
         baseline=naive,
+        best=best,
         expect=loaded.recipe.expect,
         expected=judge(loaded.recipe.expect, metrics),
     )
@@ -209,6 +210,7 @@ def _finish(setup: Setup, run: Run, saver: SaveCheckpoints, trainer: pl.Trainer)
         best_value=saver.best_value,
         metrics=plain(metrics),
         baseline=plain(naive),
+        best=plain(best),
         expected=result.expected,
     )
     draw_curves(run.metrics, run.curves, monitor=setup.monitor, title=loaded.recipe.title or loaded.name)

@@ -17,12 +17,16 @@ from zoo.runs import Run
 
 @dataclass(frozen=True, kw_only=True)
 class EvalResult:
-    """Scores on one split. Names are `split/metric`."""
+    """Scores on one split. Names are `split/metric`.
+
+    baseline, best: of a naive answer, and of the best one possible, where it is known; on test only.
+    """
 
     run: Run
     split: str
     metrics: Mapping[str, float]
     baseline: Mapping[str, float] = field(default_factory=dict)
+    best: Mapping[str, float] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -31,16 +35,17 @@ class EvalResult:
             "split": self.split,
             "metrics": plain(self.metrics),
             "baseline": plain(self.baseline),
+            "best": plain(self.best),
         }
 
     def print(self) -> None:
         """A table on stdout."""
-        print_scores(self.metrics, self.baseline, split=self.split)
+        print_scores(self, split=self.split)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunResult:
-    """How a run ended. `metrics` and `baseline` are of the test split; empty unless it finished.
+    """How a run ended. `metrics`, `baseline` and `best` are of the test split; empty unless it finished.
 
     run: the folder; `None` after a dry run.
     expected: whether the recipe's `expect` was met; `None` where it has none, or was not judged.
@@ -52,6 +57,7 @@ class RunResult:
     parameters: int
     metrics: Mapping[str, float] = field(default_factory=dict)
     baseline: Mapping[str, float] = field(default_factory=dict)
+    best: Mapping[str, float] = field(default_factory=dict)
     expect: Expect | None = None
     expected: bool | None = None
 
@@ -69,6 +75,7 @@ class RunResult:
             "parameters": self.parameters,
             "metrics": plain(self.metrics),
             "baseline": plain(self.baseline),
+            "best": plain(self.best),
             "expected": self.expected,
         }
 
@@ -83,7 +90,7 @@ class RunResult:
                 f"Dry run: one update and one evaluation went well. {self.parameters:,} parameters. {scores}"
             )
             return
-        print_scores(self.metrics, self.baseline, split="test")
+        print_scores(self, split="test")
         if self.expect is not None:
             print(self.verdict())
         print(f"Run: {self.run.path if self.run else ''}")
@@ -116,13 +123,20 @@ def judge(expect: Expect | None, metrics: Mapping[str, float]) -> bool | None:
     return expect.at_most is not None and value <= expect.at_most
 
 
-def print_scores(metrics: Mapping[str, float], baseline: Mapping[str, float], *, split: str) -> None:
-    """metric | score | naive baseline, with rich on a terminal and in plain columns elsewhere."""
-    heading = ["metric", split, *(["naive baseline"] if baseline else [])]
+def score_rows(result: EvalResult | RunResult, *, split: str) -> list[list[str]]:
+    """The heading, then metric, score, naive baseline and best possible, the last two where there are any."""
+    columns = {split: result.metrics, "naive baseline": result.baseline, "best possible": result.best}
+    shown = {name: scores for name, scores in columns.items() if scores or name == split}
     rows = [
-        [name.partition("/")[2], number(value), *([number(baseline.get(name))] if baseline else [])]
-        for name, value in metrics.items()
+        [name.partition("/")[2], *(number(scores.get(name)) for scores in shown.values())]
+        for name in result.metrics
     ]
+    return [["metric", *shown], *rows]
+
+
+def print_scores(result: EvalResult | RunResult, *, split: str) -> None:
+    """The table of scores, with rich on a terminal and in plain columns elsewhere."""
+    heading, *rows = score_rows(result, split=split)
     console = Console()
     if console.is_terminal:
         table = Table(*heading)
