@@ -232,7 +232,7 @@ def test_models_that_cannot_do_it_are_refused_with_those_that_can() -> None:
     with pytest.raises(ContractError, match=r"no installed stem turns events .* into the vector"):
         plan_model("core/mlp_net", inputs=KIND, targets=Classes(count=4))
     with pytest.raises(ContractError, match=r"takes images, but the dataset gives events .*core/transformer"):
-        plan_model("timm/resnet18", dataset="hawkes")
+        plan_model("timm/resnet18", inputs=KIND, targets=Classes(count=4))
     with pytest.raises(ContractError, match="sees both directions"):
         plan_model("core/transformer", dataset="hawkes", causal=False)
     plan = plan_model("core/transformer", dataset="nyc_flights")

@@ -37,7 +37,8 @@ def add_verbs(verbs: Any) -> None:
     )
     parser.add_argument(
         "file",
-        help="as the run's dataset asks: a picture or .npy; CSV rows; a series as CSV or .npy; a CSV of times and marks; text",
+        help="as the run's dataset asks: a picture or .npy; CSV rows; a series as CSV or .npy; "
+        "times and marks as CSV; text",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
