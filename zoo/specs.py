@@ -219,7 +219,7 @@ class ModelFamilySpec(ModelSpec):
 class MixerSpec(Spec):
     """Token mixing, (B, N, D) -> (B, N, D): a layer of any transformer stack.
 
-    Target: `Mixer(config, *, width, heads, causal, max_tokens[, rotary])` with
+    Target: `Mixer(config, *, width, heads, causal, max_tokens[, rotary][, layer, depth])` with
     `forward(x, *, mask=None)`, and where `streaming` also `initial_state(batch_size)` and
     `step(x, state) -> (y, state)`.
 
@@ -231,6 +231,7 @@ class MixerSpec(Spec):
     min_tokens, max_tokens: how many tokens it takes; `None` for any number.
     exact_when: parameters with which it equals softmax attention.
     rotary: takes a `rotary=` module and turns its queries and keys with it.
+    by_layer: differs from layer to layer: takes `layer=`, which it is (from 0), and `depth=`, of how many.
     reference: "package.module:function", the slow and obvious form `f(module, x, *, mask=None) -> y` with the
         weights of `module`; the fast form must equal it.
     """
@@ -246,6 +247,7 @@ class MixerSpec(Spec):
     causality: Causality = "strict"
     reference: str | None = None
     rotary: bool = False
+    by_layer: bool = False
     exact_when: Mapping[str, Any] | None = None
 
 

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zoo_aaren.precision import full_precision
+from zoo.layers.precision import full_precision
 
 #: Tokens per chunk, and totals per chunk in the scan over totals; the fastest of those tried on CPU (README).
 CHUNK = 16

@@ -16,9 +16,9 @@ from typing import Literal, NamedTuple, overload
 import torch
 from torch import Tensor
 
+from zoo.layers.precision import full_precision, sum_dtype
 from zoo_aaren import checks
 from zoo_aaren.chunked import CHUNK, NEG_INF, chunked_scan
-from zoo_aaren.precision import full_precision, sum_dtype
 
 Impl = Literal["auto", "dense", "blocked", "tree", "loop"]
 

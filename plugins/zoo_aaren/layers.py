@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zoo.layers.precision import full_precision, sum_dtype
 from zoo_aaren.config import AarenConfig
 from zoo_aaren.functional import AarenState, aaren_scan, aaren_step
-from zoo_aaren.precision import full_precision, sum_dtype
 
 
 class Aaren(nn.Module):

@@ -90,6 +90,11 @@ def mean_reference(module: Mean, x: Tensor, *, mask: Tensor | None = None) -> Te
 # -- building --------------------------------------------------------------------------------
 
 
+class SameAnywhere(Mean):
+    def __init__(self, config: Any, *, layer: int = 0, depth: int = 1, **options: Any) -> None:
+        super().__init__(config, **options)
+
+
 class DrawsElsewhere(Mean):
     """Its weights come from another source of chance than torch's."""
 

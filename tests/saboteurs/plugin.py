@@ -155,6 +155,7 @@ SABOTEURS: tuple[Saboteur, ...] = (
     _saboteur(
         "directions", _MEAN, "two_faced", "always causal, it says, and builds otherwise too", causal="always"
     ),
+    _mixer("by_layer", "SameAnywhere", "takes its place in the stack and ignores it", by_layer=True),
     _mixer("same_seed", "DrawsElsewhere", "draws weights from another source of chance than torch's"),
     _mixer("same_seed", "CountsItsCalls", "changes a buffer even when it is only evaluated"),
     _mixer("meta_device", "StaysOnCpu", "makes a buffer on the CPU, wherever it is built"),

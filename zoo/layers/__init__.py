@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from zoo.layers.positions import LearnedPositions as LearnedPositions
     from zoo.layers.positions import Rotary as Rotary
     from zoo.layers.positions import position_ids as position_ids
+    from zoo.layers.precision import full_precision as full_precision
+    from zoo.layers.precision import sum_dtype as sum_dtype
     from zoo.layers.transform import apply_transform as apply_transform
     from zoo.layers.transform import fold_transforms as fold_transforms
     from zoo.layers.transformer import Transformer as Transformer
@@ -52,6 +54,8 @@ _MODULE_OF = {
     "LearnedPositions": "positions",
     "Rotary": "positions",
     "position_ids": "positions",
+    "full_precision": "precision",
+    "sum_dtype": "precision",
     "Transformer": "transformer",
     "apply_transform": "transform",
     "fold_transforms": "transform",

@@ -14,7 +14,7 @@ from zoo.specs import Causal, Causality, Cost, MixerSpec, ModelSpec, State
 if TYPE_CHECKING:
     from zoo.catalogue import Catalogue, Part
 
-Norm = Literal["layer", "rms"]
+Norm = Literal["layer", "rms", "srms"]
 
 # From best to worst: what holds for a stack is the worst of its layers.
 _COSTS: tuple[Cost, ...] = ("linear", "linearithmic", "subquadratic", "quadratic")
@@ -399,6 +399,7 @@ class NextIdHeadConfig(Config):
     """Parameters of `core/next_id`."""
 
     tied: bool = param(False, "score with the stem's own embedding instead of a second matrix")
+    bias: bool = param(True, "a learned score of each symbol by itself")
     dropout_prob: float = param(0.0, "dropout of the features", at_least=0, below=1)
 
 

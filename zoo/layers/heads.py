@@ -32,10 +32,10 @@ class _LinearHead(nn.Module):
 
     per_token = False
 
-    def __init__(self, *, outputs: int, width: int, dropout_prob: float) -> None:
+    def __init__(self, *, outputs: int, width: int, dropout_prob: float, bias: bool = True) -> None:
         super().__init__()
         self.dropout = nn.Dropout(dropout_prob)
-        self.linear = init_linear(nn.Linear(width, outputs), std=HEAD_STD)
+        self.linear = init_linear(nn.Linear(width, outputs, bias=bias), std=HEAD_STD)
 
     def reduce(self, features: Tensor, *, mask: Tensor | None) -> Tensor:
         """Features of the backbone -> (..., D)."""
@@ -121,7 +121,9 @@ class NextIdHead(_LinearHead):
     per_token = True
 
     def __init__(self, config: NextIdHeadConfig, *, targets: NextId, width: int) -> None:
-        super().__init__(outputs=targets.vocab, width=width, dropout_prob=config.dropout_prob)
+        super().__init__(
+            outputs=targets.vocab, width=width, dropout_prob=config.dropout_prob, bias=config.bias
+        )
         self.tied = config.tied
 
     def reduce(self, features: Tensor, *, mask: Tensor | None) -> Tensor:

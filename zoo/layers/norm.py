@@ -8,7 +8,10 @@ EPS = 1e-5
 
 
 def make_norm(name: str, *, width: int) -> nn.Module:
-    """`layer` (mean and variance, with bias) or `rms` (root mean square only), over the last dimension.
+    """`layer` (mean and variance, with bias), `rms` (root mean square only) or `srms` (that without weights).
+
+    They run over the last dimension. "srms" has the epsilon of its paper (Qin et al. 2023, "TransNormerLLM",
+    https://arxiv.org/abs/2307.14995).
 
     Raises:
         ValueError: there is no such norm.
@@ -17,4 +20,6 @@ def make_norm(name: str, *, width: int) -> nn.Module:
         return nn.LayerNorm(width, eps=EPS)
     if name == "rms":
         return nn.RMSNorm(width, eps=EPS)
-    raise ValueError(f"there is no norm {name!r}; there is: layer, rms")
+    if name == "srms":
+        return nn.RMSNorm(width, eps=1e-6, elementwise_affine=False)
+    raise ValueError(f"there is no norm {name!r}; there is: layer, rms, srms")

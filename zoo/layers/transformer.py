@@ -100,6 +100,8 @@ class Transformer(nn.Module):
             shape: dict[str, Any] = {"width": width, "heads": config.heads, "max_tokens": max_tokens}
             if spec.rotary:
                 shape["rotary"] = rotary
+            if spec.by_layer:
+                shape |= {"layer": index, "depth": config.depth}
             mixer = spec.load()(part.config, causal=causal, **shape)
             feed_forward = catalogue.get("feed_forward", inner.id).load()(inner.config, width=width)
             for branch in (mixer, feed_forward):

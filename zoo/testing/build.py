@@ -21,8 +21,8 @@ from zoo.config import build
 from zoo.errors import ZooError
 from zoo.specs import FamilyMemberSpec
 from zoo.testing.checks import CHECKS, NotApplicable, checks_for
-from zoo.testing.measure import require, require_close
-from zoo.testing.subject import Subject, fitting_width, seeded, subject_of
+from zoo.testing.measure import CLOSE, difference, require, require_close
+from zoo.testing.subject import MAX_TOKENS, Subject, fitting_width, seeded, subject_of
 
 
 def check_described(subject: Subject) -> None:
@@ -139,6 +139,22 @@ def check_directions(subject: Subject) -> None:
         except (ValueError, ZooError):
             continue
         require(False, f"claims causal={subject.claims.causal!r}, but builds with causal={causal}")
+
+
+def check_by_layer(subject: Subject) -> None:
+    def layer(index: int, depth: int) -> nn.Module:
+        with seeded(0):
+            return subject.make(
+                causal=subject.directions[-1], max_tokens=MAX_TOKENS, layer=index, depth=depth
+            )
+
+    x = subject.sample(2, subject.lengths(11)[-1])
+    for index, depth in ((0, 1), (0, 2), (1, 2), (6, 7)):
+        y = subject.run(layer(index, depth), x)
+        require(y.shape == x.shape, f"layer {index} of {depth} gives shape {tuple(y.shape)}")
+        require(bool(y.isfinite().all()), f"layer {index} of {depth} gives numbers that are not finite")
+    first, last = subject.run(layer(0, 4), x), subject.run(layer(3, 4), x)
+    require(difference(last, first) > CLOSE, "claims by_layer, but the last layer does what the first does")
 
 
 def check_same_seed(subject: Subject) -> None:

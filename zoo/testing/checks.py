@@ -135,6 +135,10 @@ def _has_reference(claims: Spec) -> bool:
     return getattr(claims, "reference", None) is not None
 
 
+def _by_layer(claims: Spec) -> bool:
+    return bool(getattr(claims, "by_layer", False))
+
+
 def _claims_exact(claims: Spec) -> bool:
     return getattr(claims, "exact_when", None) is not None
 
@@ -184,6 +188,12 @@ CHECKS: tuple[Check, ...] = (
             "claims_agree": "the claims do not contradict each other",
             "directions": "it builds causal or not as claimed, and refuses the other with a ValueError",
         },
+    ),
+    *_checks(
+        "build",
+        ("mixer",),
+        {"by_layer": "it takes its place, layer= of depth=, in stacks of any depth, and differs by it"},
+        where=_by_layer,
     ),
     *_checks(
         "build",

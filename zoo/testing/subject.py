@@ -84,8 +84,8 @@ class Subject:
         self.claims: Any = refine(spec, catalogue) if refine else spec
         self.width = WIDTHS[0]
 
-    def make(self, *, causal: bool, max_tokens: int) -> nn.Module:
-        """A fresh module, as the constructor leaves it."""
+    def make(self, *, causal: bool, max_tokens: int, **place: int) -> nn.Module:
+        """A fresh module, as the constructor leaves it. place: `layer` and `depth` of a mixer `by_layer`."""
         raise NotApplicable(f"a {self.spec.kind} is no module")
 
     def sample(self, batch: int, n: int, *, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -151,7 +151,7 @@ class Subject:
 class FeedForwardSubject(Subject):
     takes_tokens = gives_tokens = True
 
-    def make(self, *, causal: bool, max_tokens: int) -> nn.Module:
+    def make(self, *, causal: bool, max_tokens: int, **place: int) -> nn.Module:
         return self.spec.load()(self.config, width=self.width)
 
     def sample(self, batch: int, n: int, *, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -159,9 +159,9 @@ class FeedForwardSubject(Subject):
 
 
 class MixerSubject(FeedForwardSubject):
-    def make(self, *, causal: bool, max_tokens: int) -> nn.Module:
+    def make(self, *, causal: bool, max_tokens: int, **place: int) -> nn.Module:
         return self.spec.load()(
-            self.config, width=self.width, heads=HEADS, causal=causal, max_tokens=max_tokens
+            self.config, width=self.width, heads=HEADS, causal=causal, max_tokens=max_tokens, **place
         )
 
 
@@ -176,7 +176,7 @@ class ModelSubject(Subject):
         self.width = fitting_width(self.config)
         self.takes_tokens = self.gives_tokens = sees_tokens(self.claims)
 
-    def make(self, *, causal: bool, max_tokens: int) -> nn.Module:
+    def make(self, *, causal: bool, max_tokens: int, **place: int) -> nn.Module:
         build = self.spec.load()
         options: dict[str, Any] = {"width": self.width, "causal": causal}
         if self.claims.accepts == "image":
@@ -203,7 +203,7 @@ class StemSubject(Subject):
         self.takes_tokens = accepts in STEPWISE
         self.gives_tokens = self.takes_tokens and cast(StemSpec, spec).returns == "tokens"
 
-    def make(self, *, causal: bool, max_tokens: int) -> nn.Module:
+    def make(self, *, causal: bool, max_tokens: int, **place: int) -> nn.Module:
         return self.spec.load()(self.config, inputs=self.inputs, width=self.width)
 
     def sample(self, batch: int, n: int, *, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -234,7 +234,7 @@ class HeadSubject(Subject):
         self.takes_tokens = self.accepts == "tokens"
         self.gives_tokens = self.targets.kind in PER_TOKEN
 
-    def make(self, *, causal: bool, max_tokens: int) -> nn.Module:
+    def make(self, *, causal: bool, max_tokens: int, **place: int) -> nn.Module:
         return self.spec.load()(self.config, targets=self.targets, width=self.width)
 
     def sample(self, batch: int, n: int, *, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -265,19 +265,21 @@ def subject_of(spec: Spec, catalogue: Catalogue, *, params: Mapping[str, Any] | 
 
 
 def fitting_width(config: Any) -> int:
-    """The smallest of `WIDTHS` that a model's parameters accept.
+    """The smallest of `WIDTHS` that a model's parameters accept; their own, where they name one `width`.
 
     Raises:
         ConfigError: none; what is wrong with the last.
     """
     check = getattr(config, "check_width", None)
-    for width in WIDTHS:
+    own = getattr(config, "width", None)
+    widths = (own,) if isinstance(own, int) else WIDTHS
+    for width in widths:
         try:
             if check is not None:
                 check(width)
             return width
         except ConfigError:
-            if width == WIDTHS[-1]:
+            if width == widths[-1]:
                 raise
     raise AssertionError("unreachable")
 

@@ -1,0 +1,79 @@
+"""The Triton kernels of flash-linear-attention as a backend on CUDA: `pip install archzoo[fla]`.
+
+https://github.com/fla-org/flash-linear-attention, loaded when first wanted. Its `chunk_simple_gla` is our
+operator in another layout. (Its `chunk_lightning_attn` is not: it has the paper's decay built in.)
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import warnings
+from functools import cache
+
+import torch
+from torch import Tensor
+
+#: Head widths that are handed over: what the kernels' blocks divide, and no more than they hold at once.
+MULTIPLE, LARGEST = 16, 256
+
+
+def wanted(q: Tensor, v: Tensor, slopes: Tensor, *, explicit: bool, padded: bool) -> bool:
+    """Whether to call `attention`. Where it was asked for, or only the shape forbids it, says once why not.
+
+    q: (B, H, T, D), v: (B, H, T, E).
+    """
+    installed = q.is_cuda and importlib.util.find_spec("fla") is not None
+    if not explicit and not installed:
+        return False
+    reason = _obstacle(q, v, slopes, installed=installed, padded=padded)
+    if reason:
+        _say_once(f"lightning_attention: {reason}; the PyTorch form computes it instead")
+    return not reason
+
+
+def _obstacle(q: Tensor, v: Tensor, slopes: Tensor, *, installed: bool, padded: bool) -> str:
+    if not q.is_cuda:
+        return f"the backend 'fla' needs CUDA tensors, these are on {q.device.type}"
+    if not installed:
+        return "the backend 'fla' is not installed (pip install 'archzoo[fla]')"
+    if q.shape[2] == 0:
+        return "the backend 'fla' takes at least one token"
+    if torch.float64 in (q.dtype, v.dtype):
+        return "the backend 'fla' has no float64"
+    if slopes.dim() > 1:
+        return "the backend 'fla' takes the same slopes for every row"
+    if padded:
+        return "the backend 'fla' knows no padding (pack the sequences: cu_seqlens)"
+    for name, width in (("D", q.shape[-1]), ("E", v.shape[-1])):
+        if width % MULTIPLE or width > LARGEST:
+            steps = f"{MULTIPLE}, {2 * MULTIPLE}, ..., {LARGEST}"
+            return f"the backend 'fla' takes head widths of {steps}, not {name}={width}"
+    return ""
+
+
+@cache
+def _say_once(message: str) -> None:
+    warnings.warn(message, stacklevel=4)
+
+
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    slopes: Tensor,
+    scale: float,
+    state: Tensor | None,
+    cu_seqlens: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """Shapes as in `lightning_attention`; always returns the final state."""
+    kernel = importlib.import_module("fla.ops.simple_gla").chunk_simple_gla
+    out, state = kernel(
+        *(x.transpose(1, 2).contiguous() for x in (q, k, v)),  # (B, T, H, D)
+        g_gamma=-slopes.float(),
+        scale=scale,  # theirs is 1 / sqrt(D) unless told
+        initial_state=state,
+        output_final_state=True,
+        cu_seqlens=cu_seqlens,
+    )
+    return out.transpose(1, 2), state

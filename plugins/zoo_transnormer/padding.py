@@ -1,0 +1,36 @@
+"""Padding anywhere: kept tokens move to the front, in their order, and back when all is done.
+
+B batch, N tokens. In front they are what they would be without padding: positions, decay and blocks count
+kept tokens only, and what follows a row's last one is seen by nobody.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def front_order(mask: Tensor) -> Tensor:
+    """mask: bool (B, N), True = keep -> int (B, N): where each row's kept tokens lie, then the others."""
+    return mask.long().argsort(dim=1, descending=True, stable=True)
+
+
+def take_tokens(x: Tensor, order: Tensor, *, dim: int = 1) -> Tensor:
+    """Tokens of x, (B, ..., N, ..., D) with N at `dim`, in the order (B, N)."""
+    shape = [1] * x.dim()
+    shape[0], shape[dim] = order.shape
+    return torch.gather(x, dim, order.view(shape).expand(x.shape))
+
+
+def kept_in_front(x: Tensor, mask: Tensor, order: Tensor, *, dim: int = 1) -> Tensor:
+    """As `take_tokens`, with zeros for what is not kept, whatever it holds."""
+    shape = [1] * x.dim()
+    shape[0], shape[dim] = mask.shape
+    return take_tokens(x.masked_fill(~mask.view(shape), 0.0), order, dim=dim)
+
+
+def put_back(y: Tensor, mask: Tensor, order: Tensor, *, dim: int = 1) -> Tensor:
+    """The inverse of `kept_in_front`: every token at its place, zeros at padding."""
+    shape = [1] * y.dim()
+    shape[0], shape[dim] = mask.shape
+    return take_tokens(y, order.argsort(dim=1), dim=dim).masked_fill(~mask.view(shape), 0.0)
