@@ -35,6 +35,28 @@ class _TorchvisionShim(importlib.abc.MetaPathFinder):
 sys.meta_path.insert(0, _TorchvisionShim())
 
 
+#: Where the user's fetched data lie; only tests marked `fetch` look there.
+USERS_CACHE = os.environ.get("ZOO_CACHE")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def tests_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Baselines and the like are kept in a cache of the tests, one for all their processes."""
+    base = tmp_path_factory.getbasetemp()
+    os.environ["ZOO_CACHE"] = str(
+        (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "zoo-cache"
+    )
+
+
+@pytest.fixture(autouse=True)
+def users_cache(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The user's own cache for tests marked `fetch`."""
+    if "fetch" in request.keywords:
+        monkeypatch.delenv("ZOO_CACHE")
+        if USERS_CACHE is not None:
+            monkeypatch.setenv("ZOO_CACHE", USERS_CACHE)
+
+
 @pytest.fixture
 def fresh_catalogue() -> Catalogue:
     """An empty catalogue; `add(module, id=...)` gives it plugins."""

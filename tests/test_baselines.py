@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
 import importlib.util
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from zoo.baselines import measure
+from zoo.baselines import baselines_of, measure, stored
 from zoo.baselines.features import nearby, rows_of, whole
 from zoo.baselines.measure import best_season, bigrams, seasonal
-from zoo.baselines.models import fit
+from zoo.baselines.models import fit, rounds_for
 from zoo.catalogue import catalogue
 from zoo.cli import main
-from zoo.data.split import TensorSplit
+from zoo.config import ConfigError
+from zoo.data.split import Splits, TensorSplit
 from zoo.kinds import IGNORE, Classes, Forecast, Ids, Labels, NextId, Series, Values
+from zoo.specs import DatasetSpec
+from zoo.training.result import outdone, score_rows
+
+measuring = importlib.import_module("zoo.baselines.measure")  # whose name in the package is a function
 
 
 def scores_of(name: str, **params: Any) -> dict[str, dict[str, float]]:
@@ -178,3 +186,128 @@ def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
 def test_mistakes_are_explained(command: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(command.split()) == 2
     assert message in capsys.readouterr().err
+
+
+# -- kept beside results ---------------------------------------------------------------------
+
+
+def kept(
+    dataset: str = "core/wine", *, splits: Any = None, said: list[str] | None = None, **params: Any
+) -> list[Any]:
+    """What stands beside a result on this dataset."""
+    from zoo.baselines.measure import _task
+    from zoo.contract import kinds_of
+
+    found = catalogue()
+    part = found.part("dataset", dataset, params)
+    splits = splits or found.get("dataset", part.id).load()(part.config)
+    task = _task(found, kinds_of(found, part)[1])
+    say = (said if said is not None else []).append
+    return baselines_of(found, part, task=task, task_id="core/task", splits=splits, say=say)
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("ZOO_CACHE", str(tmp_path))
+    return tmp_path / "baselines"
+
+
+def test_baselines_are_measured_once(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("sklearn")
+    said: list[str] = []
+    first = kept(said=said)
+    assert [score.name for score in first] == ["majority", "logistic", "trees"]
+    assert len(said) == 1 and "core/wine" in said[0] and len(list(cache.glob("*.json"))) == 1
+    monkeypatch.setattr(stored, "measure_each", lambda *a, **k: pytest.fail("measured again"))
+    assert kept(said=said) == first and len(said) == 1
+    (file,) = cache.glob("*.json")
+    file.write_text("[{")  # cut short by something
+    monkeypatch.undo()
+    monkeypatch.setenv("ZOO_CACHE", str(cache.parent))
+    assert [s.metrics for s in kept(said=said)] == [s.metrics for s in first] and len(said) == 2
+
+
+def test_other_data_or_parameters_are_other_baselines(cache: Path) -> None:
+    def splits(shift: float) -> Splits:
+        x = torch.arange(40.0)[:, None] + shift
+        part = TensorSplit(x, (x[:, 0].long() % 3))
+        return Splits(train=part, val=part, test=part)
+
+    kept(splits=splits(0))
+    kept(splits=splits(0))
+    assert len(list(cache.glob("*.json"))) == 1
+    kept(splits=splits(1))
+    assert len(list(cache.glob("*.json"))) == 2
+    kept("core/copy", examples=16, eval_examples=16)
+    kept("core/copy", examples=16, eval_examples=16, seed=1)
+    assert len(list(cache.glob("core-copy-*.json"))) == 2
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), ValueError("odd data")])
+def test_what_fails_or_is_interrupted_costs_no_result(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    pytest.importorskip("sklearn")
+
+    def fail(*args: Any, **options: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(measuring, "fit", fail)
+    said: list[str] = []
+    assert [score.name for score in kept(said=said)] == ["majority"]
+    assert "left out" in said[-1] or "odd data" in said[-1]
+    assert list(cache.glob("*.json")) == []  # so that next time they are measured
+
+
+def test_a_cache_that_cannot_be_written_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "file"))
+    assert kept()[0].name == "majority"
+
+
+def test_large_data_are_bounded_and_say_what_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("sklearn")
+    assert rounds_for(1) == 100 and rounds_for(10**12) == 20
+    found = catalogue()
+    monkeypatch.setattr(measuring, "MOST_CELLS", 64 * 100)
+    monkeypatch.setattr("zoo.baselines.models.WORK", 1)
+    digits = {s.name: s for s in measure(found, found.part("dataset", "core/digits"))}
+    assert digits["logistic"].note == "100 rows of 64 features"
+    assert digits["trees"].note == "100 rows of 64 features, 20 rounds"
+    monkeypatch.setattr(measuring, "MOST_FEATURES", 63)
+    digits = {s.name: s for s in measure(found, found.part("dataset", "core/digits"))}
+    assert not digits["trees"].metrics and "64 features, at most 63" in digits["trees"].note
+
+
+def test_every_bundled_dataset_has_a_fitted_baseline_that_beats_the_naive_one() -> None:
+    """At sizes where that takes a moment; of the recall tasks only what follows what is counted."""
+    pytest.importorskip("sklearn")
+    sizes = {"examples": 200, "eval_examples": 200}
+    for spec in catalogue().specs("dataset"):
+        if not isinstance(spec, DatasetSpec) or spec.files is not None or spec.plugin != "core":
+            continue
+        config = spec.config_class()
+        names = {field.name for field in dataclasses.fields(config)} if config else set()
+        try:
+            part = catalogue().part("dataset", spec.id, sizes if "examples" in names else {})
+        except ConfigError:
+            continue  # it needs a file of the user's
+        naive, *others = (s for s in measure(catalogue(), part, most_rows=400) if s.metrics)
+        best = min(score.metrics["loss"] for score in others)
+        assert best < naive.metrics["loss"] or "recall" in spec.tags, spec.id
+
+
+def test_a_result_shows_them_and_says_which_is_better() -> None:
+    info = {"monitor": "val/accuracy", "mode": "max"}
+    baselines = {"majority": {"test/accuracy": 0.1}, "trees": {"test/accuracy": 0.9}}
+    assert score_rows({"test/accuracy": 0.8}, baselines, split="test") == [
+        ["metric", "test", "majority", "trees"],
+        ["accuracy", "0.8", "0.1", "0.9"],
+    ]
+    worse = outdone({"test/accuracy": 0.8}, baselines, info)
+    assert worse == "A baseline does better: trees, test/accuracy 0.9 against 0.8."
+    assert outdone({"test/accuracy": 0.9}, baselines, info) == ""
+    assert outdone({"test/mse": 2.0}, {"mean": {"test/mse": 1.0}}, {"monitor": "val/mse", "mode": "min"})
+    assert not outdone({"test/mse": 0.5}, {"mean": {"test/mse": 1.0}}, {"monitor": "val/mse", "mode": "min"})
+    assert not outdone({"test/mse": 0.5}, {"mean": {"test/mse": float("nan")}}, info)
+    assert not outdone({"test/mse": 0.5}, {}, {})

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from zoo.catalogue import catalogue
 from zoo.cli.main import main
 from zoo.config import ConfigError
-from zoo.data import corpora, fetched_tables, images, ucr
+from zoo.data import corpora, fetched_series, fetched_tables, images, ucr
 from zoo.data.fetch import Fetched, fetch
 from zoo.data.fetched_config import (
     ConcreteConfig,
@@ -36,11 +36,13 @@ from zoo.data.fetched_config import (
     UcrConfig,
     ucr_sets,
 )
+from zoo.data.fetched_series import hourly, read_columns
 from zoo.data.fetched_specs import FETCHED
 from zoo.data.formats import read_idx, read_ts, read_tsv, read_xlsx
 from zoo.data.mnist1d import shapes
 from zoo.data.parts import by_group, hold_out
 from zoo.data.split import TokenWindows
+from zoo.data.targets_config import ElectricityConfig, HouseholdPowerConfig
 from zoo.data.text import Bytes, Characters
 from zoo.data.tokens import Bpe, TokenFile, tokenise
 from zoo.errors import ZooError
@@ -336,6 +338,65 @@ def test_bad_parameters_of_a_text_name_the_field(params, field):
     with pytest.raises(ConfigError) as error:
         SotuCorpusConfig(**params)
     assert [problem.path for problem in error.value.problems] == [field]
+
+
+# -- series to forecast ----------------------------------------------------------------------
+
+
+def test_columns_are_read_by_name_and_gaps_are_nan(tmp_path):
+    path = tmp_path / "x.csv.xz"
+    path.write_bytes(lzma.compress(b'"a","b","c"\n" 1.5","x",NA\n"2","y",4e1\n'))
+    assert np.array_equal(read_columns(path, ["c", "a"]), [[np.nan, 1.5], [40, 2]], equal_nan=True)
+    with pytest.raises(ZooError, match="no column d; there is: a, b, c"):
+        read_columns(path, ["a", "d"])
+    with pytest.raises(ZooError, match=r"line 2: could not convert string to float: 'x'"):
+        read_columns(path, ["b"])
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(ZooError, match="damaged"):
+        read_columns(path, ["a"])
+
+
+def test_minutes_become_means_of_hours(tmp_path):
+    path = tmp_path / "x.csv"
+    rows = [
+        "1/1/2007,00:58:00,1,5",
+        "1/1/2007,00:59:00,2,?",
+        "1/1/2007,01:00:00,?,?",
+        "2/1/2007,01:00:00,7,8",
+    ]
+    path.write_text("Date,Time,a,b\n" + "\n".join(rows) + "\n")
+    means = hourly(path, ["a", "b"])
+    assert np.array_equal(means, [[1.5, 5], [np.nan, np.nan], [7, 8]], equal_nan=True)
+
+
+def test_a_fetched_series_is_cut_in_time_and_scaled_on_train(fake, monkeypatch):
+    monkeypatch.setattr(ElectricityConfig, "shortest_part", 20)
+    days = "".join(f"2012-01-01 00:00:00,{1000 + i}\n" for i in range(200))
+    fake(fetched_series, **{"hourly_electricity.csv": "ts,y\n" + days})
+    splits = fetched_series.load_electricity(ElectricityConfig(length=6, horizon=3, relative=False))
+    assert splits.sizes == {"train": 132, "val": 12, "test": 32} and splits.source["source"] == "made here"
+    first = splits.decode(splits.test[0]["input"])
+    assert first[:, 0].tolist() == pytest.approx([1160, 1161, 1162, 1163, 1164, 1165])
+    train = torch.stack([splits.train[i]["input"] for i in range(0, 132)])
+    assert abs(splits.train.values.mean()) < 1e-6 and train.shape == (132, 6, 1)
+    with pytest.raises(ConfigError, match="together are 21 steps, but validation has only 20"):
+        ElectricityConfig(length=18, horizon=3)
+
+
+def test_hours_are_kept_beside_the_minutes(fake, monkeypatch, tmp_path):
+    names = HouseholdPowerConfig.names
+    monkeypatch.setattr(HouseholdPowerConfig, "shortest_part", 20)
+    rows = [
+        f"{h // 24 + 1}/1/2007,{h % 24:02}:00:00," + ",".join(str(h + i) for i in range(7))
+        for h in range(200)
+    ]
+    text = "\n".join([f"Date,Time,{','.join(names)}", *rows]) + "\n"
+    fake(fetched_series, **{"minute_household_power.csv.xz": lzma.compress(text.encode())})
+    config = HouseholdPowerConfig(length=6, horizon=3)
+    first = fetched_series.load_household_power(config)
+    monkeypatch.setattr(fetched_series, "hourly", lambda *a: pytest.fail("read again"))
+    again = fetched_series.load_household_power(config)
+    assert torch.equal(first.train[5]["target"], again.train[5]["target"]) and len(first.val) == 12
 
 
 # -- series ----------------------------------------------------------------------------------

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import numpy as np
 import pytest
 import torch
@@ -10,11 +13,11 @@ from tools.make_bundled import draw_groups, join_groups
 from zoo.config import ConfigError
 from zoo.data.batch import collate, to_device
 from zoo.data.bundled import read_arrays
-from zoo.data.forecast import SeriesWindows, load_appliance_energy_small, split_by_time
+from zoo.data.forecast import SeriesWindows, fill_forward, load_appliance_energy_small, split_by_time
 from zoo.data.labels import draw, load_noisy_states, posterior
 from zoo.data.questions import LOOPS, load_digits_mtl, load_hea_strength, slant_of
 from zoo.data.split import TensorSplit
-from zoo.data.targets_config import ApplianceEnergySmallConfig, NoisyStatesConfig
+from zoo.data.targets_config import ApplianceEnergySmallConfig, NoisyStatesConfig, WindowsConfig
 from zoo.errors import ZooError
 
 
@@ -192,3 +195,42 @@ def test_values_per_example_are_not_cut_like_tokens() -> None:
     """Three real values of series of at most three steps are three values, however short a series is."""
     split = TensorSplit(torch.zeros(2, 3, 1), torch.ones(2, 3), lengths=torch.tensor([1, 2]))
     assert split[0]["target"].shape == (3,) and split[0]["input"].shape == (1, 1)
+
+
+# -- series with gaps ------------------------------------------------------------------------
+
+
+def test_a_gap_is_given_as_the_last_value_and_not_asked() -> None:
+    nan = float("nan")
+    values = torch.tensor([[nan, 1.0], [2.0, nan], [nan, nan], [4.0, 5.0], [nan, 6.0]])
+    assert fill_forward(values).tolist() == [[0, 1], [2, 1], [2, 1], [4, 5], [4, 6]]
+    whole = torch.randn(4, 2)
+    assert fill_forward(whole) is whole
+    windows = SeriesWindows(values, length=2, horizon=3, relative=True)
+    window = windows[0]
+    assert window["input"].tolist() == [[-2, 0], [0, 0]]
+    assert torch.equal(window["target"].isnan(), values[2:].isnan())
+    assert window["target"][1].tolist() == [2, 4] and window["target"][2, 1] == 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class OneChannel(WindowsConfig):
+    shortest_part: ClassVar[int] = 40
+    names: ClassVar[tuple[str, ...]] = ("x",)
+
+
+def test_gaps_do_not_count_in_the_scale_and_are_not_filled_from_the_future() -> None:
+    raw = torch.randn(400, 1, dtype=torch.float64)
+    raw[::7] = float("nan")
+    config = OneChannel(length=8, horizon=4, relative=False)
+    splits = split_by_time(raw, config)
+    known = raw[:280][~raw[:280].isnan()]
+    assert torch.allclose(splits.decode(torch.zeros(1)), known.mean().float())
+    changed = raw.clone()
+    changed[320:] += 100  # what comes later changes nothing of what was given before
+    again = split_by_time(changed, config)
+    for name in ("train", "val"):
+        part, other = getattr(splits, name), getattr(again, name)
+        for at in range(len(part)):
+            assert torch.equal(part[at]["input"], other[at]["input"])
+    assert not torch.equal(splits.test[0]["input"], again.test[0]["input"])

@@ -175,7 +175,7 @@ def test_from_idea_to_trained_model_as_the_tutorial_says(tmp_path: Path) -> None
     for command in commands:
         done = run(command, tmp_path, environment)
         assert done.returncode == 0, f"{command}\n{done.stdout}"
-    assert "naive baseline" in done.stdout
+    assert "majority" in done.stdout
     assert "failed" not in done.stdout and list(tmp_path.glob("runs/swirl/digits/*/model.safetensors"))
 
     code = "\n".join(block.text for block in blocks(TUTORIAL, "python") if not block.title)

@@ -304,3 +304,55 @@ def test_a_backbone_that_takes_images_has_no_stem(monkeypatch: pytest.MonkeyPatc
     assert module(batch(IMAGE)).shape == (3, 2)
     with pytest.raises(ValueError, match="does not show its layers"):
         module.forward_intermediates(batch(IMAGE))
+
+
+# -- the linear skip of forecasts ------------------------------------------------------------
+
+
+def forecaster(skip: str = "linear", *, length: int = 7, ragged: bool = False) -> Model:
+    found = catalogue()
+    return build_model(
+        resolve(
+            found,
+            model=found.part("model", "core/transformer", {"depth": 1, "heads": 2}),
+            width=8,
+            inputs=zp.Series(channels=3, length=length, ragged=ragged),
+            targets=zp.Forecast(channels=2, horizon=4),
+            head=found.part("head", "core/pooled_forecaster", {"skip": skip}),
+        )
+    ).eval()
+
+
+def test_a_forecast_starts_as_the_last_value_and_adds_what_is_learned() -> None:
+    model = forecaster()
+    x = torch.randn(5, 7, 3)
+    features, _ = model.forward_features(x)
+    rest = model.forward_head(features)
+    torch.testing.assert_close(model(x) - rest, x[:, -1:, :2].expand(-1, 4, -1))
+    torch.nn.init.normal_(model.head.skip.map.weight)
+    skip = model.head.skip.map
+    past = (x - x[:, -1:])[..., :2]
+    expected = torch.einsum("hn,bnc->bhc", skip.weight, past) + skip.bias[:, None] + x[:, -1:, :2]
+    torch.testing.assert_close(model(x) - rest, expected)
+    without = forecaster("none")
+    assert without.num_parameters == model.num_parameters - 7 * 4 - 4
+    torch.testing.assert_close(without(x), without.forward_head(without.forward_features(x)[0]))
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_the_skip_of_a_padded_series_is_that_of_the_series(side: str) -> None:
+    model = forecaster(ragged=True)
+    torch.nn.init.normal_(model.head.skip.map.weight)
+    skip, lengths = model.head.skip, [7, 4, 1]
+    x = torch.randn(3, 7, 3)
+    mask = torch.zeros(3, 7, dtype=torch.bool)
+    for row, length in enumerate(lengths):
+        mask[row, :length] = True
+    if side == "left":
+        mask = mask.flip(1)
+    together = skip(x, mask=mask)
+    other = skip(torch.where(mask[..., None], x, 1e4), mask=mask)
+    torch.testing.assert_close(together, other)
+    for row in range(3):
+        torch.testing.assert_close(together[row], skip(x[row][mask[row]][None])[0])
+    assert not skip(x, mask=torch.zeros_like(mask)).any()  # nothing is known: zeros, never NaN

@@ -76,7 +76,7 @@ def test_it_learns_and_says_so(result, capsys):
     assert result.expected is True and result.exit_code == 0
     result.print()
     shown = capsys.readouterr().out
-    assert "naive baseline" in shown and str(result.run.path) in shown
+    assert "majority" in shown and str(result.run.path) in shown
     assert "test/accuracy at least 0.5: met" in shown
     card = result.run.card.read_text()
     assert f"| accuracy | {result.metrics['test/accuracy']:.4g} |" in card and "Wine, small" in card
@@ -99,10 +99,10 @@ def test_the_resolved_recipe_trains_the_same_run(result, tmp_path):
 
 def test_eval_repeats_the_scores_of_the_best_checkpoint(result):
     assert evaluate(result.run).metrics == pytest.approx(result.metrics)
-    assert evaluate(result.run.path).baseline == pytest.approx(result.baseline)
+    assert evaluate(result.run.path).baselines == result.baselines
     on_val = evaluate(result.run, split="val")
     assert on_val.metrics["val/accuracy"] == pytest.approx(result.run.info["best_value"])
-    assert on_val.baseline == {}
+    assert on_val.baselines == {} and on_val.baseline == {}
     with pytest.raises(ZooError, match="no split 'dev'"):
         evaluate(result.run, split="dev")  # type: ignore[arg-type]
 
@@ -409,7 +409,7 @@ def test_the_command_line_prints_the_table_and_nothing_of_lightning(tmp_path):
     file.write_text(json.dumps(recipe(tmp_path / "runs")), encoding="utf-8")
     done = zoo("train", str(file))
     assert done.returncode == 0, done.stderr
-    assert "naive baseline" in done.stdout and "Run: " in done.stdout
+    assert "majority" in done.stdout and "Run: " in done.stdout
     lines = done.stderr.splitlines()
     assert lines[0].startswith("core/wine vector(13)") and "parameters" in lines[1]
     assert len(lines) == 2 + 4 and all("val/accuracy" in line for line in lines[2:]), done.stderr

@@ -48,6 +48,12 @@ def rows_of(split: Any, inputs: DataKind, targets: TargetKind, *, most: int) -> 
     return torch.cat(features).numpy(), _join(answers)
 
 
+def count_features(split: Any, inputs: DataKind, targets: TargetKind) -> int:
+    """F: how many features a row has."""
+    batch = next(batches(_spread(split, 1)))
+    return int((nearby if isinstance(targets, Labels) else whole)(batch, inputs).shape[-1])
+
+
 def whole(batch: Batch, inputs: DataKind) -> Tensor:
     """One row per example: (B, F)."""
     x: Tensor = batch["input"]

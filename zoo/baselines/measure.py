@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 
 from zoo.baselines.events import poisson, renewals
-from zoo.baselines.features import Spread, nearby, rows_of, whole
-from zoo.baselines.models import ALPHAS, fit, models_for
+from zoo.baselines.features import Spread, count_features, nearby, rows_of, whole
+from zoo.baselines.models import ALPHAS, MOST_FORESTS, ROUNDS, TREES, fit, models_for, rounds_for
 from zoo.catalogue import Catalogue, Part
 from zoo.contract import kinds_of
 from zoo.data.batch import Batch
+from zoo.data.split import Splits
 from zoo.errors import ZooError
 from zoo.kinds import (
     IGNORE,
@@ -32,15 +33,20 @@ from zoo.kinds import (
     NextId,
     Series,
     TargetKind,
+    Values,
 )
 from zoo.specs import TaskSpec
 from zoo.tasks.base import Task, batches
 from zoo.tasks.metrics import values_of
 
-#: Rows that a model is fitted on, at most: enough for a simple one, and soon done.
-MOST_ROWS = 20_000
-#: Features that a model takes, at most.
-MOST_FEATURES = 4096
+#: Rows that a model is fitted on, at most, and rows times features: enough for a simple one, and soon done.
+MOST_ROWS, MOST_CELLS = 20_000, 4_000_000
+#: Features that a model takes, at most: a picture of 32 x 32 pixels, a week of seven channels by the hour.
+MOST_FEATURES = 1280
+#: What generated data allow, where that is known: no baseline, but it stands beside them.
+BEST = "best possible"
+#: Pairs of symbols that are counted, at most.
+MOST_SYMBOLS = 4096
 #: The seasons, in steps, among which the best on train is taken.
 SEASONS = (4, 7, 12, 24, 48, 52, 96, 144, 168)
 
@@ -54,8 +60,9 @@ MISSING = (
 class Score:
     """What one baseline gets on test.
 
-    metrics: as a model's, without the split; of the best answer possible only those that are known.
-    note: what was done.
+    metrics: as a model's, without the split; none where it was left out, and of the best answer possible
+        only those that are known.
+    note: what was done, or why it was left out.
     """
 
     name: str
@@ -64,49 +71,83 @@ class Score:
     note: str = ""
 
 
-def measure(catalogue: Catalogue, dataset: Part, *, most_rows: int = MOST_ROWS) -> list[Score]:
+def measure(
+    catalogue: Catalogue,
+    dataset: Part,
+    *,
+    task: Task[Any, Any] | None = None,
+    splits: Splits | None = None,
+    most_rows: int = MOST_ROWS,
+) -> list[Score]:
     """Every baseline that applies to a dataset: naive ones first, the best possible last, where it is known.
+
+    Args:
+        task: whose metrics are taken; `None`: the task that the contract would choose.
+        splits: the loaded dataset, where it is at hand.
 
     Raises:
         ZooError: no task answers the dataset's targets, or it must be fetched and cannot be.
     """
+    return list(measure_each(catalogue, dataset, task=task, splits=splits, most_rows=most_rows))
+
+
+def measure_each(
+    catalogue: Catalogue,
+    dataset: Part,
+    *,
+    task: Task[Any, Any] | None = None,
+    splits: Splits | None = None,
+    most_rows: int = MOST_ROWS,
+) -> Iterator[Score]:
+    """As `measure`, one after the other."""
     inputs, targets = kinds_of(catalogue, dataset)
-    task = _task(catalogue, targets)
-    splits = catalogue.get("dataset", dataset.id).load()(dataset.config)
-    scores = []
-    for name, note, answer in _naive(task, targets, splits):
-        scores.append(_score(name, note, task, splits.test, answer, time.perf_counter()))
+    task = task or _task(catalogue, targets)
+    splits = splits or catalogue.get("dataset", dataset.id).load()(dataset.config)
     if isinstance(targets, NextEvent):
         metrics = poisson(splits.train, splits.test, targets)
-        scores.insert(0, Score(name="Poisson", metrics=metrics, note="the rate of train"))
-    if importlib.util.find_spec("sklearn") is not None:
-        scores += _fitted(task, inputs, targets, splits, most_rows=most_rows)
+        yield Score(name="Poisson", metrics=metrics, note="the rate of train")
+    for name, note, answer in _naive(task, targets, splits):
+        yield _score(name, note, task, splits.test, answer, time.perf_counter())
+    if scikit_learn():
+        yield from _fitted(task, inputs, targets, splits, most_rows=most_rows)
     if splits.best is not None:
-        scores.append(Score(name="best possible", metrics=splits.best(), note="the process itself"))
-    return scores
+        yield Score(name=BEST, metrics=splits.best(), note="the process itself")
 
 
 def _fitted(
-    task: Task[Any, Any], inputs: DataKind, targets: TargetKind, splits: Any, *, most_rows: int
-) -> list[Score]:
-    """Simple models of scikit-learn on rows of features, where there are any for these targets."""
-    scores: list[Score] = []
+    task: Task[Any, Any], inputs: DataKind, targets: TargetKind, splits: Splits, *, most_rows: int
+) -> Iterator[Score]:
+    """The models of scikit-learn; what would take too long is left out, and says so."""
     names = models_for(targets)
-    if not names:
-        return scores
     started = time.perf_counter()
     if isinstance(targets, Forecast) and isinstance(inputs, Series) and not inputs.ragged:
-        steps, rows = shared_ridge(splits.train, targets, most=most_rows)
+        rows = min(most_rows, MOST_CELLS // inputs.length)
+        steps, rows = shared_ridge(splits.train, targets, most=rows)
         note = f"{rows} rows of {inputs.length} steps, one model for all channels, from the last value"
-        scores.append(_score("shared ridge", note, task, splits.test, steps, started))
-        started = time.perf_counter()
-    features, answers = rows_of(splits.train, inputs, targets, most=most_rows)
-    if features.shape[1] > MOST_FEATURES:
-        return scores
+        yield _score("shared ridge", note, task, splits.test, steps, started)
+    if not names:
+        return
+    width = count_features(splits.train, inputs, targets)
+    if width > MOST_FEATURES:
+        for name in names:
+            yield Score(name=name, note=f"left out: {width} features, at most {MOST_FEATURES} are taken")
+        return
+    features, answers = rows_of(
+        splits.train, inputs, targets, most=min(most_rows, max(1, MOST_CELLS // width))
+    )
     tokenwise = isinstance(targets, Labels)
-    note = f"{len(features)} rows of {features.shape[1]} features"
     for name in names:
-        model = fit(name, targets, features, answers)
+        started = time.perf_counter()
+        if name == TREES and isinstance(targets, (Values, Forecast)) and targets.outputs > MOST_FORESTS:
+            yield Score(
+                name=name, note=f"left out: {targets.outputs} outputs, at most {MOST_FORESTS} are grown"
+            )
+            continue
+        rounds = rounds_for(features.size * targets.outputs)
+        model = fit(name, targets, features, answers, rounds=rounds)
+        note = f"{len(features)} rows of {width} features"
+        if name == TREES and rounds < ROUNDS:
+            note += f", {rounds} rounds"
 
         def answer(batch: Batch, model: Any = model) -> Tensor:
             rows = nearby(batch, inputs) if tokenwise else whole(batch, inputs)
@@ -115,14 +156,17 @@ def _fitted(
                 return outputs.unflatten(1, (targets.horizon, targets.channels))
             return outputs.unflatten(0, rows.shape[:2]) if tokenwise else outputs
 
-        scores.append(_score(name, note, task, splits.test, answer, started))
-        started = time.perf_counter()
-    return scores
+        yield _score(name, note, task, splits.test, answer, started)
+
+
+def scikit_learn() -> bool:
+    """Whether scikit-learn is there."""
+    return importlib.util.find_spec("sklearn") is not None
 
 
 def sentence(scores: list[Score]) -> str:
     """What to say below the table: that scikit-learn is not there, or nothing."""
-    return MISSING if importlib.util.find_spec("sklearn") is None and scores else ""
+    return "" if scikit_learn() or not scores else MISSING
 
 
 def _task(catalogue: Catalogue, targets: TargetKind) -> Task[Any, Any]:
@@ -149,8 +193,8 @@ def _naive(
         mean = torch.zeros(1, targets.horizon, targets.channels)
         total = sum(batch["target"].double().sum(0) for batch in batches(splits.train))
         mean = (total / len(splits.train)).float()[None] if isinstance(total, Tensor) else mean
-        yield "mean", "of train, by step", lambda batch: mean.expand(len(batch["input"]), -1, -1)
         yield "last value", "", lambda batch: task.answers(naive, batch)
+        yield "mean", "of train, by step", lambda batch: mean.expand(len(batch["input"]), -1, -1)
         season = best_season(splits.train, targets)
         if season:
             note = f"of {season} steps, the best on train"
@@ -159,7 +203,7 @@ def _naive(
         yield called, "of train", lambda batch: task.answers(naive, batch)
     if isinstance(targets, NextEvent):
         yield from renewals(splits.train, targets)
-    if isinstance(targets, NextId) and targets.vocab <= MOST_FEATURES:
+    if isinstance(targets, NextId) and targets.vocab <= MOST_SYMBOLS:
         table = bigrams(splits.train, targets)
         yield "bigram", "of train: what follows each symbol", lambda batch: table[batch["input"]]
 

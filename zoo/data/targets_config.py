@@ -1,4 +1,4 @@
-"""Parameters of the bundled forecasting set and the generated labelling set (torch-free)."""
+"""Parameters of the forecasting sets and the generated labelling set (torch-free)."""
 
 from __future__ import annotations
 
@@ -57,6 +57,62 @@ class ApplianceEnergySmallConfig(WindowsConfig):
         "outside_humidity",
         "wind_speed",
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ApplianceEnergyConfig(WindowsConfig):
+    """The same house every ten minutes, all channels but the two random ones."""
+
+    shortest_part: ClassVar[int] = 1974
+    names: ClassVar[tuple[str, ...]] = (
+        "Appliances", "lights", "T1", "RH_1", "T2", "RH_2", "T3", "RH_3", "T4", "RH_4", "T5", "RH_5",
+        "T6", "RH_6", "T7", "RH_7", "T8", "RH_8", "T9", "RH_9", "T_out", "Press_mm_hg", "RH_out",
+        "Windspeed", "Visibility", "Tdewpoint",
+    )  # fmt: skip
+
+    length: int = param(144, "steps of ten minutes that are given", at_least=1)
+    horizon: int = param(96, "steps of ten minutes to forecast", at_least=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HouseholdPowerConfig(WindowsConfig):
+    """Hourly means of a house in France, 2006 to 2010."""
+
+    shortest_part: ClassVar[int] = 3459
+    names: ClassVar[tuple[str, ...]] = (
+        "Global_active_power",
+        "Global_reactive_power",
+        "Voltage",
+        "Global_intensity",
+        "Sub_metering_1",
+        "Sub_metering_2",
+        "Sub_metering_3",
+    )
+
+    length: int = param(168, "hours that are given", at_least=1)
+    horizon: int = param(96, "hours to forecast", at_least=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ElectricityConfig(WindowsConfig):
+    """What 321 clients in Portugal used on average, by the hour, 2012 to 2014."""
+
+    shortest_part: ClassVar[int] = 2630
+    names: ClassVar[tuple[str, ...]] = ("kilowatt",)
+
+    length: int = param(168, "hours that are given", at_least=1)
+    horizon: int = param(96, "hours to forecast", at_least=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BeijingPmConfig(WindowsConfig):
+    """Fine dust and weather in Beijing by the hour, 2010 to 2014."""
+
+    shortest_part: ClassVar[int] = 4382
+    names: ClassVar[tuple[str, ...]] = ("pm2.5", "DEWP", "TEMP", "PRES", "Iws", "Is", "Ir")
+
+    length: int = param(168, "hours that are given", at_least=1)
+    horizon: int = param(96, "hours to forecast", at_least=1)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,9 +11,10 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.kinds import Classes, Forecast, Labels, Multi, NextEvent, NextId, Values
+from zoo.kinds import Classes, Forecast, Labels, Multi, NextEvent, NextId, Series, Values
 from zoo.layers.config import (
     ForecastHeadConfig,
     ImageHeadConfig,
@@ -21,6 +22,7 @@ from zoo.layers.config import (
     NextIdHeadConfig,
     PooledHeadConfig,
     TokenHeadConfig,
+    VectorForecastHeadConfig,
     VectorHeadConfig,
 )
 from zoo.layers.init import HEAD_STD, init_linear
@@ -80,26 +82,66 @@ class ImageHead(_LinearHead):
         return features.mean((2, 3)) if features.dim() == 4 else features
 
 
+class LinearSkip(nn.Module):
+    """Each channel's future from its own past, by one linear map for all channels, from the last value on.
+
+    NLinear of Zeng et al. 2023, https://arxiv.org/abs/2205.13504. It starts as the forecast that the last
+    value goes on.
+    """
+
+    def __init__(self, *, length: int, targets: Forecast) -> None:
+        super().__init__()
+        self.channels = targets.channels
+        self.map = nn.Linear(length, targets.horizon)
+        nn.init.zeros_(self.map.weight)
+        nn.init.zeros_(self.map.bias)
+
+    def forward(self, x: Tensor, *, mask: Tensor | None = None) -> Tensor:
+        """x: (B, N, at least C), N at most `length`, mask: bool (B, N) -> (B, horizon, C)."""
+        past = x[..., : self.channels]
+        if mask is None:
+            last = past[:, -1:]  # (B, 1, C)
+            past = past - last
+        else:
+            # Kept steps move to the right, in order; what is not kept counts as the last value.
+            order = mask.long().argsort(dim=1, stable=True)[..., None]  # (B, N, 1)
+            past, kept = past.gather(1, order.expand_as(past)), mask[..., None].gather(1, order)
+            last = past[:, -1:].masked_fill(~kept[:, -1:], 0.0)
+            past = (past - last).masked_fill(~kept, 0.0)
+        past = F.pad(past, (0, 0, self.map.in_features - past.shape[1], 0))  # (B, length, C)
+        return self.map(past.transpose(1, 2)).transpose(1, 2) + last
+
+
 class VectorForecastHead(_LinearHead):
-    """All steps to come at once: (B, D) -> (B, horizon, C)."""
+    """All steps to come at once: (B, D) -> (B, horizon, C), and the linear skip of the inputs."""
 
     def __init__(
-        self, config: VectorHeadConfig | ForecastHeadConfig, *, targets: Forecast, width: int
+        self,
+        config: VectorForecastHeadConfig | ForecastHeadConfig,
+        *,
+        targets: Forecast,
+        width: int,
+        inputs: Series,
     ) -> None:
         super().__init__(outputs=targets.outputs, width=width, dropout_prob=config.dropout_prob)
         self.shape = (targets.horizon, targets.channels)
+        self.skip = LinearSkip(length=inputs.length, targets=targets) if config.skip == "linear" else None
 
     def forward(self, features: Tensor, *, mask: Tensor | None = None, pre_logits: bool = False) -> Tensor:
         """features: (B, D) or (B, N, D), mask: bool (B, N) -> (B, horizon, C); with `pre_logits` (B, D)."""
         outputs = super().forward(features, mask=mask, pre_logits=pre_logits)
         return outputs if pre_logits else outputs.unflatten(-1, self.shape)
 
+    def direct(self, x: Tensor, *, mask: Tensor | None = None) -> Tensor | None:
+        """What is added to the outputs straight from the inputs x (B, N, C): (B, horizon, C), or nothing."""
+        return None if self.skip is None else self.skip(x, mask=mask)
+
 
 class PooledForecastHead(VectorForecastHead):
     """All steps to come at once, from one vector of the series: (B, N, D) -> (B, horizon, C)."""
 
-    def __init__(self, config: ForecastHeadConfig, *, targets: Forecast, width: int) -> None:
-        super().__init__(config, targets=targets, width=width)
+    def __init__(self, config: ForecastHeadConfig, *, targets: Forecast, width: int, inputs: Series) -> None:
+        super().__init__(config, targets=targets, width=width, inputs=inputs)
         self.pool = Pool(config.pool, width=width)
 
     def reduce(self, features: Tensor, *, mask: Tensor | None) -> Tensor:

@@ -47,8 +47,10 @@ class Model(nn.Module):
 
     def forward(self, x: Tensor, *, mask: Tensor | None = None) -> Tensor:
         """x: a batch of `plan.inputs`, mask: bool (B, N), True = keep -> (B, K), or (B, N, K) by token."""
-        features, mask = self.forward_features(x, mask=mask)
-        return self.forward_head(features, mask=mask)
+        features, kept = self.forward_features(x, mask=mask)
+        outputs = self.forward_head(features, mask=kept)
+        direct = self.head.direct(x, mask=mask) if hasattr(self.head, "direct") else None
+        return outputs if direct is None else outputs + direct
 
     def forward_features(self, x: Tensor, *, mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """What the backbone gives, (B, N, D), (B, D) or (B, D, H, W), and the mask of its tokens."""
@@ -194,7 +196,9 @@ def transform(
 
 
 def _build_head(catalogue: Catalogue, plan: Plan, *, stem: nn.Module | None, width: int) -> nn.Module:
-    head: nn.Module = _load(catalogue, plan.head)(plan.head.config, targets=plan.targets, width=width)
+    make = _load(catalogue, plan.head)
+    options = {"inputs": plan.inputs} if "inputs" in inspect.signature(make).parameters else {}
+    head: nn.Module = make(plan.head.config, targets=plan.targets, width=width, **options)
     connect = getattr(head, "connect", None)
     if connect is not None:
         connect(stem)

@@ -19,11 +19,19 @@ def render_card(loaded: LoadedRecipe, result: RunResult) -> str:
         f"{result.parameters:,} parameters, {result.step} updates, seed {recipe.seed}. "
         f"Best checkpoint by {info.get('monitor')} ({info.get('mode')}), from step {info.get('best_step')}.",
         "",
+        *_table(score_rows(result.metrics, result.baselines, split="test")),
     ]
-    heading, *rows = (f"| {' | '.join(row)} |" for row in score_rows(result, split="test"))
-    lines += [heading, "|---" * (heading.count("|") - 1) + "|", *rows]
+    if worse := result.outdone():
+        lines += ["", worse]
     if result.expect is not None:
         lines += ["", result.verdict()]
     versions = ", ".join(f"{name} {v}" for name, v in info.get("versions", {}).items() if v)
     lines += ["", "![curves](curves.png)", "", f"Recipe: `resolved.yaml`. Versions: {versions}.", ""]
     return "\n".join(lines)
+
+
+def _table(rows: list[list[str]]) -> list[str]:
+    """Lines of a Markdown table; the first row is its heading."""
+    rule = "|".join(["---"] * len(rows[0]))
+    heading, *body = (f"| {' | '.join(row)} |" for row in rows)
+    return [heading, f"|{rule}|", *body]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
+from zoo.baselines import baselines_of
 from zoo.data.batch import collate, mask_of, to_device
 from zoo.data.read import read_inputs
 from zoo.data.split import Splits
@@ -25,8 +27,11 @@ from zoo.training.setup import build_task, load_splits
 SplitName = Literal["train", "val", "test"]
 
 
-def evaluate(run: Run | str | Path, *, split: SplitName = "test") -> EvalResult:
-    """Score the best checkpoint of a run on a split; for the test split, beside the naive baseline.
+def evaluate(run: Run | str | Path, *, split: SplitName = "test", quiet: bool = False) -> EvalResult:
+    """Score the best checkpoint of a run on a split; for the test split, beside the baselines.
+
+    Args:
+        quiet: do not say when baselines are being measured.
 
     Raises:
         ZooError: no such run or split, no checkpoint, or a damaged one.
@@ -37,8 +42,26 @@ def evaluate(run: Run | str | Path, *, split: SplitName = "test") -> EvalResult:
     loaded = load_recipe(run.resolved)
     model, task, splits = _best_model(run, loaded), build_task(loaded), load_splits(loaded)
     metrics = score(model, task, splits, split, loaded=loaded)
-    naive, best = yardsticks(task, splits) if split == "test" else ({}, {})
-    return EvalResult(run=run, split=split, metrics=metrics, baseline=naive, best=best)
+    baselines = measured_baselines(loaded, task, splits, quiet=quiet) if split == "test" else {}
+    return EvalResult(run=run, split=split, metrics=metrics, baselines=baselines)
+
+
+def measured_baselines(
+    loaded: LoadedRecipe, task: Task[Any, Any], splits: Splits, *, quiet: bool = False
+) -> dict[str, dict[str, float]]:
+    """The baselines of the recipe's dataset: name -> `test/metric` -> score."""
+    plan = loaded.plan
+    if plan.dataset is None or plan.task is None:
+        return {}
+    scores = baselines_of(
+        loaded.catalogue,
+        plan.dataset,
+        task=task,
+        task_id=plan.task.id,
+        splits=splits,
+        say=lambda text: None if quiet else print(f"zoo: {text}", file=sys.stderr),
+    )
+    return {s.name: {f"test/{name}": value for name, value in s.metrics.items()} for s in scores}
 
 
 def predict(run: Run | str | Path, file: str | Path) -> list[Any]:
@@ -95,13 +118,6 @@ def score(
         outputs = model(batch["input"], mask=mask_of(batch))
         task.update(metrics, outputs, batch, task.loss(outputs, batch))
     return {f"{split}/{name}": value for name, value in values_of(metrics).items()}
-
-
-def yardsticks(task: Task[Any, Any], splits: Splits) -> tuple[dict[str, float], dict[str, float]]:
-    """What a naive answer fitted on train gets on test, and the best one possible, where it is known."""
-    naive = task.baseline(splits.train, splits.test)
-    best = splits.best() if splits.best is not None else {}
-    return {f"test/{k}": v for k, v in naive.items()}, {f"test/{k}": v for k, v in best.items()}
 
 
 def load_best(run: Run, model: Model) -> None:

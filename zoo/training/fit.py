@@ -21,7 +21,7 @@ from zoo.training.card import render_card
 from zoo.training.checkpoint import read_checkpoint
 from zoo.training.continuation import check_longer, check_unchanged, check_versions, newest_checkpoint
 from zoo.training.curves import draw_curves
-from zoo.training.evaluation import fill, load_best, score, yardsticks
+from zoo.training.evaluation import fill, load_best, measured_baselines, score
 from zoo.training.lightning import pl, quiet_lightning
 from zoo.training.loaders import BatchStream, eval_loader, train_loader
 from zoo.training.module import TrainingModule
@@ -109,7 +109,7 @@ def _carry_out(
     saver = make_saver(setup, run, stop)
     try:
         trainer = _fit(setup, run, saver, checkpoint=checkpoint, progress=not quiet)
-        result = _finish(setup, run, saver, trainer)
+        result = _finish(setup, run, saver, trainer, quiet=quiet)
     except (Interrupted, KeyboardInterrupt):
         with undisturbed():
             step = int(read_checkpoint(run.last)["global_step"]) if run.last.is_file() else 0
@@ -184,7 +184,7 @@ def _fit(
     return trainer
 
 
-def _finish(setup: Setup, run: Run, saver: SaveCheckpoints, trainer: pl.Trainer) -> RunResult:
+def _finish(setup: Setup, run: Run, saver: SaveCheckpoints, trainer: pl.Trainer, *, quiet: bool) -> RunResult:
     """Score the best checkpoint, and write everything that a complete run folder holds."""
     loaded, splits = setup.loaded, setup.splits
     load_best(run, setup.model)
@@ -192,15 +192,14 @@ def _finish(setup: Setup, run: Run, saver: SaveCheckpoints, trainer: pl.Trainer)
     device = trainer.strategy.root_device
     metrics = score(setup.model, setup.task, splits, "test", loaded=loaded, device=device)
     save_weights(setup.model.cpu(), run.weights, catalogue=loaded.catalogue)
-    naive, best = yardsticks(setup.task, splits)
+    baselines = measured_baselines(loaded, setup.task, splits, quiet=quiet)
     result = RunResult(
         status="finished",
         run=run,
         step=step,
         parameters=setup.model.num_parameters,
         metrics=metrics,
-        baseline=naive,
-        best=best,
+        baselines=baselines,
         expect=loaded.recipe.expect,
         expected=judge(loaded.recipe.expect, metrics),
     )
@@ -209,8 +208,8 @@ def _finish(setup: Setup, run: Run, saver: SaveCheckpoints, trainer: pl.Trainer)
         best_step=saver.best_step,
         best_value=saver.best_value,
         metrics=plain(metrics),
-        baseline=plain(naive),
-        best=plain(best),
+        baseline=plain(result.baseline),
+        baselines={name: plain(scores) for name, scores in baselines.items()},
         expected=result.expected,
     )
     draw_curves(run.metrics, run.curves, monitor=setup.monitor, title=loaded.recipe.title or loaded.name)

@@ -1,4 +1,4 @@
-"""What training and evaluation hand back: scores beside a naive baseline, as a table or as data."""
+"""What training and evaluation hand back: scores beside those of simple baselines, as a table or as data."""
 
 from __future__ import annotations
 
@@ -11,22 +11,30 @@ from typing import Any, Literal
 from rich.console import Console
 from rich.table import Table
 
+from zoo.baselines.measure import BEST
 from zoo.recipe.schema import Expect
 from zoo.runs import Run
+
+#: Name of a baseline -> `split/metric` -> score.
+Baselines = Mapping[str, Mapping[str, float]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvalResult:
     """Scores on one split. Names are `split/metric`.
 
-    baseline, best: of a naive answer, and of the best one possible, where it is known; on test only.
+    baselines: the same of each baseline, by its name, the naive one first; none but on test.
     """
 
     run: Run
     split: str
     metrics: Mapping[str, float]
-    baseline: Mapping[str, float] = field(default_factory=dict)
-    best: Mapping[str, float] = field(default_factory=dict)
+    baselines: Baselines = field(default_factory=dict)
+
+    @property
+    def baseline(self) -> Mapping[str, float]:
+        """The naive one."""
+        return naive_of(self.baselines)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -35,18 +43,21 @@ class EvalResult:
             "split": self.split,
             "metrics": plain(self.metrics),
             "baseline": plain(self.baseline),
-            "best": plain(self.best),
+            "baselines": {name: plain(scores) for name, scores in self.baselines.items()},
         }
 
     def print(self) -> None:
         """A table on stdout."""
-        print_scores(self, split=self.split)
+        print_scores(self.metrics, self.baselines, split=self.split)
+        if worse := outdone(self.metrics, self.baselines, self.run.info):
+            print(worse)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunResult:
-    """How a run ended. `metrics`, `baseline` and `best` are of the test split; empty unless it finished.
+    """How a run ended. `metrics` and `baselines` are of the test split; empty unless it finished.
 
+    baselines: the scores of each baseline, by its name, the naive one first.
     run: the folder; `None` after a dry run.
     expected: whether the recipe's `expect` was met; `None` where it has none, or was not judged.
     """
@@ -56,10 +67,14 @@ class RunResult:
     step: int
     parameters: int
     metrics: Mapping[str, float] = field(default_factory=dict)
-    baseline: Mapping[str, float] = field(default_factory=dict)
-    best: Mapping[str, float] = field(default_factory=dict)
+    baselines: Baselines = field(default_factory=dict)
     expect: Expect | None = None
     expected: bool | None = None
+
+    @property
+    def baseline(self) -> Mapping[str, float]:
+        """The naive one."""
+        return naive_of(self.baselines)
 
     @property
     def exit_code(self) -> int:
@@ -75,7 +90,7 @@ class RunResult:
             "parameters": self.parameters,
             "metrics": plain(self.metrics),
             "baseline": plain(self.baseline),
-            "best": plain(self.best),
+            "baselines": {name: plain(scores) for name, scores in self.baselines.items()},
             "expected": self.expected,
         }
 
@@ -90,7 +105,9 @@ class RunResult:
                 f"Dry run: one update and one evaluation went well. {self.parameters:,} parameters. {scores}"
             )
             return
-        print_scores(self, split="test")
+        print_scores(self.metrics, self.baselines, split="test")
+        if worse := self.outdone():
+            print(worse)
         if self.expect is not None:
             print(self.verdict())
         print(f"Run: {self.run.path if self.run else ''}")
@@ -100,6 +117,10 @@ class RunResult:
         return (
             f"Interrupted at step {self.step}. Resume: zoo train --resume {self.run.path if self.run else ''}"
         )
+
+    def outdone(self) -> str:
+        """Which baseline did better, in a sentence; empty where none did."""
+        return outdone(self.metrics, self.baselines, self.run.info if self.run else {})
 
     def verdict(self) -> str:
         """Whether the recipe's claim held, in a sentence."""
@@ -123,20 +144,32 @@ def judge(expect: Expect | None, metrics: Mapping[str, float]) -> bool | None:
     return expect.at_most is not None and value <= expect.at_most
 
 
-def score_rows(result: EvalResult | RunResult, *, split: str) -> list[list[str]]:
-    """The heading, then metric, score, naive baseline and best possible, the last two where there are any."""
-    columns = {split: result.metrics, "naive baseline": result.baseline, "best possible": result.best}
-    shown = {name: scores for name, scores in columns.items() if scores or name == split}
-    rows = [
-        [name.partition("/")[2], *(number(scores.get(name)) for scores in shown.values())]
-        for name in result.metrics
-    ]
-    return [["metric", *shown], *rows]
+def naive_of(baselines: Baselines) -> Mapping[str, float]:
+    """The scores of the first baseline, the naive one; empty where there is none."""
+    return next(iter(baselines.values()), {})
 
 
-def print_scores(result: EvalResult | RunResult, *, split: str) -> None:
-    """The table of scores, with rich on a terminal and in plain columns elsewhere."""
-    heading, *rows = score_rows(result, split=split)
+def outdone(metrics: Mapping[str, float], baselines: Baselines, info: Mapping[str, Any]) -> str:
+    """Which baseline did better by the metric that chose the checkpoint, in a sentence; empty: none.
+
+    info: the record of the run, which says what that metric is.
+    """
+    metric = f"test/{str(info.get('monitor')).partition('/')[2]}"
+    scores = {name: s[metric] for name, s in baselines.items() if name != BEST and metric in s}
+    scores = {name: score for name, score in scores.items() if math.isfinite(score)}
+    if metric not in metrics or not scores:
+        return ""
+    more_is_better = info.get("mode") == "max"
+    name = (max if more_is_better else min)(scores, key=scores.__getitem__)
+    ours, theirs = metrics[metric], scores[name]
+    if ours >= theirs if more_is_better else ours <= theirs:
+        return ""
+    return f"A baseline does better: {name}, {metric} {number(theirs)} against {number(ours)}."
+
+
+def print_scores(metrics: Mapping[str, float], baselines: Baselines, *, split: str) -> None:
+    """metric | score | each baseline, with rich on a terminal and in plain columns elsewhere."""
+    heading, *rows = score_rows(metrics, baselines, split=split)
     console = Console()
     if console.is_terminal:
         table = Table(*heading)
@@ -147,6 +180,17 @@ def print_scores(result: EvalResult | RunResult, *, split: str) -> None:
     widths = [max(len(row[i]) for row in [heading, *rows]) for i in range(len(heading))]
     for row in [heading, *rows]:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def score_rows(metrics: Mapping[str, float], baselines: Baselines, *, split: str) -> list[list[str]]:
+    """A heading, then a row per metric: its name, the score, that of each baseline."""
+    return [
+        ["metric", split, *baselines],
+        *(
+            [name.partition("/")[2], number(value), *(number(b.get(name)) for b in baselines.values())]
+            for name, value in metrics.items()
+        ),
+    ]
 
 
 def number(value: float | None) -> str:
