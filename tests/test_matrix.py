@@ -13,7 +13,7 @@ from zoo.data import Splits, collate, mask_of
 from zoo.layers import build_model
 
 STEPS = 12
-READY = {spec.id for spec in catalogue().specs("dataset") if spec.ready}  # not those to be fetched first
+READY = {spec.id for spec in catalogue().specs("dataset") if spec.files is None}  # nothing to fetch first
 CELLS = [(m, d) for m, d, outcome in matrix(catalogue()) if isinstance(outcome, Plan) and d in READY]
 
 

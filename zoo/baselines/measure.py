@@ -190,9 +190,7 @@ def _naive(
     if isinstance(targets, Multi):
         called = "majority and mean"
     if isinstance(targets, Forecast):
-        mean = torch.zeros(1, targets.horizon, targets.channels)
-        total = sum(batch["target"].double().sum(0) for batch in batches(splits.train))
-        mean = (total / len(splits.train)).float()[None] if isinstance(total, Tensor) else mean
+        mean = mean_target(splits.train, targets)
         yield "last value", "", lambda batch: task.answers(naive, batch)
         yield "mean", "of train, by step", lambda batch: mean.expand(len(batch["input"]), -1, -1)
         season = best_season(splits.train, targets)
@@ -206,6 +204,16 @@ def _naive(
     if isinstance(targets, NextId) and targets.vocab <= MOST_SYMBOLS:
         table = bigrams(splits.train, targets)
         yield "bigram", "of train: what follows each symbol", lambda batch: table[batch["input"]]
+
+
+def mean_target(train: Any, targets: Forecast) -> Tensor:
+    """The mean of each step and channel, over what is known: (1, horizon, C)."""
+    total = torch.zeros(targets.horizon, targets.channels, dtype=torch.float64)
+    count = torch.zeros_like(total)
+    for batch in batches(train):
+        total += batch["target"].double().nansum(0)
+        count += (~batch["target"].isnan()).sum(0)
+    return (total / count.clamp_min(1)).float()[None]
 
 
 def seasonal(batch: Batch, targets: Forecast, season: int) -> Tensor:

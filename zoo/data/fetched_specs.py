@@ -240,10 +240,10 @@ _APPLIANCE_ENERGY = _series(
         url="https://doi.org/10.1016/j.enbuild.2017.01.083",
         year=2017,
     ),
-    examples="E",
+    examples="13575 / 1735 / 3708 windows of 144 + 96 steps",
     source="Candanedo 2017, https://doi.org/10.24432/C5VC8G",
-    baseline="B",
-    known_good="K",
+    baseline="mse 0.922 (the last value goes on), 0.750 (the last day again)",
+    known_good="mse 0.477 ridge on a channel's own past, one for all, here",
 )
 
 _HOUSEHOLD_POWER = _series(
@@ -262,10 +262,10 @@ _ELECTRICITY = _series(
     ElectricityConfig,
     ELECTRICITY,
     summary="What 321 clients in Portugal use by the hour, on average. What comes next?",
-    examples="E",
+    examples="18150 / 2367 / 4998 windows of 168 + 96 hours",
     source="Trindade 2015, https://doi.org/10.24432/C58C86, the mean of the clients of Zenodo 4656140",
-    baseline="B",
-    known_good="K",
+    baseline="mse 2.02 (the last value goes on), 0.0503 (the last day again)",
+    known_good="mse 0.0415 ridge, here",
 )
 
 _BEIJING_PM = _series(
@@ -278,10 +278,10 @@ _BEIJING_PM = _series(
         url="https://doi.org/10.1098/rspa.2015.0257",
         year=2015,
     ),
-    examples="E",
+    examples="30414 / 4119 / 8502 windows of 168 + 96 hours",
     source="Chen 2015, https://doi.org/10.24432/C5JS49",
-    baseline="B",
-    known_good="K",
+    baseline="mse 0.846 (the last value goes on)",
+    known_good="mse 0.512 ridge on a channel's own past, one for all, here",
 )
 
 FETCHED: tuple[DatasetSpec, ...] = (
