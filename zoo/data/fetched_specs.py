@@ -251,10 +251,10 @@ _HOUSEHOLD_POWER = _series(
     HouseholdPowerConfig,
     HOUSEHOLD_POWER,
     summary="A house in France by the hour: power, voltage, meters; 421 hours are missing. What comes next?",
-    examples="E",
+    examples="23949 / 3196 / 6655 windows of 168 + 96 hours",
     source="Hebrail and Berard 2006, https://doi.org/10.24432/C58K54",
-    baseline="B",
-    known_good="K",
+    baseline="mse 1.34 (the last value goes on), 1.12 (the last week again)",
+    known_good="mse 0.635 ridge on a channel's own past, one for all, 0.626 on the whole window, here",
 )
 
 _ELECTRICITY = _series(
