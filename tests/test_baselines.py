@@ -92,9 +92,12 @@ def test_bigrams_are_chances_and_know_what_follows() -> None:
     x = torch.arange(40) % 3  # 0 1 2 0 1 2 ...; 3 never comes
     split = TensorSplit(x[None, :-1], x[None, 1:].clone())
     split.targets[0, :5] = IGNORE  # type: ignore[index]
-    chance = bigrams(split, kind).exp()
-    assert torch.allclose(chance.sum(1), torch.ones(4))
+    chance = bigrams(split, Ids(vocab=6, length=39), kind).exp()  # 4 and 5 are inputs only
+    assert torch.allclose(chance.sum(1), torch.ones(6))
     assert chance[:3].argmax(1).tolist() == [1, 2, 0] and chance[0, 1] > 0.9
+    pixels = scores_of("core/digits_pixels")
+    card = f"{pixels['majority']['bits_per_dimension']:.3f}", f"{pixels['bigram']['bits_per_dimension']:.3f}"
+    assert card == ("2.982", "2.700")  # as its card says
     assert scores_of("core/sotu_small")["bigram"]["loss"] < scores_of("core/sotu_small")["majority"]["loss"]
 
 

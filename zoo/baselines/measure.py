@@ -27,6 +27,7 @@ from zoo.kinds import (
     Classes,
     DataKind,
     Forecast,
+    Ids,
     Labels,
     Multi,
     NextEvent,
@@ -106,7 +107,7 @@ def measure_each(
     if isinstance(targets, NextEvent):
         metrics = poisson(splits.train, splits.test, targets)
         yield Score(name="Poisson", metrics=metrics, note="the rate of train")
-    for name, note, answer in _naive(task, targets, splits):
+    for name, note, answer in _naive(task, inputs, targets, splits):
         yield _score(name, note, task, splits.test, answer, time.perf_counter())
     if scikit_learn():
         yield from _fitted(task, inputs, targets, splits, most_rows=most_rows)
@@ -180,7 +181,7 @@ def _task(catalogue: Catalogue, targets: TargetKind) -> Task[Any, Any]:
 
 
 def _naive(
-    task: Task[Any, Any], targets: TargetKind, splits: Any
+    task: Task[Any, Any], inputs: DataKind, targets: TargetKind, splits: Any
 ) -> Iterator[tuple[str, str, Callable[[Batch], Tensor]]]:
     """Name, note, and batch -> outputs of the answers that need no features."""
     naive = task.naive(splits.train)
@@ -201,8 +202,8 @@ def _naive(
         yield called, "of train", lambda batch: task.answers(naive, batch)
     if isinstance(targets, NextEvent):
         yield from renewals(splits.train, targets)
-    if isinstance(targets, NextId) and targets.vocab <= MOST_SYMBOLS:
-        table = bigrams(splits.train, targets)
+    if isinstance(inputs, Ids) and isinstance(targets, NextId) and targets.vocab <= MOST_SYMBOLS:
+        table = bigrams(splits.train, inputs, targets)
         yield "bigram", "of train: what follows each symbol", lambda batch: table[batch["input"]]
 
 
@@ -238,13 +239,16 @@ def best_season(train: Any, targets: Forecast) -> int:
     return min(errors, key=errors.__getitem__) if errors else 0
 
 
-def bigrams(train: Any, targets: NextId) -> Tensor:
-    """Log frequencies of the asked symbol after each symbol, backed off to those of all. (vocab, vocab)"""
-    counts = torch.zeros(targets.vocab, targets.vocab, dtype=torch.float64)
+def bigrams(train: Any, inputs: Ids, targets: NextId) -> Tensor:
+    """Log frequencies of the asked symbol after each symbol, backed off to those of all.
+
+    (vocab of the inputs, vocab of the targets): where there is a start symbol, the former is larger.
+    """
+    counts = torch.zeros(inputs.vocab, targets.vocab, dtype=torch.float64)
     for batch in batches(train):
         asked = batch["target"] != IGNORE
         pairs = batch["input"][asked] * targets.vocab + batch["target"][asked]
-        counts += pairs.bincount(minlength=targets.vocab**2).reshape(counts.shape)
+        counts += pairs.bincount(minlength=counts.numel()).reshape(counts.shape)
     seen = counts.sum(0) + 1  # each symbol counted once more
     return ((counts + seen / seen.sum()) / (counts.sum(1, keepdim=True) + 1)).log().float()
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from zoo.data.batch import Batch, Example
@@ -15,10 +17,14 @@ from zoo.data.origins import FASHION_MNIST, MNIST
 from zoo.data.parts import hold_out
 from zoo.data.scale import Standardise
 from zoo.data.split import Splits, TensorSplit
+from zoo.errors import ZooError
 from zoo.sources import Files
 
 #: The share of the official train split that becomes validation, by class: 5000 of 60000.
 VALIDATION = 1 / 12
+
+#: Of digits_pixels: the symbol before the first pixel; those below it are grey levels.
+DIGITS_START = 17
 
 
 class ByteImages:
@@ -60,6 +66,34 @@ def load_digits(config: None = None) -> Splits:
         return TensorSplit(encode(raw[part]), label[part])
 
     return Splits(train=split(parts[0]), val=split(parts[1]), test=split(parts[2]), encode=encode)
+
+
+def load_digits_pixels(config: None = None) -> Splits:
+    """The digits as sequences, row by row: input int64 (64,), a start symbol and all pixels but the last;
+    target int64 (64,), the pixels, 0 to 16.
+    """
+    arrays = read_arrays("digits.npz")
+    pixels = torch.from_numpy(arrays["pixels"]).long().flatten(1)  # (B, 64)
+    part = torch.from_numpy(arrays["split"])
+
+    def split(number: int) -> TensorSplit:
+        rows = pixels[part == number]
+        return TensorSplit(shifted(rows), rows)
+
+    return Splits(train=split(0), val=split(1), test=split(2), encode=shifted)
+
+
+def shifted(pixels: Any) -> Tensor:
+    """What a model of pixels sees before each of them: (..., N) -> int64 (..., N), the start symbol first.
+
+    Raises:
+        ZooError: a pixel lies outside 0..16.
+    """
+    pixels = torch.as_tensor(pixels)
+    outside = pixels[(pixels < 0) | (pixels >= DIGITS_START)]
+    if len(outside):
+        raise ZooError(f"pixels must lie within 0..{DIGITS_START - 1}, got {outside[0].item()}")
+    return F.pad(pixels.long()[..., :-1], (1, 0), value=DIGITS_START)
 
 
 def load_fashion_mnist(config: None = None) -> Splits:

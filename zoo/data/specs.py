@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from zoo.data.config import AssociativeRecallConfig, CopyConfig, Mnist1dConfig, PasskeyConfig, SotuConfig
 from zoo.data.targets_config import ApplianceEnergySmallConfig, NoisyStatesConfig
-from zoo.kinds import Classes, Image, Multi, Series, Values, Vector
+from zoo.kinds import Classes, Ids, Image, Multi, NextId, Series, Values, Vector
 from zoo.specs import DatasetSpec, Paper
 
 _UCI = "CC BY 4.0 (UCI Machine Learning Repository)"
@@ -27,6 +27,21 @@ _DIGITS = DatasetSpec(
     baseline="accuracy 0.100 (always the commonest class)",
     known_good="accuracy 0.978 logistic regression, 0.992 SVM, 0.997 1-nearest neighbour, all here",
     tags=("image", "classification"),
+    since="0.1",
+)
+
+_DIGITS_PIXELS = DatasetSpec(
+    name="digits_pixels",
+    target="zoo.data.images:load_digits_pixels",
+    summary="The handwritten digits pixel by pixel: what is the next one of 17 grey levels?",
+    inputs=Ids(vocab=18, length=64),
+    targets=NextId(vocab=17, unit="dimension"),
+    examples=_DIGITS.examples + "; all 64 pixels are asked, the first after a start symbol (id 17)",
+    licence=_UCI,
+    source=_DIGITS.source,
+    baseline="2.982 bits per dimension (frequencies of grey levels)",
+    known_good="2.700 bits per dimension bigrams, here",
+    tags=("image", "generation"),
     since="0.1",
 )
 
@@ -272,6 +287,7 @@ _NOISY_STATES = DatasetSpec(
 
 SPECS: tuple[DatasetSpec, ...] = (
     _DIGITS,
+    _DIGITS_PIXELS,
     _SOTU_SMALL,
     _JAPANESE_VOWELS,
     _BREAST_CANCER,

@@ -1,0 +1,177 @@
+"""Combiner-Logsparse: of the past as many spans as its length has binary digits, each twice the one after it.
+
+B batch, H heads, N tokens, P = 2^levels >= N places, D channels. A node of level l holds the 2^l tokens whose
+numbers agree but for the last l bits; G = P / 2^(l + 1) pairs of siblings, of which S = 1 (causal: the left
+one) or S = 2 are summarised.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from zoo_combiner.joint import NEG_INF, last
+
+
+class Nodes(NamedTuple):
+    """Summaries of nodes of one level: keys, values (B, H, G, S, D); valid bool (B, 1, G, S), `None`: all."""
+
+    keys: Tensor
+    values: Tensor
+    valid: Tensor | None
+
+
+def logsparse_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    causal: bool,
+    key_mask: Tensor | None,
+    pooling: str,
+    span_qk: tuple[Tensor, Tensor],
+    dropout_p: float = 0.0,
+) -> Tensor:
+    """q (scaled), k, v: (B, H, N, D), key_mask: bool (B, N) -> (B, H, N, D).
+
+    Token i sees itself, and at each level l the sibling of its node; causal: where that comes before it,
+    which is where bit l of i is set. So [0, i) falls into spans as i into powers of two.
+    """
+    tokens = q.shape[2]
+    places = 2 ** (tokens - 1).bit_length()
+    if key_mask is None and not causal and places > tokens:
+        key_mask = torch.ones(1, tokens, dtype=torch.bool, device=q.device)
+    valid = None if key_mask is None else F.pad(key_mask, (0, places - tokens), value=False).unsqueeze(1)
+    q, k, v, pool_q, pool_k = (F.pad(x, (0, 0, 0, places - tokens)) for x in (q, k, v, *span_qk))
+    levels = _levels(k, v, pool_q, pool_k, valid, causal=causal, pooling=pooling)
+    scores = [
+        _masked((q * k).sum(-1), valid),
+        *(_sibling_scores(q, nodes, causal=causal) for nodes in levels),
+    ]
+    weights = _softmax(torch.stack(scores, -1))  # (B, H, P, levels + 1)
+    if dropout_p:
+        weights = F.dropout(weights, dropout_p)
+    own, *others = weights.to(v.dtype).unbind(-1)
+    out = own.unsqueeze(-1) * v
+    for weight, nodes in zip(others, levels, strict=True):
+        out = out + _from_siblings(weight, nodes, causal=causal)
+    return out[:, :, :tokens]
+
+
+def _levels(
+    k: Tensor,
+    v: Tensor,
+    pool_q: Tensor,
+    pool_k: Tensor,
+    valid: Tensor | None,
+    *,
+    causal: bool,
+    pooling: str,
+) -> list[Nodes]:
+    """The summaries of every level, from single tokens on."""
+    levels: list[Nodes] = []
+    pooled = Pooled.of(pool_q, pool_k, valid, pooling)
+    size = 1
+    while 2 * size <= k.shape[2]:
+        members_k, members_v = (_sources(x, size, causal) for x in (k, v))  # (B, H, G, S, size, D)
+        if size == 1:  # a single token stands for itself
+            some = None if valid is None else _sources(valid, 1, causal).squeeze(-1)
+            levels.append(Nodes(members_k.squeeze(-2), members_v.squeeze(-2), some))
+        elif pooling == "none":
+            members = None if valid is None else _sources(valid, size, causal)  # (B, 1, G, S, size)
+            some = None if members is None else members.any(-1)
+            levels.append(Nodes(last(members_k, members), last(members_v, members), some))
+        else:
+            pooled = pooled.pairwise()
+            query, key = (_sources(x, 1, causal).squeeze(-2) for x in pooled.finished())
+            local = (members_k @ query.unsqueeze(-1)).squeeze(-1)  # (B, H, G, S, size)
+            some = None
+            if valid is not None:
+                members = _sources(valid, size, causal)  # (B, 1, G, S, size)
+                local, some = _masked(local, members), members.any(-1)
+            law = _softmax(local).to(v.dtype)
+            levels.append(Nodes(key, (law.unsqueeze(-2) @ members_v).squeeze(-2), some))
+        size *= 2
+    return levels
+
+
+class Pooled(NamedTuple):
+    """Queries and keys pooled over nodes, (B, H, nodes, D): their sums for means, else their maxima.
+
+    present: how many tokens a node holds, (B, 1, nodes, 1); `None`: as many as it has places.
+    """
+
+    queries: Tensor
+    keys: Tensor
+    present: Tensor | None
+    size: int
+    pooling: str
+
+    @classmethod
+    def of(cls, queries: Tensor, keys: Tensor, valid: Tensor | None, pooling: str) -> Pooled:
+        if valid is None:
+            return cls(queries, keys, None, 1, pooling)
+        absent = ~valid.unsqueeze(-1)
+        empty = 0.0 if pooling == "mean" else NEG_INF
+        return cls(
+            queries.masked_fill(absent, empty), keys.masked_fill(absent, empty), (~absent).long(), 1, pooling
+        )
+
+    def pairwise(self) -> Pooled:
+        """One level up."""
+
+        def join(x: Tensor) -> Tensor:
+            pairs = x.unflatten(2, (-1, 2))
+            return pairs.sum(3) if self.pooling == "mean" else pairs.amax(3)
+
+        present = None if self.present is None else self.present.unflatten(2, (-1, 2)).sum(3)
+        return Pooled(join(self.queries), join(self.keys), present, 2 * self.size, self.pooling)
+
+    def finished(self) -> tuple[Tensor, Tensor]:
+        """The pooled query and key of each node, 0 where it holds nothing."""
+        if self.pooling == "mean":
+            count = self.size if self.present is None else self.present.clamp_min(1)
+            return self.queries / count, self.keys / count
+        if self.present is None:
+            return self.queries, self.keys
+        return self.queries.masked_fill(self.present == 0, 0.0), self.keys.masked_fill(self.present == 0, 0.0)
+
+
+def _sources(x: Tensor, size: int, causal: bool) -> Tensor:
+    """The members of the nodes that are summarised: (B, H, P, *) -> (B, H, G, S, size, *)."""
+    pairs = x.unflatten(2, (-1, 2, size))
+    return pairs[:, :, :, :1] if causal else pairs
+
+
+def _sibling_scores(q: Tensor, nodes: Nodes, *, causal: bool) -> Tensor:
+    """Scores of every token and the sibling of its node, (B, H, P); -inf where there is nothing to see."""
+    pairs = q.unflatten(2, (nodes.keys.shape[2], 2, -1))  # (B, H, G, 2, size, D)
+    asking = pairs[:, :, :, 1:] if causal else pairs.flip(3)
+    scores = (asking @ nodes.keys.unsqueeze(-1)).squeeze(-1)  # (B, H, G, S, size)
+    if nodes.valid is not None:
+        scores = scores.masked_fill(~nodes.valid.unsqueeze(-1), NEG_INF)
+    scores = F.pad(scores, (0, 0, 1, 0), value=NEG_INF) if causal else scores.flip(3)
+    return scores.flatten(2)
+
+
+def _from_siblings(weight: Tensor, nodes: Nodes, *, causal: bool) -> Tensor:
+    """What each token takes from its sibling: weight (B, H, P) -> (B, H, P, D)."""
+    pairs = weight.unflatten(2, (nodes.values.shape[2], 2, -1))
+    taking = pairs[:, :, :, 1:] if causal else pairs.flip(3)
+    taken = taking.unsqueeze(-1) * nodes.values.unsqueeze(-2)  # (B, H, G, S, size, D)
+    taken = F.pad(taken, (0, 0, 0, 0, 1, 0)) if causal else taken.flip(3)
+    return taken.flatten(2, 4)
+
+
+def _masked(scores: Tensor, valid: Tensor | None) -> Tensor:
+    return scores if valid is None else scores.masked_fill(~valid, NEG_INF)
+
+
+def _softmax(scores: Tensor) -> Tensor:
+    """Softmax in float32 at least; zeros where all scores are -inf."""
+    scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
+    nothing = (scores == NEG_INF).all(-1, keepdim=True)
+    return scores.masked_fill(nothing, 0.0).softmax(-1).masked_fill(nothing, 0.0)

@@ -1,0 +1,108 @@
+"""The mixers beyond what the conformance kit builds: every plan, pooling and row summary."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from zoo_combiner import (
+    AxialConfig,
+    CombinerAxial,
+    CombinerFixed,
+    CombinerLogsparse,
+    FixedCombinerCache,
+    FixedConfig,
+    LogsparseConfig,
+    reference,
+)
+
+LAYERS = {
+    "fixed_deepset": (CombinerFixed, FixedConfig(block_size=4, pooling="deepset", bias=True)),
+    "fixed_mean": (CombinerFixed, FixedConfig(block_size=4, pooling="mean")),
+    "logsparse_deepset": (CombinerLogsparse, LogsparseConfig(pooling="deepset")),
+    "rowmajor_none": (CombinerAxial, AxialConfig(block_size=4, row_summary="none")),
+    "rowmajor_wsum": (CombinerAxial, AxialConfig(block_size=4, row_summary="wsum")),
+    "rowmajor_proj": (CombinerAxial, AxialConfig(block_size=4, bias=True)),
+    "rowmajor_wsum_proj": (CombinerAxial, AxialConfig(block_size=4, row_summary="wsum_proj")),
+    "vertical": (CombinerAxial, AxialConfig(block_size=4, plan="vertical", pooling="mean")),
+    "horizontal": (CombinerAxial, AxialConfig(block_size=4, plan="horizontal", pooling="deepset")),
+    "mixture": (CombinerAxial, AxialConfig(block_size=4, plan="mixture")),
+    "average": (CombinerAxial, AxialConfig(block_size=4, plan="average")),
+}
+SPARSE = {
+    "fixed": (CombinerFixed, FixedConfig(block_size=4, pooling="none")),
+    "logsparse": (CombinerLogsparse, LogsparseConfig(pooling="none")),
+    "rowmajor": (CombinerAxial, AxialConfig(block_size=4, pooling="none")),
+    "mixture": (CombinerAxial, AxialConfig(block_size=4, plan="mixture", pooling="none")),
+}
+
+
+def _layer(name: str, *, causal: bool = True):
+    kind, config = (LAYERS | {f"sparse_{n}": entry for n, entry in SPARSE.items()})[name]
+    torch.manual_seed(0)
+    return kind(config, width=8, heads=2, causal=causal).double()
+
+
+def _x(tokens: int) -> Tensor:
+    return torch.randn(2, tokens, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("causal", [True, False], ids=["causal", "both"])
+@pytest.mark.parametrize("name", LAYERS)
+def test_equals_the_reference_with_gradients(name, causal):
+    layer, x = _layer(name, causal=causal), _x(11).requires_grad_()
+    mask = torch.ones(2, 11, dtype=torch.bool)
+    mask[1, [0, 4, 9, 10]] = False
+    leaves = (x, *layer.parameters())
+    for keep in (None, mask):
+        found, expected = layer(x, mask=keep), reference.layer(layer, x, mask=keep)
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-11)
+        gradients = (torch.autograd.grad(y.sin().sum(), leaves) for y in (found, expected))
+        for one, other in zip(*gradients, strict=True):
+            torch.testing.assert_close(one, other, rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("pieces", [[1] * 23, [5, 1, 1, 9, 7], [8, 4, 1, 10], [23]])
+@pytest.mark.parametrize("name", [*LAYERS, *(f"sparse_{name}" for name in SPARSE)])
+@torch.no_grad()
+def test_steps_equal_the_parallel_form(name, pieces):
+    layer, x = _layer(name), _x(23)
+    state, outputs = layer.initial_state(2), []
+    for piece in x.split(pieces, 1):
+        y, state = layer.step(piece, state)
+        outputs.append(y)
+    torch.testing.assert_close(torch.cat(outputs, 1), layer(x), rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("causal", [True, False], ids=["causal", "both"])
+@pytest.mark.parametrize("name", [f"sparse_{name}" for name in SPARSE])
+def test_sparse_layers_take_padding(name, causal):
+    layer, x = _layer(name, causal=causal), _x(11)
+    mask = torch.arange(11) >= torch.tensor([[0], [4]])
+    garbage = x.masked_fill(~mask.unsqueeze(-1), float("nan"))
+    torch.testing.assert_close(layer(garbage, mask=mask)[1:, 4:], layer(x[1:, 4:]), rtol=0, atol=1e-11)
+
+
+@torch.no_grad()
+def test_what_the_cache_of_fixed_holds():
+    layer = _layer("fixed_mean")
+    _, state = layer.step(_x(23), layer.initial_state(2))
+    assert isinstance(state, FixedCombinerCache)
+    assert state.keys.shape == state.queries.shape == (2, 2, 3, 4)  # 23 tokens are 5 blocks of 4, and 3
+    assert state.span_keys.shape == state.span_values.shape == (2, 2, 5, 4)
+
+
+@pytest.mark.parametrize(("max_tokens", "size"), [(None, 32), (1, 1), (15, 2), (64, 8), (4096, 64)])
+def test_blocks_fit_the_tokens_that_are_expected(max_tokens, size):
+    layer = CombinerFixed(FixedConfig(), width=8, heads=2, causal=True, max_tokens=max_tokens)
+    assert layer.block_size == size
+
+
+def test_dropout_of_weights_is_for_training_only():
+    layer = CombinerAxial(
+        AxialConfig(block_size=4, weights_dropout_prob=0.5), width=8, heads=2, causal=True
+    ).double()
+    x = _x(11)
+    assert not torch.equal(layer(x), layer(x))
+    layer.eval()
+    assert torch.equal(layer(x), layer(x))
