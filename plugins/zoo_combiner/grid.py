@@ -45,8 +45,11 @@ class Grid(NamedTuple):
         return self.each(lambda x: x[:, :, start:stop])
 
     def asked(self) -> Grid:
-        """The rows whose summaries somebody asks for: if causal, all but the last."""
-        return self.part(0, self.rows - 1) if self.causal or self.rows == 1 else self
+        """The rows whose summaries somebody may ask for: all, unless there is one only.
+
+        If causal, nobody asks for the last one; but to leave it out would cost copies in the backward pass.
+        """
+        return self.part(0, 0) if self.rows == 1 else self
 
 
 def make_grid(

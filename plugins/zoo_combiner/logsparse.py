@@ -1,8 +1,7 @@
 """Combiner-Logsparse: of the past as many spans as its length has binary digits, each twice the one after it.
 
 B batch, H heads, N tokens, P = 2^levels >= N places, D channels. A node of level l holds the 2^l tokens whose
-numbers agree but for the last l bits; G = P / 2^(l + 1) pairs of siblings, of which S = 1 (causal: the left
-one) or S = 2 are summarised.
+numbers agree but for the last l bits; P / 2^l of them, in pairs of siblings.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from zoo_combiner.joint import NEG_INF, last
 
 
 class Nodes(NamedTuple):
-    """Summaries of nodes of one level: keys, values (B, H, G, S, D); valid bool (B, 1, G, S), `None`: all."""
+    """Summaries of a level's nodes: keys, values (B, H, P / 2^l, D); valid bool (B, 1, P / 2^l) or all."""
 
     keys: Tensor
     values: Tensor
@@ -46,7 +45,7 @@ def logsparse_attention(
         key_mask = torch.ones(1, tokens, dtype=torch.bool, device=q.device)
     valid = None if key_mask is None else F.pad(key_mask, (0, places - tokens), value=False).unsqueeze(1)
     q, k, v, pool_q, pool_k = (F.pad(x, (0, 0, 0, places - tokens)) for x in (q, k, v, *span_qk))
-    levels = _levels(k, v, pool_q, pool_k, valid, causal=causal, pooling=pooling)
+    levels = _levels(k, v, pool_q, pool_k, valid, pooling=pooling)
     scores = [
         _masked((q * k).sum(-1), valid),
         *(_sibling_scores(q, nodes, causal=causal) for nodes in levels),
@@ -57,7 +56,7 @@ def logsparse_attention(
     own, *others = weights.to(v.dtype).unbind(-1)
     out = own.unsqueeze(-1) * v
     for weight, nodes in zip(others, levels, strict=True):
-        out = out + _from_siblings(weight, nodes, causal=causal)
+        out = _with_siblings(out, weight, nodes)
     return out[:, :, :tokens]
 
 
@@ -68,7 +67,6 @@ def _levels(
     pool_k: Tensor,
     valid: Tensor | None,
     *,
-    causal: bool,
     pooling: str,
 ) -> list[Nodes]:
     """The summaries of every level, from single tokens on."""
@@ -76,22 +74,18 @@ def _levels(
     pooled = Pooled.of(pool_q, pool_k, valid, pooling)
     size = 1
     while 2 * size <= k.shape[2]:
-        members_k, members_v = (_sources(x, size, causal) for x in (k, v))  # (B, H, G, S, size, D)
-        if size == 1:  # a single token stands for itself
-            some = None if valid is None else _sources(valid, 1, causal).squeeze(-1)
-            levels.append(Nodes(members_k.squeeze(-2), members_v.squeeze(-2), some))
-        elif pooling == "none":
-            members = None if valid is None else _sources(valid, size, causal)  # (B, 1, G, S, size)
-            some = None if members is None else members.any(-1)
+        members_k, members_v = (
+            k.unflatten(2, (-1, size)),
+            v.unflatten(2, (-1, size)),
+        )  # (B, H, nodes, size, D)
+        members = None if valid is None else valid.unflatten(2, (-1, size))  # (B, 1, nodes, size)
+        some = None if members is None else members.any(-1)
+        if size == 1 or pooling == "none":  # a single token stands for itself
             levels.append(Nodes(last(members_k, members), last(members_v, members), some))
         else:
             pooled = pooled.pairwise()
-            query, key = (_sources(x, 1, causal).squeeze(-2) for x in pooled.finished())
-            local = (members_k @ query.unsqueeze(-1)).squeeze(-1)  # (B, H, G, S, size)
-            some = None
-            if valid is not None:
-                members = _sources(valid, size, causal)  # (B, 1, G, S, size)
-                local, some = _masked(local, members), members.any(-1)
+            query, key = pooled.finished()
+            local = _masked((members_k @ query.unsqueeze(-1)).squeeze(-1), members)  # (B, H, nodes, size)
             law = _softmax(local).to(v.dtype)
             levels.append(Nodes(key, (law.unsqueeze(-2) @ members_v).squeeze(-2), some))
         size *= 2
@@ -140,30 +134,29 @@ class Pooled(NamedTuple):
         return self.queries.masked_fill(self.present == 0, 0.0), self.keys.masked_fill(self.present == 0, 0.0)
 
 
-def _sources(x: Tensor, size: int, causal: bool) -> Tensor:
-    """The members of the nodes that are summarised: (B, H, P, *) -> (B, H, G, S, size, *)."""
-    pairs = x.unflatten(2, (-1, 2, size))
-    return pairs[:, :, :, :1] if causal else pairs
+def _siblings(x: Tensor) -> Tensor:
+    """Each node's sibling: (B, H, nodes, *) -> the same with neighbours exchanged."""
+    return x.unflatten(2, (-1, 2)).flip(3).flatten(2, 3)
 
 
 def _sibling_scores(q: Tensor, nodes: Nodes, *, causal: bool) -> Tensor:
     """Scores of every token and the sibling of its node, (B, H, P); -inf where there is nothing to see."""
-    pairs = q.unflatten(2, (nodes.keys.shape[2], 2, -1))  # (B, H, G, 2, size, D)
-    asking = pairs[:, :, :, 1:] if causal else pairs.flip(3)
-    scores = (asking @ nodes.keys.unsqueeze(-1)).squeeze(-1)  # (B, H, G, S, size)
+    count = nodes.keys.shape[2]
+    scores = (q.unflatten(2, (count, -1)) @ _siblings(nodes.keys).unsqueeze(-1)).squeeze(-1)
+    hidden = torch.zeros(count, 1, dtype=torch.bool, device=q.device)  # (nodes, 1)
+    if causal:
+        hidden[::2] = True  # the sibling of a left node comes after it
     if nodes.valid is not None:
-        scores = scores.masked_fill(~nodes.valid.unsqueeze(-1), NEG_INF)
-    scores = F.pad(scores, (0, 0, 1, 0), value=NEG_INF) if causal else scores.flip(3)
-    return scores.flatten(2)
+        hidden = hidden | ~_siblings(nodes.valid).unsqueeze(-1)
+    return scores.masked_fill(hidden, NEG_INF).flatten(2)
 
 
-def _from_siblings(weight: Tensor, nodes: Nodes, *, causal: bool) -> Tensor:
-    """What each token takes from its sibling: weight (B, H, P) -> (B, H, P, D)."""
-    pairs = weight.unflatten(2, (nodes.values.shape[2], 2, -1))
-    taking = pairs[:, :, :, 1:] if causal else pairs.flip(3)
-    taken = taking.unsqueeze(-1) * nodes.values.unsqueeze(-2)  # (B, H, G, S, size, D)
-    taken = F.pad(taken, (0, 0, 0, 0, 1, 0)) if causal else taken.flip(3)
-    return taken.flatten(2, 4)
+def _with_siblings(out: Tensor, weight: Tensor, nodes: Nodes) -> Tensor:
+    """out (B, H, P, D) plus what each token takes from its sibling, by weight (B, H, P); one product."""
+    size = out.shape[2] // nodes.values.shape[2]
+    values = _siblings(nodes.values).reshape(-1, 1, out.shape[3])  # (B H nodes, 1, D)
+    weight = weight.reshape(-1, size, 1)
+    return torch.baddbmm(out.reshape(-1, size, out.shape[3]), weight, values).view(out.shape)
 
 
 def _masked(scores: Tensor, valid: Tensor | None) -> Tensor:

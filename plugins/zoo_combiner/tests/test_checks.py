@@ -131,8 +131,7 @@ def test_a_wrong_parameter_of_a_recipe_is_named():
     with pytest.raises(zoo.ZooError, match="block_size"):
         zoo.create_model(
             "core/transformer",
-            width=8,
-            causal=True,
+            dataset="core/copy",
             layers=["combiner/fixed"],
             mixer_params={"combiner/fixed": {"block_size": 0}},
         )
