@@ -39,7 +39,7 @@ from zoo.data.fetched_config import (
 )
 from zoo.data.fetched_series import hourly, read_columns
 from zoo.data.fetched_specs import FETCHED
-from zoo.data.formats import read_idx, read_ts, read_tsv, read_xlsx
+from zoo.data.formats import is_ragged, read_idx, read_ts, read_tsv, read_xlsx
 from zoo.data.mnist1d import shapes
 from zoo.data.parts import by_group, hold_out
 from zoo.data.split import TokenWindows
@@ -463,11 +463,11 @@ def test_missing_values_and_padding_are_told_apart():
         return [np.array(row, dtype=float)[:, None] for row in rows]
 
     padded = columns([1, 2, 3, nan], [1, 2, nan, nan])
-    assert ucr.is_ragged(padded) and [len(ucr._clean(x, ragged=True)) for x in padded] == [3, 2]
+    assert is_ragged(padded) and [len(ucr._clean(x, ragged=True)) for x in padded] == [3, 2]
     holes = columns([1, nan, 3, 4], [1, 2, 3, nan])
-    assert not ucr.is_ragged(holes)
+    assert not is_ragged(holes)
     assert [ucr._clean(x, ragged=False).flatten().tolist() for x in holes] == [[1, 2, 3, 4], [1, 2, 3, 3]]
-    assert not ucr.is_ragged(columns([1, 2], [3, 4])) and ucr.is_ragged(columns([1, 2], [3]))
+    assert not is_ragged(columns([1, 2], [3, 4])) and is_ragged(columns([1, 2], [3]))
 
 
 def test_mnist1d_shapes_can_be_told_apart_without_noise():

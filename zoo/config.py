@@ -91,14 +91,18 @@ def param(
     above: float | None = None,
     below: float | None = None,
     factory: Any = dataclasses.MISSING,
+    path: bool = False,
 ) -> Any:
     """A dataclass field with a help text and bounds.
 
     Bounds apply to the number itself, or to each item of a sequence; `None` is always allowed where
-    the type allows it.
+    the type allows it. path: it names a file or folder of the user's: in a recipe's file relative to that
+    file, elsewhere to the working folder.
     """
     bounds = {"at_least": at_least, "at_most": at_most, "above": above, "below": below}
     metadata = {"help": help, **{k: v for k, v in bounds.items() if v is not None}}
+    if path:
+        metadata["path"] = True
     if factory is not dataclasses.MISSING:
         return dataclasses.field(default_factory=factory, metadata=metadata)
     if default is dataclasses.MISSING:
@@ -129,6 +133,13 @@ class Config:
     def check(self) -> Iterator[tuple[str, str]]:
         """Yield (field, what is wrong) for rules that bind several fields; types and bounds hold by then."""
         yield from ()
+
+
+def path_fields(cls: type | None) -> tuple[str, ...]:
+    """The parameters of a dataclass that name files or folders of the user's."""
+    if cls is None or not dataclasses.is_dataclass(cls):
+        return ()
+    return tuple(field.name for field in dataclasses.fields(cls) if field.metadata.get("path"))
 
 
 @functools.cache

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields, replace
+from pathlib import PurePath
 from typing import Any, TypeVar, cast, get_args
 
 from zoo.catalogue import Catalogue, Part, blaming, filter_specs
-from zoo.config import ConfigError, Problem
+from zoo.config import ConfigError, Problem, path_fields
 from zoo.errors import ContractError, ZooError, either
 from zoo.kinds import DataKind, TargetKind, kind_from_dict, kind_to_dict
 from zoo.specs import DatasetSpec, HeadSpec, ModelSpec, Spec, StemSpec, TaskSpec
@@ -147,7 +148,7 @@ def resolve(
     if task is None and task_spec is not None:
         task = catalogue.part("task", task_spec.id)
     causal = _direction(catalogue, claims, causal, task_spec)
-    notes: list[str] = []
+    notes = list(catalogue.ask(dataset, "notes", default=())) if dataset is not None else []
     stem, tokens = _choose_stem(catalogue, stem, inputs, claims, notes)
     if tokens is not None:
         _check_tokens(claims, tokens, inputs)
@@ -205,18 +206,21 @@ def _kinds(
 def matrix(
     catalogue: Catalogue, *, models: str = "*", datasets: str = "*", width: int = 128
 ) -> Iterator[tuple[str, str, Plan | str]]:
-    """(model, dataset, plan or reason) for every pair at default parameters.
+    """(model, dataset, plan or reason) for every pair at default parameters; of the user's own data, for that
+    of the dataset's example.
 
     models, datasets: shell patterns that keep some of them.
     """
-    columns = list(filter_specs(catalogue.specs("dataset"), datasets))
+    columns = cast("list[DatasetSpec]", list(filter_specs(catalogue.specs("dataset"), datasets)))
     for model in catalogue.matching("model", models):
         for dataset in columns:
             try:
                 outcome: Plan | str = resolve(
                     catalogue,
                     model=catalogue.part("model", model.id),
-                    dataset=catalogue.part("dataset", dataset.id),
+                    dataset=None if dataset.own else catalogue.part("dataset", dataset.id),
+                    inputs=dataset.inputs if dataset.own else None,
+                    targets=dataset.targets if dataset.own else None,
                     width=width,
                 )
             except ZooError as error:
@@ -408,6 +412,9 @@ def _call(part: Part) -> str:
 
 def _part_to_dict(part: Part) -> dict[str, Any]:
     params = asdict(part.config) if part.config is not None else {}
+    for name in path_fields(type(part.config)):
+        if isinstance(params[name], str):  # weights are passed on: they tell the name, not the folder
+            params[name] = PurePath(params[name]).name
     return {"id": part.id, "params": params, "revision": part.revision}
 
 

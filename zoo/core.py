@@ -5,6 +5,7 @@ from __future__ import annotations
 import zoo.plugin as zp
 from zoo.data.events_specs import EVENTS
 from zoo.data.fetched_specs import FETCHED
+from zoo.data.own.specs import OWN
 from zoo.data.specs import SPECS as DATASETS
 
 __zoo_api__ = 1
@@ -358,4 +359,4 @@ TASKS = (
 
 @zp.hookimpl
 def zoo_components() -> tuple[zp.Spec, ...]:
-    return (*MODELS, *MIXERS, *FEED_FORWARDS, *STEMS, *HEADS, *TASKS, *DATASETS, *EVENTS, *FETCHED)
+    return (*MODELS, *MIXERS, *FEED_FORWARDS, *STEMS, *HEADS, *TASKS, *DATASETS, *EVENTS, *FETCHED, *OWN)

@@ -15,6 +15,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, fields
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from zoo.config import Config, ConfigError, param
@@ -100,7 +101,7 @@ class Spec(Config):
                         field,
                         f"must be lower case, a letter first, then letters, digits, '_'; got {name!r}",
                     )
-        for field in ("target", "config", "reference", "members", "fold"):
+        for field in ("target", "config", "reference", "members", "fold", "sample"):
             path = getattr(self, field, None)
             if path and not _TARGET.match(path):
                 yield field, f"must read 'package.module:attribute', got {path!r}"
@@ -354,6 +355,13 @@ class DatasetSpec(Spec):
     known_good: a score that somebody measured, and with what.
     files: what must be fetched first, at default parameters; `None`: it is bundled or generated. Where
         parameters change them, the config class has the torch-free method `files() -> Files`.
+    sample: makes it a dataset of the user's own data, to which parameters must point.
+        "package.module:function" in a torch-free module; `function(folder) -> parameters` writes a small
+        example into a folder, the same each time, and gives the parameters that load it. `inputs` and
+        `targets` are those of this example, which the conformance checks, `zoo matrix` and the docs use in
+        place of default parameters.
+
+    The config class may also have `notes() -> Iterable[str]`: what was found in the data, for `zoo plan`.
     """
 
     kind: ClassVar[str] = "dataset"
@@ -367,6 +375,17 @@ class DatasetSpec(Spec):
     baseline: str = ""
     known_good: str = ""
     files: Files | None = None
+    sample: str | None = None
+
+    @property
+    def own(self) -> bool:
+        """Whether it is the user's own data."""
+        return self.sample is not None
+
+    def make_sample(self, folder: Path) -> dict[str, Any]:
+        """Write the example of a dataset of the user's own data; the parameters that load it."""
+        parameters: dict[str, Any] = _resolve(self.sample or "", self)(folder)
+        return parameters
 
     @property
     def fetched(self) -> bool:
@@ -375,13 +394,15 @@ class DatasetSpec(Spec):
 
     @property
     def origin(self) -> str:
-        """How the data gets here: "bundled", "generated" or "fetched"."""
+        """How the data gets here: "bundled", "generated", "fetched", or "yours"."""
+        if self.own:
+            return "yours"
         return "generated" if self.synthetic else "fetched" if self.fetched else "bundled"
 
     @property
     def ready(self) -> bool:
         """Whether it loads (at default parameters) without fetching anything."""
-        return self.files is None or self.files.cached
+        return not self.own and (self.files is None or self.files.cached)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import zoo.plugin as zp
@@ -67,9 +69,27 @@ def usage(spec: zp.Spec) -> str:
         example = f'model = zoo.create_model("{spec.id}", dataset="{SUITS[spec.accepts]}")'
     elif isinstance(spec, zp.MixerSpec):
         example = f'model = zoo.create_model("core/transformer", dataset="digits", layers=["{spec.id}"])'
+    elif isinstance(spec, zp.DatasetSpec) and spec.own:
+        with tempfile.TemporaryDirectory() as folder:
+            given = spec.make_sample(Path(folder))
+        words = {name: _shown(value, folder) for name, value in given.items()}
+        yaml = ", ".join(f"{name}: {value}" for name, value in words.items())
+        keywords = "".join(f"    {name}={json.dumps(value)},\n" for name, value in given.items())
+        example = f'splits = zoo.create_dataset(\n    "{spec.id}",\n{keywords})'.replace(folder, "my_data")
+        recipe = (
+            f"In a recipe:\n\n```yaml\ndata: {{name: {spec.id}, params: {{{yaml}}}}}\n```\n\nIn Python:\n\n"
+        )
+        return f"{recipe}```python\nimport zoo\n\n{example}\n```"
     else:
         example = f'splits = zoo.create_dataset("{spec.id}")'
     return f"```python\nimport zoo\n\n{example}\n```"
+
+
+def _shown(value: Any, folder: str) -> str:
+    """A parameter of an example in YAML; its folder is `my_data`."""
+    if isinstance(value, str):
+        return value.replace(folder, "my_data")
+    return json.dumps(value).replace('"', "")
 
 
 def parts_page(found: Catalogue) -> str:

@@ -211,6 +211,8 @@ def _summary(spec: Spec) -> str:
 
 def _cell(spec: Spec, field: str) -> str:
     value = getattr(spec, field)
+    if isinstance(spec, DatasetSpec) and spec.own and field in ("inputs", "targets"):
+        return f"{value.kind}, as found"
     if isinstance(value, bool):
         return "yes" if value else "no"
     return str(value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -90,6 +91,35 @@ def read_xlsx(path: Path) -> np.ndarray:
     if len({len(row) for row in rows}) != 1:
         raise ZooError(f"{path}: the rows of its first sheet are not all of one length")
     return np.array(rows)
+
+
+def valid_length(x: np.ndarray) -> int:
+    """Steps of a series (N, C) up to the last that has a value: what follows is padding."""
+    present = np.flatnonzero(np.isfinite(x).any(axis=1))
+    return int(present[-1]) + 1 if len(present) else 0
+
+
+def is_ragged(series: Sequence[np.ndarray]) -> bool:
+    """Whether series differ in length.
+
+    The archive pads short series with missing values. Where such values occur within series too, those at
+    an end are missing like the others, and the series are of one length.
+    """
+    if len({len(x) for x in series}) > 1:
+        return True
+    lengths = [valid_length(x) for x in series]
+    within = any(np.isnan(x[:n]).any() for x, n in zip(series, lengths, strict=True))
+    return not within and len(set(lengths)) > 1
+
+
+def filled(x: np.ndarray) -> np.ndarray:
+    """A series (N, C) whose missing values lie on a line between their neighbours."""
+    x, steps = x.copy(), np.arange(len(x))
+    for channel in x.T:  # a view: written in place
+        missing = np.isnan(channel)
+        if missing.any():
+            channel[missing] = np.interp(steps[missing], steps[~missing], channel[~missing])
+    return x
 
 
 def _lines(path: Path) -> list[tuple[int, str]]:

@@ -30,7 +30,8 @@ class Splits:
 
     encode: what turned a raw example into an input, for data that comes later. A raw image is float
         (C, H, W) in [0, 1]; a raw vector (F,), a raw series (N, C) and raw ids (N,) are as they stand in a
-        file; a raw text is a str.
+        file; a raw text is a str. One that has a method `read(path) -> list of inputs` reads files to predict
+        on itself: a table by its columns' names, an image of any size.
     decode: what turns targets (or predictions of them) back: standardised values into natural units,
         ids into text. `None`: they are what they seem.
     text: `encode` takes text.

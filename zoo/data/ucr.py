@@ -15,7 +15,7 @@ from torch import Tensor
 from zoo.data.batch import pad
 from zoo.data.fetch import fetch
 from zoo.data.fetched_config import UcrConfig, ucr_sets
-from zoo.data.formats import read_ts, read_tsv
+from zoo.data.formats import filled, read_ts, read_tsv, valid_length
 from zoo.data.parts import hold_out
 from zoo.data.scale import Standardise
 from zoo.data.split import Splits, TensorSplit
@@ -58,31 +58,6 @@ def load_ucr(config: UcrConfig) -> Splits:
     )
 
 
-def valid_length(x: np.ndarray) -> int:
-    """Steps of a series (N, C) up to the last that has a value: what follows is padding."""
-    present = np.flatnonzero(np.isfinite(x).any(axis=1))
-    return int(present[-1]) + 1 if len(present) else 0
-
-
-def is_ragged(series: Sequence[np.ndarray]) -> bool:
-    """Whether series differ in length.
-
-    The archive pads short series with missing values. Where such values occur within series too, those at
-    an end are missing like the others, and the series are of one length.
-    """
-    if len({len(x) for x in series}) > 1:
-        return True
-    lengths = [valid_length(x) for x in series]
-    within = any(np.isnan(x[:n]).any() for x, n in zip(series, lengths, strict=True))
-    return not within and len(set(lengths)) > 1
-
-
 def _clean(x: np.ndarray, *, ragged: bool) -> Tensor:
     """A series without padding and missing values: float64 (N, C)."""
-    x = (x[: valid_length(x)] if ragged else x).copy()
-    steps = np.arange(len(x))
-    for channel in x.T:  # a view: written in place
-        missing = np.isnan(channel)
-        if missing.any():
-            channel[missing] = np.interp(steps[missing], steps[~missing], channel[~missing])
-    return torch.from_numpy(x)
+    return torch.from_numpy(filled(x[: valid_length(x)] if ragged else x))

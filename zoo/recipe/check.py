@@ -5,13 +5,14 @@ Each level looks at whatever it can make sense of, so that one report holds the 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
 from zoo.catalogue import Catalogue, Part
-from zoo.config import ConfigError, build, join, unknown_key
+from zoo.config import ConfigError, build, join, path_fields, unknown_key
 from zoo.contract import Plan, choose_task, kinds_of, resolve
 from zoo.errors import ContractError, ZooError, close_names, suggest
 from zoo.recipe.errors import Mistake, Origin
@@ -20,7 +21,7 @@ from zoo.recipe.passed_on import PLATEAU, SCHEDULE, TRAINER
 from zoo.recipe.schema import Recipe
 from zoo.recipe.source import Node, plain, walk
 from zoo.recipe.version import unmet
-from zoo.specs import TaskSpec
+from zoo.specs import DatasetSpec, TaskSpec
 
 #: Where a recipe names components, and of which kind.
 PARTS = {
@@ -127,7 +128,9 @@ class Check:
         at_params: str | None = None,
     ) -> None:
         try:
-            self.parts[path] = self.catalogue.part(kind, name, params, preset=preset)
+            params = self.located(path, kind, name, params)
+            self.parts[path] = part = self.catalogue.part(kind, name, params, preset=preset)
+            self.own_data(path, part)
         except ConfigError as error:
             for problem in error.problems:
                 self.mistake(3, join(at_params or join(path, "params"), problem.path), problem.message)
@@ -136,6 +139,29 @@ class Check:
             self.parameters(path, kind, name, params)
         except ZooError as error:  # its module cannot be imported
             self.mistake(2, at_name or join(path, "name"), str(error))
+
+    def own_data(self, path: str, part: Part) -> None:
+        """A user's own data is looked at here already, so that its parameters are blamed, not the pairing."""
+        spec = self.catalogue.get(part.kind, part.id)
+        if not isinstance(spec, DatasetSpec) or not spec.own:
+            return
+        try:
+            kinds_of(self.catalogue, part)
+        except ConfigError:
+            raise
+        except ZooError as error:  # the data itself
+            self.mistake(3, join(path, "params", path_fields(type(part.config))[0]), str(error))
+
+    def located(self, path: str, kind: str, name: str, params: dict[str, Any]) -> dict[str, Any]:
+        """The parameters, with files and folders of the user's by their whole paths."""
+        config = self.catalogue.get(kind, name).config_class()
+        found = {}
+        for field in path_fields(config):
+            if isinstance(params.get(field), str):
+                origin = self.origins.get(join(path, "params", field))
+                folder = origin.source.folder if origin else ""
+                found[field] = os.path.abspath(os.path.join(folder, os.path.expanduser(params[field])))
+        return {**params, **found}
 
     def task_without_name(self) -> None:
         """Parameters of a task that is left to the contract are those of the one it will choose."""

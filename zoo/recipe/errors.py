@@ -22,12 +22,14 @@ _WIDEST_LINE = 100
 class Source:
     """A text that recipes are read from: a file, or one override of the command line.
 
-    name: as the user knows it. rank: files 0, then the overrides in their order.
+    name: as the user knows it. rank: files 0, then the overrides in their order. folder: of the file;
+    empty for an override, which counts from the working folder.
     """
 
     name: str
     text: str = ""
     rank: int = 0
+    folder: str = ""
 
     def line(self, number: int) -> str:
         """Line `number` (from 1), with anything unprintable replaced."""

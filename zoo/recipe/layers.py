@@ -44,7 +44,7 @@ class Layers:
         """
         shown = _shown(path)
         try:
-            source = Source(shown, path.read_bytes().decode("utf-8-sig"))
+            source = Source(shown, path.read_bytes().decode("utf-8-sig"), folder=str(path.parent))
         except OSError as error:
             return self.lost(f"cannot read {shown!r}: {error.strerror}", place or Origin(Source(shown)))
         except UnicodeDecodeError as error:

@@ -45,6 +45,8 @@ SHARED = 0.01
 
 def check_data_card(subject: Subject) -> None:
     spec = cast(DatasetSpec, subject.spec)
+    if spec.own:
+        raise NotApplicable("it is the user's own data")
     missing = [
         name
         for name in ("licence", "source", "examples", "baseline", "known_good")
@@ -58,6 +60,11 @@ def check_data_card(subject: Subject) -> None:
 
 def check_data_kinds(subject: Subject) -> None:
     inputs, targets = kinds_of(subject.catalogue, Part("dataset", subject.spec.id, subject.config))
+    spec = cast(DatasetSpec, subject.spec)
+    require(
+        not spec.own or (inputs, targets) == (spec.inputs, spec.targets),
+        f"the example gives {inputs} and {targets}, but the spec declares {spec.inputs} and {spec.targets}",
+    )
     for name, split in _splits(subject):
         indices = _indices(split)
         for index in indices:

@@ -6,8 +6,11 @@ as if nothing had happened.
 
 from __future__ import annotations
 
+import functools
 import inspect
+import tempfile
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import torch
@@ -33,7 +36,7 @@ from zoo.kinds import (
     Values,
     Vector,
 )
-from zoo.specs import HeadSpec, Spec, StemSpec
+from zoo.specs import DatasetSpec, HeadSpec, Spec, StemSpec
 from zoo.testing.checks import NotApplicable, sees_tokens
 
 #: The first of these that the model's parameters accept.
@@ -78,7 +81,9 @@ class Subject:
     def __init__(self, spec: Spec, catalogue: Catalogue, *, params: Mapping[str, Any] | None = None) -> None:
         self.catalogue = catalogue
         self.spec = spec
-        self.part: Part = catalogue.part(spec.kind, spec.id, params)
+        self.part: Part = catalogue.part(
+            spec.kind, spec.id, sample_of_own(spec) if params is None else params
+        )
         self.config = self.part.config
         refine = getattr(self.config, "claims", None)
         self.claims: Any = refine(spec, catalogue) if refine else spec
@@ -244,6 +249,18 @@ class HeadSubject(Subject):
             "image": (batch, self.width, 3, 4),
         }
         return normal(shapes[self.accepts], seed=seed, dtype=dtype)
+
+
+@functools.cache
+def _sample_folder(name: str) -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix=f"archzoo-{name}-")  # gone when the process ends
+
+
+def sample_of_own(spec: Spec) -> dict[str, Any] | None:
+    """Parameters that load the example of a dataset of the user's own data; `None`: the defaults do."""
+    if not isinstance(spec, DatasetSpec) or not spec.own:
+        return None
+    return spec.make_sample(Path(_sample_folder(spec.name).name))
 
 
 _SUBJECTS: dict[str, type[Subject]] = {
