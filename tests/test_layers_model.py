@@ -208,6 +208,21 @@ def test_a_language_model_streams(tied: bool) -> None:
     assert module.num_parameters == build(IDS, NEXT, causal=True).num_parameters - (11 * 16 if tied else 0)
 
 
+def test_scaled_embeddings_are_the_same_function() -> None:
+    """Stored smaller by sqrt(width) and scaled by it, with a tied head that knows; scores without bias."""
+    models = []
+    for scale in ("one", "sqrt_width"):
+        torch.manual_seed(0)
+        head = part("head", "next_id", tied=True, bias=False)
+        models.append(build(IDS, NEXT, causal=True, head=head, stem=part("stem", "embedding", scale=scale)))
+    plain, scaled = models
+    assert plain.head.linear.bias is None
+    weights = [m.stem.token_embedding.weight for m in models]  # type: ignore[union-attr]
+    torch.testing.assert_close(weights[0], weights[1] * weights[1].shape[1] ** 0.5)
+    x = batch(IDS)
+    torch.testing.assert_close(plain(x), scaled(x))
+
+
 def test_series_stream_into_next_ids() -> None:
     module, x = build(SERIES, NEXT, causal=True), batch(SERIES)
     y, _ = module.step(x, module.initial_state(3))

@@ -299,7 +299,17 @@ class FlattenConfig(_ToVector):
 
 @dataclass(frozen=True, kw_only=True)
 class EmbeddingConfig(_ToSteps):
-    """`core/embedding` takes no parameters."""
+    """Parameters of `core/embedding`."""
+
+    scale: Literal["one", "sqrt_width"] = param(
+        "one",
+        "factor of the vectors; with 'sqrt_width' they are stored as much smaller, so that Adam moves them "
+        "faster; best beside a tied head",
+    )
+
+    def factor(self, width: int) -> float:
+        """The factor as a number."""
+        return width**0.5 if self.scale == "sqrt_width" else 1.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -167,10 +167,10 @@ class NextIdHead(_LinearHead):
             outputs=targets.vocab, width=width, dropout_prob=config.dropout_prob, bias=config.bias
         )
         self.tied = config.tied
+        self.factor = 1.0
 
     def reduce(self, features: Tensor, *, mask: Tensor | None) -> Tensor:
-        # Embeddings are larger than a head's weights: without this the first scores would be far from equal.
-        return features * features.shape[-1] ** -0.5 if self.tied else features
+        return features * self.factor
 
     def connect(self, stem: nn.Module | None) -> None:
         """Share the stem's embedding, where `tied` asks for it.
@@ -191,6 +191,8 @@ class NextIdHead(_LinearHead):
             raise ValueError(
                 f"tied=True: the stem's embedding is {theirs}, but the answer needs {ours}; use tied=False"
             )
+        # Embeddings are larger than a head's weights: without this the first scores would be far from equal.
+        self.factor = getattr(stem, "factor", 1.0) * embedding.embedding_dim**-0.5
         self.linear.weight = embedding.weight
 
 

@@ -64,17 +64,23 @@ class Flatten(nn.Module):
 
 
 class Embedding(nn.Module):
-    """One learned vector per symbol. A head may share it: `token_embedding`."""
+    """One learned vector per symbol. A head may share it: `token_embedding`, stored smaller by `factor`.
+
+    A factor of sqrt(width): Vaswani et al. 2017, https://arxiv.org/abs/1706.03762, section 3.4.
+    """
 
     per_token = True
 
     def __init__(self, config: EmbeddingConfig, *, inputs: Ids, width: int) -> None:
         super().__init__()
+        self.factor = config.factor(width)
         self.token_embedding = init_embedding(nn.Embedding(inputs.vocab, width))
+        with torch.no_grad():
+            self.token_embedding.weight.div_(self.factor)
 
     def forward(self, x: Tensor, *, mask: Tensor | None = None) -> Stemmed:
         """x: int (B, N) -> (B, N, D), and the mask as it came."""
-        return _look_up(self.token_embedding, x), mask
+        return _look_up(self.token_embedding, x) * self.factor, mask
 
 
 class Bag(nn.Module):

@@ -12,6 +12,7 @@ from zoo_transnormer.reference import decayed_attention
 import zoo
 from zoo.plugin import Classes, Ids, NextId, Series
 
+STEM = {"name": "core/embedding", "params": {"scale": "sqrt_width"}}
 HEAD = {"name": "core/next_id", "params": {"tied": True, "bias": False}}
 
 
@@ -21,6 +22,7 @@ def language_model(*, vocab: int, width: int, **options):
         inputs=Ids(vocab=vocab, length=32),
         targets=NextId(vocab=vocab),
         width=width,
+        stem=STEM,
         head=HEAD,
         **options,
     )
@@ -48,7 +50,7 @@ def independent(ids: Tensor, weights: dict[str, Tensor], *, depth: int, heads: i
     def norm(x: Tensor) -> Tensor:
         return x / (x.square().mean(-1, keepdim=True) + 1e-6).sqrt()
 
-    embedding = weights["stem.token_embedding.weight"] / width**0.5  # E; the input is scaled by sqrt(d)
+    embedding = weights["stem.token_embedding.weight"]
     x = embedding[ids] * width**0.5
     for layer in range(depth):
         block = f"backbone.blocks.{layer}."
