@@ -3,31 +3,40 @@
     python benchmarks/kill.py [--runs 30] [--jobs 2] [--seed 0] [--folder DIR]
 
 Three recipes: a text model with dropout, averaged weights and accumulated gradients; an image model with data
-in worker processes; a table saved at every step, so that kills fall into saves. Each run is a process of its
-own, killed once to three times; the moments are drawn from the whole life of the run, from the making of its
-folder to the last report. Then `zoo train --resume` must end with the same metrics.csv,
-weights, best checkpoint, last checkpoint and scores. With --folder, a second call goes on where the first
-one was stopped. Exits with 1 where an end differs.
+in a worker process; a table saved at every step, so that kills fall into saves. Each run is a process of its
+own (forked from one that has imported torch) and killed once to three times, at moments drawn from its whole
+life: from the making of its folder to the last report. Then `zoo train --resume` must end with the same
+metrics.csv, weights, checkpoints and scores. With --folder, a second call goes on where the first one was
+stopped. Exits with 1 where an end differs.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib
 import json
+import math
 import os
 import random
 import shutil
-import subprocess
+import signal
 import sys
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch: a run must be the same beside another
+
 import torch
+
+from zoo.cli import main
+
+for heavy in ("zoo.training.fit", "zoo_aaren.layers", "matplotlib.figure", "matplotlib.backends.backend_agg"):
+    importlib.import_module(heavy)
 
 #: Small enough for a few seconds each.
 RECIPES: dict[str, dict[str, Any]] = {
@@ -63,7 +72,7 @@ class Kill:
     shares: tuple[float, ...]
 
 
-def main() -> int:
+def command() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=30, help="how many are killed, over all recipes")
     parser.add_argument("--jobs", type=int, default=2, help="runs side by side")
@@ -81,11 +90,14 @@ def measure(options: argparse.Namespace, folder: Path) -> int:
     wholes = {name: uninterrupted(folder, name) for name in RECIPES}
     draw, names = random.Random(options.seed), list(RECIPES)
     kills = [
-        Kill(i, names[i % len(names)], tuple(draw.uniform(0, 0.9) for _ in range(draw.choice((1, 1, 2, 3)))))
+        Kill(i, names[i % len(names)], tuple(draw.uniform(0, 0.7) for _ in range(draw.choice((1, 1, 2, 3)))))
         for i in range(options.runs)
     ]
-    with ThreadPoolExecutor(options.jobs) as pool:
-        results = list(pool.map(lambda kill: outcome(folder, kill, wholes[kill.recipe]), kills))
+    for worker in [
+        fork(lambda i=i: work(kills[i :: options.jobs], folder, wholes)) for i in range(options.jobs)
+    ]:
+        worker.wait()
+    results = [outcome(folder, kill, wholes[kill.recipe]) for kill in kills]
     same = sum(not result["differs"] for result in results)
     moments = [moment for result in results for moment in result["kills"]]
     print(f"{len(moments)} kills in {len(results)} runs; {same} ends are bit for bit the uninterrupted one")
@@ -98,13 +110,20 @@ def uninterrupted(folder: Path, name: str) -> dict[str, Any]:
     """Seconds (once its folder is there) and traces of the recipe's whole run."""
     record = folder / f"{name}.json"
     if not record.exists():
-        process = run(folder / name, ["train", str(folder / f"{name}.yaml")])
+        process = run(folder / name, "train", str(folder / f"{name}.yaml"))
         begun = has_begun(process, folder / name)
-        if process.wait():
+        process.wait()
+        if process.code:
             sys.exit(f"{name} fails: see {folder / name / 'log.txt'}")
         seconds = time.monotonic() - begun
         record.write_text(json.dumps({"seconds": seconds, "traces": traces(folder / name)}))
     return json.loads(record.read_text())
+
+
+def work(kills: Sequence[Kill], folder: Path, wholes: dict[str, Any]) -> int:
+    for kill in kills:
+        outcome(folder, kill, wholes[kill.recipe])
+    return 0
 
 
 def outcome(folder: Path, kill: Kill, whole: dict[str, Any]) -> dict[str, Any]:
@@ -116,17 +135,16 @@ def outcome(folder: Path, kill: Kill, whole: dict[str, Any]) -> dict[str, Any]:
     shutil.rmtree(place, ignore_errors=True)  # of a call that was stopped
     arguments = ["train", str(folder / f"{kill.recipe}.yaml")]
     for share in kill.shares:
-        process = run(place, arguments)
+        process = run(place, *arguments)
         begun = has_begun(process, place)
-        try:
-            process.wait(timeout=max(0.0, begun + share * whole["seconds"] - time.monotonic()))
-        except subprocess.TimeoutExpired:
+        if not process.wait(until=begun + share * whole["seconds"]):
             moments.append(phase(place))
             process.kill()
-            process.wait()
         arguments = ["train", "--resume", "latest"]
-    if moments and run(place, arguments).wait():
-        moments.append("which could not be resumed")
+        if has_ended(place):
+            break
+    if not has_ended(place):
+        run(place, *arguments).wait()
     ended = traces(place)
     differs = sorted(key for key in {*whole["traces"], *ended} if ended.get(key) != whole["traces"].get(key))
     result = {"recipe": kill.recipe, "shares": kill.shares, "kills": moments, "differs": differs}
@@ -135,19 +153,65 @@ def outcome(folder: Path, kill: Kill, whole: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-def run(place: Path, arguments: list[str]) -> subprocess.Popen[bytes]:
+def run(place: Path, *arguments: str) -> Process:
     """`zoo ...` with its runs in `place`; what it says goes to a file there."""
     place.mkdir(exist_ok=True)
-    with (place / "log.txt").open("ab") as log:
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-m", "zoo", *arguments, "--quiet"]
-        return subprocess.Popen(command, cwd=place, stdout=log, stderr=log, env=environment)
+
+    def zoo() -> int:
+        os.chdir(place)
+        log = os.open("log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(log, 1), os.dup2(log, 2)
+        return main([*arguments, "--quiet"])
+
+    return fork(zoo)
+
+
+class Process:
+    """A child of this process."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.code: int | None = None
+
+    def wait(self, until: float = math.inf) -> bool:
+        """Whether it has ended before that time."""
+        while self.code is None and time.monotonic() < until:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self.code = os.waitstatus_to_exitcode(status)
+            else:
+                time.sleep(0.005)
+        return self.code is not None
+
+    def kill(self) -> None:
+        os.kill(self.pid, signal.SIGKILL)
+        self.wait()
+
+
+def fork(task: Callable[[], int]) -> Process:
+    """A process that does this and ends; what is imported here need not be imported again."""
+    sys.stdout.flush()
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            code = task()
+        finally:
+            sys.stdout.flush(), sys.stderr.flush()
+            os._exit(code)
+    return Process(pid)
 
 
 def found(place: Path) -> Path | None:
     """The folder of the one run."""
     records = list(place.glob("runs/**/run.json"))
     return records[0].parent if records else None
+
+
+def has_ended(place: Path) -> bool:
+    """Whether the run says that it is finished."""
+    folder = found(place)
+    return folder is not None and json.loads((folder / "run.json").read_text())["status"] == "finished"
 
 
 def phase(place: Path) -> str:
@@ -157,6 +221,8 @@ def phase(place: Path) -> str:
         return "before the folder was there"
     if list(folder.glob("checkpoints/.*.partial")):
         return "inside a save"
+    if has_ended(place):
+        return "after the end"
     if (folder / "model.safetensors").exists() or (folder / "curves.png").exists():
         return "while reporting"
     if (folder / "checkpoints/last.ckpt").exists():
@@ -164,13 +230,12 @@ def phase(place: Path) -> str:
     return "training, before the first save" if (folder / "metrics.csv").exists() else "while starting"
 
 
-def has_begun(process: subprocess.Popen[bytes], place: Path) -> float:
+def has_begun(process: Process, place: Path) -> float:
     """Wait until this process has the run's folder; when that was."""
-    while process.poll() is None:
+    while not process.wait(until=time.monotonic() + 0.01):
         folder = found(place)
         if folder is not None and json.loads((folder / "run.json").read_text()).get("pid") == process.pid:
             break
-        time.sleep(0.01)
     return time.monotonic()
 
 
@@ -200,4 +265,4 @@ def plain(value: Any) -> Any:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command())

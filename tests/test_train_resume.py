@@ -52,16 +52,17 @@ def recipe(folder: Path, **trainer: Any) -> dict[str, Any]:
 
 
 class Press(pl.Callback):
-    """Ctrl-C during one batch, `times` times."""
+    """Ctrl-C (or another signal) during one batch, `times` times."""
 
-    def __init__(self, batch: int, times: int = 1) -> None:
+    def __init__(self, batch: int, times: int = 1, number: int = signal.SIGINT) -> None:
         self.batch = batch
         self.times = times
+        self.number = number
 
     def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, batch_idx: int) -> None:
         if batch_idx == self.batch:
             for _ in range(self.times):
-                os.kill(os.getpid(), signal.SIGINT)
+                os.kill(os.getpid(), self.number)
 
 
 def with_callback(callback: pl.Callback) -> Catalogue:

@@ -260,7 +260,10 @@ def test_plugins_that_disagree_are_an_error(plugin_module, tmp_path):
             {"trainer": {"accelerator": "cuda"}},
             r"Lightning's Trainer refuses these options.*[Cc][Uu][Dd][Aa]",
         ),
-        ({"trainer": {"devices": 2}}, r"uses one device for now, got 2"),
+        (
+            {"trainer": {"devices": 3}},
+            r"batch_size: .*32 examples do not divide among 3 devices, 30 or 33 would",
+        ),
         ({"optim": {"name": "nonesuchopt"}}, r"no optimiser 'nonesuchopt'"),
         ({"task": {"monitor": "val/acuracy", "mode": "max"}}, r"no metric 'val/acuracy'.*'val/accuracy'"),
     ],
@@ -346,7 +349,7 @@ def test_without_metrics_file_there_are_no_curves(tmp_path):
 
 def indices(**settings: Any) -> list[list[int]]:
     wanted = {"examples": 10, "batch_size": 4, "batches": 9, "seed": 0} | settings
-    return [batch for _, batch in BatchStream(**wanted)]
+    return [job.indices for job in BatchStream(**wanted)]
 
 
 def test_each_epoch_shows_every_example_once_in_its_own_order():

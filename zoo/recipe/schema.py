@@ -43,7 +43,7 @@ class DataSection(Config):
 
     name: str = param(help="full or short name, e.g. core/digits")
     params: dict[str, Any] = param(factory=dict, help="its parameters; 'zoo show NAME' lists them")
-    batch_size: int = param(64, "examples per batch", at_least=1)
+    batch_size: int = param(64, "examples per batch, of all devices together", at_least=1)
     eval_batch_size: int | None = param(
         None, "examples per batch of evaluation; null: batch_size", at_least=1
     )
@@ -109,7 +109,15 @@ class TrainerSection(Config):
     gradient_clip_norm: float | None = param(None, "clip the gradient to this 2-norm; null: never", above=0)
     accumulate_batches: int = param(1, "batches per update", at_least=1)
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps", "tpu"] = param("auto", "kind of device")
-    devices: int | Literal["auto"] = param(1, "how many devices", at_least=1)
+    devices: int | Literal["auto"] = param(1, "how many devices of each node; auto: all GPUs", at_least=1)
+    nodes: int = param(1, "how many machines", at_least=1)
+    strategy: Literal["auto", "ddp", "fsdp"] = param(
+        "auto", "several devices: ddp (auto) gives each the whole model, fsdp a share of it"
+    )
+    compile: bool = param(False, "compile the model with torch.compile")
+    gradient_checkpointing: bool = param(
+        False, "compute each layer again going backwards, and keep its input alone: less memory, slower"
+    )
     log_every_steps: int = param(50, "updates between logged rows", at_least=1)
     extra: dict[str, Any] = param(
         factory=dict, help="further keywords of Lightning's Trainer; not portable, noted in the run"

@@ -16,15 +16,19 @@ from typing_extensions import override
 
 from zoo.training.lightning import Checkpoint, EarlyStopping, EMAWeightAveraging, pl
 
+#: Several processes ask each other at these updates whether to save or to stop: asking costs a wait.
+AGREE_EVERY_STEPS = 10
+
 
 class Interrupted(BaseException):
     """The run was told to stop, and has. Not a `KeyboardInterrupt`, which Lightning turns into an exit."""
 
 
 class StopRequest:
-    """Ctrl-C: the first asks the run to end after the current step, the second ends it at once.
+    """Ctrl-C, or SIGTERM: the first asks the run to end after the current step, the second ends it at once.
 
-    `with request.listening():` while training; signals can only be heard in the main thread.
+    `with request.listening():` while training; signals can only be heard in the main thread. SIGTERM is what
+    a cluster sends before it takes a machine away.
     """
 
     def __init__(self) -> None:
@@ -36,25 +40,36 @@ class StopRequest:
         self.made = True
 
     def listening(self) -> AbstractContextManager[None]:
-        return _on_interrupt(self._handle)
+        return _on_signals(self._handle, signal.SIGINT, signal.SIGTERM)
+
+    def insist(self) -> None:
+        """Listen again, where Lightning has put in a handler of SIGTERM that ends a run unsaved."""
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self._handle)
 
 
 def undisturbed() -> AbstractContextManager[None]:
     """A few lines that Ctrl-C cannot cut in two."""
-    return _on_interrupt(signal.SIG_IGN)
+    return _on_signals(signal.SIG_IGN, signal.SIGINT)
 
 
 @contextmanager
-def _on_interrupt(handler: Any) -> Iterator[None]:
-    """What Ctrl-C does for the time being; a signal can only be handled in the main thread."""
+def _on_signals(handler: Any, *signals: signal.Signals) -> Iterator[None]:
+    """What these signals do for the time being; they can only be handled in the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGINT, handler)
+    before = {each: signal.signal(each, handler) for each in signals}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for each, handler_before in before.items():
+            signal.signal(each, handler_before)
+
+
+def agreed(trainer: pl.Trainer, wish: bool) -> bool:
+    """Whether any process of the run wishes it. They all must ask."""
+    return trainer.strategy.reduce_boolean_decision(wish, all=False)
 
 
 class WriteRows(pl.Callback):
@@ -146,6 +161,7 @@ class SaveCheckpoints(Checkpoint):
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.saved_at, self.saved_step = time.monotonic(), trainer.global_step
+        self.stop.insist()
 
     @override
     def on_train_batch_end(
@@ -157,10 +173,13 @@ class SaveCheckpoints(Checkpoint):
         evaluation_due = done == self.batches or done % self.eval_every_batches == 0
         if evaluation_due or not pl_module.update_is_complete:
             return  # the evaluation saves; in the middle of an update there is nothing to go on from
-        if self.stop.made or self._save_is_due(trainer.global_step):
+        step = trainer.global_step
+        if trainer.world_size > 1 and step % AGREE_EVERY_STEPS:
+            return
+        if agreed(trainer, self.stop.made or self._save_is_due(step)):
             self._save_last(trainer)
-        if self.stop.made:
-            raise Interrupted
+            if agreed(trainer, self.stop.made):
+                raise Interrupted
 
     def _save_is_due(self, step: int) -> bool:
         if self.every_steps is not None and step - self.saved_step >= self.every_steps:
@@ -173,7 +192,8 @@ class SaveCheckpoints(Checkpoint):
         if not math.isnan(value):
             self._keep(trainer, value)
         self._save_last(trainer)
-        if self.stop.made and pl_module.batches_done < self.batches and not trainer.should_stop:
+        over = pl_module.batches_done >= self.batches or trainer.should_stop
+        if agreed(trainer, self.stop.made) and not over:
             raise Interrupted
 
     def _keep(self, trainer: pl.Trainer, value: float) -> None:
@@ -188,7 +208,7 @@ class SaveCheckpoints(Checkpoint):
             trainer.save_checkpoint(self._path(step))
         if not before or self.kept[0] != before[0]:
             trainer.save_checkpoint(self.folder / "best.ckpt")
-        for _, old in dropped:
+        for _, old in dropped if trainer.is_global_zero else ():
             self._path(old).unlink(missing_ok=True)
 
     def _path(self, step: int) -> Path:

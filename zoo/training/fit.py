@@ -9,9 +9,10 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NoReturn
 
 from zoo.errors import ZooError
+from zoo.layers.model import build_model
 from zoo.layers.weights import load_weights, revisions_of, save_weights
 from zoo.recipe import LoadedRecipe, load_recipe
 from zoo.recipe.render import resolved
@@ -19,15 +20,18 @@ from zoo.runs import PARTIAL, Run, check_resumable, create_run, find_run, locked
 from zoo.training.callbacks import Interrupted, SaveCheckpoints, StopRequest, undisturbed
 from zoo.training.card import render_card
 from zoo.training.checkpoint import read_checkpoint
+from zoo.training.compiling import compiling
 from zoo.training.continuation import check_longer, check_unchanged, check_versions, newest_checkpoint
 from zoo.training.curves import draw_curves
 from zoo.training.evaluation import fill, load_best, measured_baselines, score
 from zoo.training.lightning import pl, quiet_lightning
 from zoo.training.loaders import BatchStream, eval_loader, train_loader
-from zoo.training.module import TrainingModule
+from zoo.training.module import Diverged, TrainingModule
+from zoo.training.processes import Processes, find_processes, group_of
 from zoo.training.record import circumstances
 from zoo.training.result import RunResult, judge, plain
 from zoo.training.setup import Setup, prepare
+from zoo.training.sharded import ShardedModule
 from zoo.training.trainer import make_saver, make_trainer
 
 
@@ -48,7 +52,9 @@ def train(loaded: LoadedRecipe, *, quiet: bool = False, dry_run: bool = False) -
     loaded.catalogue.call("zoo_recipe_ready", recipe=loaded.recipe)
     setup = prepare(loaded)
     if dry_run:
-        return _try_out(setup)
+        return _try_out(replace(setup, processes=Processes()))
+    if not setup.processes.leads:
+        _follow(setup, None)
     files = {"recipe.yaml": loaded.text, "resolved.yaml": loaded.render()}
     run = create_run(loaded.recipe.output.dir, loaded.name, files)
     with locked(run):
@@ -76,9 +82,11 @@ def resume(run: Run | str | Path, overrides: Sequence[str] = (), *, quiet: bool 
             it another run.
     """
     run = run if isinstance(run, Run) else find_run(run)
+    loaded = replace(load_recipe(run.resolved, overrides), name=run.info["recipe"])
+    if not find_processes(loaded).leads:
+        _follow(prepare(loaded), newest_checkpoint(run, []))
     with locked(run):
         run = open_run(run.path)  # as the process left it that had it until now
-        loaded = replace(load_recipe(run.resolved, overrides), name=run.info["recipe"])
         as_begun = load_recipe(run.resolved)
         check_unchanged(run, as_begun)
         longer = check_longer(as_begun, loaded)
@@ -105,8 +113,7 @@ def _carry_out(
     """Train, then score and report; whatever happens is noted in run.json."""
     for left_by_a_kill in run.checkpoints.glob(f".*{PARTIAL}"):
         left_by_a_kill.unlink(missing_ok=True)
-    stop = StopRequest()
-    saver = make_saver(setup, run, stop)
+    saver = make_saver(setup, run.checkpoints, StopRequest())
     try:
         trainer = _fit(setup, run, saver, checkpoint=checkpoint, progress=not quiet)
         result = _finish(setup, run, saver, trainer, quiet=quiet)
@@ -128,9 +135,16 @@ def _carry_out(
     return result
 
 
+def _follow(setup: Setup, checkpoint: tuple[Path, dict[str, Any]] | None) -> NoReturn:
+    """Take part in a run that another process leads: train, write and say nothing, and end."""
+    with suppress(Interrupted, KeyboardInterrupt, Diverged):
+        _fit(setup, None, make_saver(setup, Path(), StopRequest()), checkpoint=checkpoint, progress=False)
+    raise SystemExit(0)
+
+
 def _fit(
     setup: Setup,
-    run: Run,
+    run: Run | None,
     saver: SaveCheckpoints,
     *,
     checkpoint: tuple[Path, dict[str, Any]] | None,
@@ -138,7 +152,8 @@ def _fit(
     limit_val_batches: int | None = None,
 ) -> pl.Trainer:
     """The training itself, from the beginning or from `checkpoint`, a file and its content."""
-    recipe = setup.loaded.recipe
+    recipe, processes = setup.loaded.recipe, setup.processes
+    share: dict[str, Any] = {"rank": processes.rank, "processes": processes.count}
     path, content = checkpoint or (None, {})
     start = content["zoo"]["batches"] if content else 0
     stream = BatchStream(
@@ -147,8 +162,9 @@ def _fit(
         batches=setup.batches,
         seed=recipe.seed,
         start=start,
+        **share,
     )
-    module = TrainingModule(
+    module = (ShardedModule if setup.sharded else TrainingModule)(
         setup.model,
         setup.task,
         # A plain function: averaging copies the module deeply, and would copy the data of a bound method.
@@ -158,7 +174,6 @@ def _fit(
         log_every_steps=recipe.trainer.log_every_steps,
         monitor=setup.monitor,
     )
-    workers = recipe.data.workers
     with quiet_lightning():
         trainer = make_trainer(
             setup,
@@ -172,12 +187,15 @@ def _fit(
         if start >= setup.batches:
             saver.load_state_dict(content["callbacks"][saver.state_key])
             return trainer
-        pin = trainer.strategy.root_device.type == "cuda"
-        with saver.stop.listening():
+        on_gpu = trainer.strategy.root_device.type == "cuda"
+        loading: dict[str, Any] = {"workers": recipe.data.workers, "pin": on_gpu}
+        if recipe.trainer.compile:
+            setup.model.compile()  # in place: names of weights stay
+        with saver.stop.listening(), group_of(trainer), compiling():
             trainer.fit(
                 module,
-                train_loader(setup.splits.train, stream, workers=workers, pin=pin),
-                eval_loader(setup.splits.val, batch_size=setup.eval_batch_size, workers=workers, pin=pin),
+                train_loader(setup.splits.train, stream, **loading),
+                eval_loader(setup.splits.val, batch_size=setup.eval_batch_size, **loading, **share),
                 ckpt_path=str(path) if path else None,
                 weights_only=True,
             )
@@ -187,11 +205,13 @@ def _fit(
 def _finish(setup: Setup, run: Run, saver: SaveCheckpoints, trainer: pl.Trainer, *, quiet: bool) -> RunResult:
     """Score the best checkpoint, and write everything that a complete run folder holds."""
     loaded, splits = setup.loaded, setup.splits
-    load_best(run, setup.model)
+    # A fresh one: what was trained may be compiled, or lie in shares on several devices.
+    model = build_model(loaded.plan, catalogue=loaded.catalogue, fresh=False)
+    load_best(run, model)
     step = int(read_checkpoint(run.last)["global_step"])
     device = trainer.strategy.root_device
-    metrics = score(setup.model, setup.task, splits, "test", loaded=loaded, device=device)
-    save_weights(setup.model.cpu(), run.weights, catalogue=loaded.catalogue)
+    metrics = score(model, setup.task, splits, "test", loaded=loaded, device=device)
+    save_weights(model.cpu(), run.weights, catalogue=loaded.catalogue)
     baselines = measured_baselines(loaded, setup.task, splits, quiet=quiet)
     result = RunResult(
         status="finished",
@@ -224,7 +244,7 @@ def _try_out(setup: Setup) -> RunResult:
     short = replace(setup, batches=one, eval_every=one)
     with TemporaryDirectory() as folder:
         run = create_run(folder, setup.loaded.name)
-        saver = make_saver(short, run, StopRequest())
+        saver = make_saver(short, run.checkpoints, StopRequest())
         trainer = _fit(short, run, saver, checkpoint=None, progress=False, limit_val_batches=1)
         load_best(run, setup.model)
         save_weights(setup.model.cpu(), run.weights, catalogue=setup.loaded.catalogue)

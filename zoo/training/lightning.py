@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from zoo import torchvision_shim
 
@@ -16,7 +17,25 @@ import pytorch_lightning as pl  # noqa: E402
 from lightning_fabric.utilities.exceptions import MisconfigurationException  # noqa: E402
 from pytorch_lightning.callbacks import Checkpoint, EarlyStopping, EMAWeightAveraging  # noqa: E402
 from pytorch_lightning.loggers import Logger  # noqa: E402
+from pytorch_lightning.plugins.environments import (  # noqa: E402
+    ClusterEnvironment,
+    LightningEnvironment,
+    LSFEnvironment,
+    MPIEnvironment,
+    SLURMEnvironment,
+    TorchElasticEnvironment,
+)
 from pytorch_lightning.plugins.io import CheckpointIO  # noqa: E402
+from pytorch_lightning.strategies import DDPStrategy, ModelParallelStrategy, Strategy  # noqa: E402
+from pytorch_lightning.utilities import rank_zero_only  # noqa: E402
+
+#: What may have started the processes of a run, in the order in which Lightning looks for them.
+CLUSTERS: dict[Any, Callable[[], ClusterEnvironment]] = {
+    TorchElasticEnvironment: TorchElasticEnvironment,
+    SLURMEnvironment: lambda: SLURMEnvironment(auto_requeue=False),  # of no run that it could go on with
+    LSFEnvironment: LSFEnvironment,
+    MPIEnvironment: MPIEnvironment,
+}
 
 _LOGGERS = ("pytorch_lightning", "lightning_fabric")
 
@@ -41,12 +60,20 @@ def quiet_lightning() -> Iterator[None]:
 
 
 __all__ = [
+    "CLUSTERS",
     "Checkpoint",
     "CheckpointIO",
+    "ClusterEnvironment",
+    "DDPStrategy",
     "EMAWeightAveraging",
     "EarlyStopping",
+    "LightningEnvironment",
     "Logger",
     "MisconfigurationException",
+    "ModelParallelStrategy",
+    "Strategy",
+    "TorchElasticEnvironment",
     "pl",
     "quiet_lightning",
+    "rank_zero_only",
 ]

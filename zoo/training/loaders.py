@@ -2,20 +2,24 @@
 
 Batch `number` of a run depends on the seed and on `number` alone: the epoch it lies in is
 `number // batches_per_epoch`, each epoch has its own permutation, and whatever is random in a dataset
-(augmentation) starts from a seed of its own. So a resumed run sees what the uninterrupted one would.
+(augmentation) starts from a seed of its own. So a resumed run sees what the uninterrupted one would. Of
+several processes each takes its part of every batch, so that a batch is the same on any number of devices.
 """
 
 from __future__ import annotations
 
 import hashlib
 import signal
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch.utils.data import DataLoader
 
 from zoo.data.batch import Batch, collate
+
+#: The key of a batch that is not to count, see `part_of`.
+IDLE = "idle"
 
 
 def derived_seed(seed: int, purpose: str, number: int = 0) -> int:
@@ -35,24 +39,60 @@ def seed_generators(seed: int, device: torch.device | None = None) -> None:
         torch.get_device_module(device).manual_seed(seed)
 
 
+class Job(NamedTuple):
+    """What makes a batch. seed: of whatever is random in it. idle: it fills a gap and is not to count."""
+
+    seed: int | None
+    indices: list[int]
+    idle: bool
+
+
+def part_of(batch: Sequence[int], rank: int, processes: int) -> tuple[list[int], bool]:
+    """A process's examples of a batch, and whether they only fill a gap.
+
+    Every process makes every step, for they wait for each other: one that is left without an example, at the
+    end of an epoch, takes another's and counts it with weight 0.
+    """
+    part = list(batch[rank::processes])
+    return (part, False) if part else (list(batch[:1]), True)
+
+
+def own(purpose: str, rank: int) -> str:
+    """The purpose of a seed that differs between processes; the first has that of a run on one device."""
+    return f"{purpose}/{rank}" if rank else purpose
+
+
 class BatchStream:
-    """A batch sampler over all epochs of a run: (seed of the batch, indices of its examples).
+    """A batch sampler over all epochs of a run: for each batch, the job that makes this process's part of it.
 
     Args:
         examples: size of the split.
-        batch_size: B; the last batch of an epoch may be smaller.
+        batch_size: B, of all processes together; the last batch of an epoch may be smaller.
         batches: length of the whole run.
         start: batches that an earlier part of the run has used up.
+        rank, processes: which of how many this one is.
     """
 
-    def __init__(self, *, examples: int, batch_size: int, batches: int, seed: int, start: int = 0) -> None:
+    def __init__(
+        self,
+        *,
+        examples: int,
+        batch_size: int,
+        batches: int,
+        seed: int,
+        start: int = 0,
+        rank: int = 0,
+        processes: int = 1,
+    ) -> None:
         self.examples = examples
         self.batch_size = batch_size
         self.batches = batches
         self.seed = seed
         self.start = start
+        self.rank = rank
+        self.processes = processes
 
-    def __iter__(self) -> Iterator[tuple[int, list[int]]]:
+    def __iter__(self) -> Iterator[Job]:
         per_epoch = batches_per_epoch(self.examples, self.batch_size)
         order: list[int] = []
         for number in range(self.start, self.batches):
@@ -61,10 +101,29 @@ class BatchStream:
                 generator = torch.Generator().manual_seed(derived_seed(self.seed, "order", epoch))
                 order = torch.randperm(self.examples, generator=generator).tolist()
             first = position * self.batch_size
-            yield derived_seed(self.seed, "batch", number), order[first : first + self.batch_size]
+            seed = derived_seed(self.seed, own("batch", self.rank), number)
+            yield Job(seed, *part_of(order[first : first + self.batch_size], self.rank, self.processes))
 
     def __len__(self) -> int:
         return self.batches  # of the whole run: Lightning adds what is used up itself
+
+
+class EvalStream:
+    """A batch sampler over a split in order, each example in one process."""
+
+    def __init__(self, *, examples: int, batch_size: int, rank: int = 0, processes: int = 1) -> None:
+        self.examples = examples
+        self.batch_size = batch_size
+        self.rank = rank
+        self.processes = processes
+
+    def __iter__(self) -> Iterator[Job]:
+        for first in range(0, self.examples, self.batch_size):
+            batch = range(first, min(first + self.batch_size, self.examples))
+            yield Job(None, *part_of(batch, self.rank, self.processes))
+
+    def __len__(self) -> int:
+        return batches_per_epoch(self.examples, self.batch_size)
 
 
 class SeededBatches:
@@ -76,12 +135,14 @@ class SeededBatches:
     def __len__(self) -> int:
         return len(self.split)
 
-    def __getitems__(self, job: tuple[int, list[int]]) -> Batch:
-        seed, indices = job
-        seed_generators(seed)
+    def __getitems__(self, job: Job) -> Batch:
+        if job.seed is not None:
+            seed_generators(job.seed)
         if hasattr(self.split, "__getitems__"):
-            return collate(self.split.__getitems__(indices))
-        return collate([self.split[index] for index in indices])
+            batch = collate(self.split.__getitems__(job.indices))
+        else:
+            batch = collate([self.split[index] for index in job.indices])
+        return {**batch, IDLE: True} if job.idle else batch
 
 
 def batches_per_epoch(examples: int, batch_size: int) -> int:
@@ -101,12 +162,21 @@ def train_loader(split: Any, stream: BatchStream, *, workers: int = 0, pin: bool
     )
 
 
-def eval_loader(split: Any, *, batch_size: int, workers: int = 0, pin: bool = False) -> DataLoader[Any]:
-    """A split in order."""
+def eval_loader(
+    split: Any,
+    *,
+    batch_size: int,
+    workers: int = 0,
+    pin: bool = False,
+    rank: int = 0,
+    processes: int = 1,
+) -> DataLoader[Any]:
+    """A split in order, or the part of it that is this process's."""
+    stream = EvalStream(examples=len(split), batch_size=batch_size, rank=rank, processes=processes)
     return DataLoader(
-        split,
-        batch_size=batch_size,
-        collate_fn=_collate,
+        SeededBatches(split),  # type: ignore[arg-type]
+        batch_sampler=stream,  # type: ignore[arg-type]
+        collate_fn=_ready,
         num_workers=workers,
         worker_init_fn=_ignore_interrupt,
         persistent_workers=workers > 0,
@@ -116,10 +186,6 @@ def eval_loader(split: Any, *, batch_size: int, workers: int = 0, pin: bool = Fa
 
 def _ready(batch: Any) -> Any:
     return batch
-
-
-def _collate(examples: Any) -> Batch:
-    return collate(examples)
 
 
 def _ignore_interrupt(worker: int) -> None:

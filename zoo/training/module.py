@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from zoo.data.batch import Batch, mask_of
@@ -15,7 +16,7 @@ from zoo.errors import ZooError
 from zoo.tasks.base import Task
 from zoo.tasks.metrics import MetricCollection, values_of
 from zoo.training.lightning import pl
-from zoo.training.loaders import derived_seed, seed_generators
+from zoo.training.loaders import IDLE, derived_seed, own, seed_generators
 from zoo.training.optim import Schedule
 
 
@@ -36,7 +37,8 @@ class TrainingModule(pl.LightningModule):
 
     A run is one long epoch to Lightning: a stream of batches with an evaluation every so many. Whatever
     is random in a step starts from a seed made of the run's seed and the number of the batch, so that a
-    resumed run repeats the uninterrupted one.
+    resumed run repeats the uninterrupted one. Of several processes each computes its part of a batch; the
+    parts are weighted so that their sum is the mean over the whole batch.
 
     Args:
         model: `forward(x, *, mask=None)`.
@@ -81,18 +83,26 @@ class TrainingModule(pl.LightningModule):
     # -- training ----------------------------------------------------------------------------
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        seed_generators(derived_seed(self._seed, "step", batch_idx), self.device)
+        purpose = own("step", self.trainer.global_rank)
+        seed_generators(derived_seed(self._seed, purpose, batch_idx), self.device)
         self.schedule.before_update(self.trainer.global_step)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         loss = self.task.loss(self.model(batch["input"], mask=mask_of(batch)), batch)
-        if not torch.isfinite(loss):
-            raise Diverged.after(
-                f"the loss is {float(loss.detach())} at step {self.trainer.global_step} (batch {batch_idx})"
-            )
         self.batches_done = batch_idx + 1
+        if self.trainer.world_size > 1:
+            loss = loss * self._share(batch)
         self._losses.append(loss.detach().float())
-        return loss
+        if self.trainer.world_size == 1 and self.device.type == "cpu":
+            self._check_losses(self._losses[-1:])
+        # Elsewhere that would be a wait in each step: the losses are looked at before they are written.
+        return loss * self.trainer.world_size  # of the processes' gradients the mean is taken
+
+    def _share(self, batch: Batch) -> Tensor:
+        """What this process's part counts in the mean over the whole batch: its share of the answers."""
+        count = 0 if IDLE in batch else self.task.count(batch)
+        mine = torch.tensor(float(count), device=self.device)
+        return mine / self._sum(mine.clone()).clamp_min(1)
 
     def log_training(self) -> None:
         """Write a row of the training loss, where one is due. Called after each batch."""
@@ -125,6 +135,8 @@ class TrainingModule(pl.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         outputs = self.model(batch["input"], mask=mask_of(batch))
+        if IDLE in batch:
+            return
         self.task.update(self._metrics[0], outputs, batch, self.task.loss(outputs, batch))
 
     def on_validation_epoch_end(self) -> None:
@@ -143,14 +155,11 @@ class TrainingModule(pl.LightningModule):
             logger.log_metrics(row, step=self.trainer.global_step)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        # The loss of a step is that of the weights before it: here the last update shows.
-        spoilt = next((n for n, p in self.model.named_parameters() if not p.isfinite().all()), None)
-        if spoilt is not None:
-            step = self.trainer.global_step
-            raise Diverged.after(f"the weights are no longer numbers at step {step} ({spoilt})")
+        losses = self._whole_losses()
+        self._check_weights()
         checkpoint["zoo"] = {
             "batches": self.batches_done,
-            "losses": [float(loss) for loss in self._losses],
+            "losses": losses.tolist(),
             "schedule": self.schedule.state_dict(),
         }
 
@@ -159,9 +168,44 @@ class TrainingModule(pl.LightningModule):
         # A finished run that goes on for longer: what was its last batch is so no more.
         checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["is_last_batch"] = False
         self.batches_done = self._restored["batches"]
-        self._losses = [torch.tensor(loss, device=self.device) for loss in self._restored["losses"]]
+        mine = 1.0 if self.trainer.global_rank == 0 else 0.0  # the sum over the processes is what was saved
+        self._losses = [torch.tensor(mine * loss, device=self.device) for loss in self._restored["losses"]]
 
     def _training_values(self) -> dict[str, float]:
         """The learning rate and the mean loss since the last row, where there was a batch since."""
-        losses, self._losses = self._losses, []
-        return {"lr": self.lr, "train/loss": float(torch.stack(losses).mean())} if losses else {}
+        losses, self._losses = self._whole_losses(), []
+        return {"lr": self.lr, "train/loss": float(losses.mean())} if len(losses) else {}
+
+    def _whole_losses(self) -> Tensor:
+        """The loss of each batch since the last row, over all processes.
+
+        Raises:
+            Diverged: one is no number; in all processes.
+        """
+        if not self._losses:
+            return torch.zeros(0)
+        losses = self._sum(torch.stack(self._losses))
+        self._check_losses(losses)
+        return losses
+
+    def _check_losses(self, losses: Sequence[Tensor] | Tensor) -> None:
+        """Refuse losses, of the last batches, that are no numbers."""
+        first = self.batches_done - len(losses)
+        for batch, loss in enumerate(losses, start=first):
+            if not torch.isfinite(loss):
+                step = batch // self.trainer.accumulate_grad_batches
+                raise Diverged.after(f"the loss is {float(loss)} at step {step} (batch {batch})")
+
+    def _check_weights(self) -> None:
+        """Refuse weights that are no numbers: the loss of a step is that of the weights before it."""
+        local = ((n, p.to_local() if isinstance(p, DTensor) else p) for n, p in self.model.named_parameters())
+        spoilt = next((name for name, values in local if not values.isfinite().all()), None)
+        if self.trainer.strategy.reduce_boolean_decision(spoilt is not None, all=False):
+            where = f" ({spoilt})" if spoilt else ""
+            raise Diverged.after(
+                f"the weights are no longer numbers at step {self.trainer.global_step}{where}"
+            )
+
+    def _sum(self, values: Tensor) -> Tensor:
+        """Over the processes, in place; `values` where there is one."""
+        return cast(Tensor, self.trainer.strategy.reduce(values, reduce_op="sum"))

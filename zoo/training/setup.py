@@ -15,8 +15,10 @@ from zoo.errors import ZooError, suggest
 from zoo.layers.model import Model, build_model
 from zoo.recipe import LoadedRecipe
 from zoo.tasks.base import Task
+from zoo.training.blocks import recompute_blocks
 from zoo.training.loaders import batches_per_epoch, derived_seed
 from zoo.training.optim import Schedule, build_optimizer, build_schedule, warmup_within
+from zoo.training.processes import Processes, find_processes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +29,7 @@ class Setup:
     per_epoch: batches that show every training example once.
     batches: batches of the whole run. updates: updates of the weights in it.
     eval_every: batches between evaluations.
+    processes: those that take part.
     """
 
     loaded: LoadedRecipe
@@ -39,6 +42,12 @@ class Setup:
     batches: int
     updates: int
     eval_every: int
+    processes: Processes
+
+    @property
+    def sharded(self) -> bool:
+        """Whether each process trains a share of every weight."""
+        return self.processes.count > 1 and self.loaded.recipe.trainer.strategy == "fsdp"
 
     @property
     def eval_batch_size(self) -> int:
@@ -98,6 +107,7 @@ def prepare(loaded: LoadedRecipe) -> Setup:
         raise loaded.mistake(
             "output.loggers.tensorboard", "needs the extra: pip install 'archzoo[tensorboard]'"
         )
+    processes = find_processes(loaded)
     splits = load_splits(loaded)
     torch.manual_seed(derived_seed(recipe.seed, "weights"))
     model = build_model(plan, catalogue=loaded.catalogue)
@@ -129,7 +139,14 @@ def prepare(loaded: LoadedRecipe) -> Setup:
         batches=batches,
         updates=-(-batches // accumulate),
         eval_every=min(eval_every, batches),
+        processes=processes,
     )
+    if recipe.trainer.gradient_checkpointing:
+        try:
+            recompute_blocks(model.backbone)
+        except ValueError as error:
+            message = f"model {plan.model.id!r} cannot do this: {error}"
+            raise loaded.mistake("trainer.gradient_checkpointing", message) from None
     setup.make_optimizer(model)  # a mistake in optim or schedule shows before anything is written
     return setup
 

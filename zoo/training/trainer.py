@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from zoo.data.batch import collate, mask_of
 from zoo.errors import ZooError, suggest
 from zoo.runs import Run
 from zoo.training.callbacks import Ema, PatientStop, SaveCheckpoints, StopRequest, WriteRows
 from zoo.training.checkpoint import PlainCheckpointIO
-from zoo.training.lightning import Logger, MisconfigurationException, pl
+from zoo.training.lightning import (
+    DDPStrategy,
+    Logger,
+    MisconfigurationException,
+    ModelParallelStrategy,
+    Strategy,
+    pl,
+)
 from zoo.training.loggers import MetricsFile
 from zoo.training.progress import ShowProgress
 from zoo.training.setup import Setup
@@ -23,7 +32,7 @@ _LISTS = ("callbacks", "logger", "plugins")
 
 def make_trainer(
     setup: Setup,
-    run: Run,
+    run: Run | None,
     *,
     saver: SaveCheckpoints,
     start: int,
@@ -34,6 +43,7 @@ def make_trainer(
     """The Trainer of one run.
 
     Args:
+        run: where it logs; `None`: nowhere.
         saver: the callback that saves checkpoints.
         start: batches that an earlier part of the run has done.
         start_step: its updates; `None` for a new run.
@@ -43,15 +53,17 @@ def make_trainer(
     Raises:
         ZooError: an option that Lightning does not know or refuses, or that two parties set differently.
     """
-    recipe = setup.loaded.recipe.trainer
-    if recipe.devices not in (1, "auto"):
-        raise ZooError(f"trainer.devices: a run uses one device for now, got {recipe.devices}")
+    recipe, processes = setup.loaded.recipe.trainer, setup.processes
+    cuda = recipe.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
     options: dict[str, Any] = {
         "accelerator": recipe.accelerator,
-        "devices": 1,
+        "devices": processes.per_node,
+        "num_nodes": processes.nodes,
+        "strategy": _strategy(setup),
+        "sync_batchnorm": processes.count > 1 and cuda,  # torch has it for GPUs only
         "precision": recipe.precision,
         # On a GPU the same seed gives the same numbers only with deterministic kernels; a CPU has no others.
-        "deterministic": "warn" if _on_cuda(recipe.accelerator) else None,
+        "deterministic": "warn" if cuda else None,
         # To Lightning the run is one epoch: a stream of batches, evaluated every so many.
         "max_epochs": 1,
         "val_check_interval": setup.eval_every,
@@ -61,9 +73,9 @@ def make_trainer(
         "gradient_clip_val": recipe.gradient_clip_norm,
         "accumulate_grad_batches": recipe.accumulate_batches,
         "callbacks": _callbacks(setup, saver, start, progress=progress),
-        "logger": _loggers(setup, run, start_step),
-        "plugins": [PlainCheckpointIO()],
-        "default_root_dir": run.path,
+        "logger": _loggers(setup, run, start_step) if run is not None else False,
+        "plugins": [PlainCheckpointIO(), *([processes.environment] if processes.environment else [])],
+        "default_root_dir": run.path if run is not None else None,
         "enable_progress_bar": False,
         "enable_model_summary": False,
         "use_distributed_sampler": False,
@@ -92,7 +104,7 @@ def merge_options(ours: Mapping[str, Any], given: Mapping[str, Mapping[str, Any]
                 raise ZooError(f"{giver}: Lightning's Trainer has no option {key!r}.{suggest(key, known)}")
             if key in _LISTS:
                 merged[key] = [
-                    *merged.get(key, []),
+                    *(merged.get(key) or []),
                     *(value if isinstance(value, (list, tuple)) else [value]),
                 ]
             elif key in merged and merged[key] != value:
@@ -105,8 +117,32 @@ def merge_options(ours: Mapping[str, Any], given: Mapping[str, Mapping[str, Any]
     return merged
 
 
-def _on_cuda(accelerator: str) -> bool:
-    return accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+def _strategy(setup: Setup) -> Strategy | str:
+    """How the processes work together.
+
+    fsdp is FSDP2, by Lightning's `ModelParallelStrategy`: its `FSDPStrategy` is the older form, needs GPUs
+    and makes one flat parameter of many, which optimisers that look at shapes or names cannot use.
+    """
+    if setup.processes.count == 1:
+        return "auto"
+    if setup.sharded:
+        return ModelParallelStrategy(
+            data_parallel_size=setup.processes.count,
+            tensor_parallel_size=1,
+            save_distributed_checkpoint=False,
+        )
+    return DDPStrategy(find_unused_parameters=_has_idle_parameters(setup), gradient_as_bucket_view=True)
+
+
+def _has_idle_parameters(setup: Setup) -> bool:
+    """Whether a step leaves a parameter without a gradient: ddp then has to look for such in every step."""
+    batch = collate([setup.splits.train[0]])
+    model, task = setup.model.cpu().eval(), setup.task
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    loss = task.loss(model(batch["input"], mask=mask_of(batch)), batch)
+    gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+    model.train()
+    return any(gradient is None for gradient in gradients)
 
 
 def _callbacks(setup: Setup, saver: SaveCheckpoints, start: int, *, progress: bool) -> list[pl.Callback]:
@@ -128,11 +164,11 @@ def _callbacks(setup: Setup, saver: SaveCheckpoints, start: int, *, progress: bo
     return [*callbacks, saver]
 
 
-def make_saver(setup: Setup, run: Run, stop: StopRequest) -> SaveCheckpoints:
+def make_saver(setup: Setup, folder: Path, stop: StopRequest) -> SaveCheckpoints:
     """The callback that keeps the best and the last checkpoint, and ends the run when asked to."""
     wanted = setup.loaded.recipe.callbacks.checkpoint
     return SaveCheckpoints(
-        run.checkpoints,
+        folder,
         monitor=setup.monitor,
         mode=setup.mode,
         keep=wanted.keep,
