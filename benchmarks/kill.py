@@ -245,7 +245,7 @@ def traces(place: Path) -> dict[str, str]:
     if folder is None:
         return {}
     info = json.loads((folder / "run.json").read_text())
-    kept = ("status", "metrics", "baseline", "best_step", "best_value", "step", "expected")
+    kept = ("status", "metrics", "baselines", "best_step", "best_value", "step", "expected")
     contents = {"scores": repr([info.get(name) for name in kept]).encode()}
     contents |= {
         path.name: path.read_bytes() for path in folder.glob("m*.*")
