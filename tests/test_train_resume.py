@@ -82,7 +82,7 @@ def with_callback(callback: pl.Callback) -> Catalogue:
 
 def traces(run: Run) -> dict[str, bytes]:
     """What must be the same, byte for byte."""
-    scores = {name: run.info[name] for name in ("metrics", "baseline", "best_step", "best_value", "step")}
+    scores = {name: run.info[name] for name in ("metrics", "baselines", "best_step", "best_value", "step")}
     return {
         "metrics.csv": run.metrics.read_bytes(),
         "model.safetensors": run.weights.read_bytes(),
