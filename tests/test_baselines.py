@@ -85,6 +85,7 @@ def test_simple_labels_stay_below_the_optimum() -> None:
     best = (posterior(config, test.inputs.numpy()).argmax(-1) == test.targets.numpy()).mean()
     scores = scores_of("core/noisy_states", examples=300, eval_examples=300, length=32)
     assert scores["majority"]["accuracy"] < scores["logistic"]["accuracy"] < best + 0.005
+    assert scores["best possible"] == {"accuracy": best}
 
 
 def test_bigrams_are_chances_and_know_what_follows() -> None:

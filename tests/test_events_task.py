@@ -212,6 +212,10 @@ def test_a_stem_refuses_what_is_no_event() -> None:
         stem(torch.tensor([[[0.0, 0.0, 0.0], [1.0, 1.0, 3.0]]]))
     with pytest.raises(ValueError, match=r"gaps between events must be at least 0, got -1.5"):
         stem(torch.tensor([[[0.0, 0.0, 0.0], [1.0, -1.5, 1.0]]]))
+    many = EventSteps(EventsConfig(), inputs=Events(marks=257, length=2), width=8)
+    many(torch.tensor([[[0.0, 0.0, 256.0]]]))
+    with pytest.raises(ValueError, match=r"257 marks cannot be told apart in torch.bfloat16"):
+        many.bfloat16()(torch.tensor([[[0.0, 0.0, 256.0]]]).bfloat16())
 
 
 def test_the_rhythm_of_the_data_is_heard() -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 import torch
+from torch import Tensor
 
 from zoo.data.recall import Symbols
 from zoo.data.split import Splits, TensorSplit
@@ -21,11 +24,18 @@ def load_noisy_states(config: NoisyStatesConfig) -> Splits:
         symbols, states = draw(config, count, np.random.default_rng([config.seed, stream]))
         return TensorSplit(torch.from_numpy(symbols), torch.from_numpy(states))
 
+    def best() -> dict[str, float]:
+        """Of a model that sees both directions."""
+        likeliest = posterior(config, test.inputs.numpy()).argmax(-1)
+        return {"accuracy": float((likeliest == cast(Tensor, test.targets).numpy()).mean())}
+
+    test = split(2, config.eval_examples)
     return Splits(
         train=split(0, config.examples),
         val=split(1, config.eval_examples),
-        test=split(2, config.eval_examples),
+        test=test,
         encode=Symbols(config.states),
+        best=best,
     )
 
 

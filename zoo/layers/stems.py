@@ -133,7 +133,7 @@ class EventSteps(nn.Module):
 
     def forward(self, x: Tensor, *, mask: Tensor | None = None) -> Stemmed:
         """x: (B, N, 3) as in `Events` -> (B, N, D), and the mask as it came."""
-        _check_events(x)
+        _check_events(x, self.inputs)
         time, gap, mark = x.unbind(-1)  # (B, N)
         phases = time.unsqueeze(-1) * self.frequencies  # (B, N, waves)
         plain = torch.stack(
@@ -224,7 +224,11 @@ def _check_series(x: Tensor, inputs: Series) -> None:
         raise ValueError(f"expected series (B, N, {inputs.channels}), got shape {tuple(x.shape)}")
 
 
-def _check_events(x: Tensor) -> None:
+def _check_events(x: Tensor, inputs: Events) -> None:
+    if inputs.marks > 2 / torch.finfo(x.dtype).eps:
+        raise ValueError(
+            f"{inputs.marks} marks cannot be told apart in {x.dtype}; use float32 inputs (a mixed precision)"
+        )
     if x.dim() != 3 or x.shape[2] != len(Events.columns):
         raise ValueError(
             f"expected events (B, N, 3): {', '.join(Events.columns)}; got shape {tuple(x.shape)}"
