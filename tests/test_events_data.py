@@ -96,6 +96,10 @@ def test_windows_may_overlap() -> None:
     split = EventWindows([(times, marks)], KIND, stride=2)
     assert len(split) == 4
     assert torch.allclose(split[1]["target"][:2], split[0]["target"][2:])
+    with pytest.raises(ValueError, match=r"stride must lie within 1..4 \(length\), got 5"):
+        EventWindows([(times, marks)], KIND, stride=5)
+    with pytest.raises(ConfigError, match="must be at most length 4, or events between windows are lost"):
+        NycFlightsConfig(length=4, stride=5)
 
 
 def test_times_count_from_the_start_of_the_period() -> None:

@@ -23,15 +23,16 @@ EventSequence = tuple[np.ndarray, np.ndarray]
 class EventWindows:
     """Windows of event sequences: input (N, 3) as in `Events`, target (N, 2) as in `NextEvent`.
 
-    A window is up to `kind.length` events, each asked for the one after it; the next window begins `stride`
-    events later, with the event that the last one of this window was asked for. What lies before a window is
-    not seen. Where the kind is not ragged, what is left of a sequence and fills no window is left out.
+    A window is up to `kind.length` events, each asked for the one after it; what lies before it is not seen.
+    Where the kind is not ragged, what is left of a sequence and fills no window is left out.
 
     Args:
         sequences: times and marks of each; times are float64, in the unit of the kind.
-        stride: events from the start of one window to that of the next; the default is `kind.length`.
+        stride: events from the start of one window to that of the next; by default `kind.length`: each event
+            but the first is asked for once.
 
     Raises:
+        ValueError: a stride below 1, or longer than a window: events between would be lost.
         ZooError: a sequence is empty, its times go backwards or are no numbers, or a mark is none of the
             kind's; or no sequence is long enough for a window.
     """
@@ -39,6 +40,9 @@ class EventWindows:
     def __init__(
         self, sequences: Sequence[EventSequence], kind: Events, *, stride: int | None = None
     ) -> None:
+        stride = kind.length if stride is None else stride
+        if not 1 <= stride <= kind.length:
+            raise ValueError(f"stride must lie within 1..{kind.length} (length), got {stride}")
         checked = [
             check_events(times, marks, kind, where=f"sequence {number}")
             for number, (times, marks) in enumerate(sequences)
@@ -46,7 +50,7 @@ class EventWindows:
         starts, sizes, first = [], [], 0
         for times, _ in checked:
             asked = len(times) - 1
-            at = np.arange(0, asked, stride or kind.length)
+            at = np.arange(0, asked, stride)
             size = np.minimum(asked - at, kind.length)
             kept = size >= (1 if kind.ragged else kind.length)
             starts.append(first + at[kept])
@@ -75,13 +79,11 @@ class EventWindows:
         start, size = self.starts[chosen, None], self.sizes[chosen, None]
         steps = np.arange(size.max() + 1)
         at = start + np.minimum(steps, size)  # (B, N + 1): beyond its end a window stands still
-        times, marks = self.times[at], self.marks[at]
+        events = encode(self.times[at], self.marks[at], period=self.kind.period)  # (B, N + 1, 3)
         real = torch.from_numpy(steps[:-1] < size)[..., None]  # (B, N, 1)
-        steps_in, following = encode(times, marks, period=self.kind.period).split([len(steps) - 1, 1], dim=1)
-        target = torch.cat([steps_in[:, 1:], following], dim=1)[..., 1:]  # (B, N, 2): gap and mark
         batch: Batch = {
-            "input": steps_in.where(real, 0.0),
-            "target": target.where(real, torch.nan),
+            "input": events[:, :-1].where(real, 0.0),
+            "target": events[:, 1:, 1:].where(real, torch.nan),  # gap and mark
         }
         if self.kind.ragged:
             batch["length"] = torch.from_numpy(size[:, 0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -80,6 +81,10 @@ class NycFlightsConfig(Config):
     stride: int | None = param(
         None, "events from the start of one train window to the next; the default is `length`", at_least=1
     )
+
+    def check(self) -> Iterator[tuple[str, str]]:
+        if self.stride is not None and self.stride > self.length:
+            yield "stride", f"must be at most length {self.length}, or events between windows are lost"
 
     def kinds(self) -> tuple[Events, NextEvent]:
         """Inputs and targets for these parameters. The typical gap is the mean of train."""
