@@ -60,9 +60,10 @@ class EventForecasting(Task[None, NextEvent]):
 
     def predict(self, outputs: Tensor, mask: Tensor | None = None) -> list[Any]:
         """`{"after": expected gap, "mark": name or number, "probability": p}`, of what follows the last."""
+        outputs = outputs.cpu()
         keep = torch.ones(outputs.shape[:2], dtype=torch.bool) if mask is None else mask.cpu()
-        last = torch.where(keep, torch.arange(keep.shape[1]), -1).amax(1).clamp_min(0)  # (B,)
-        mixture = EventMixture.of(outputs[torch.arange(len(last)), last.to(outputs.device)])
+        last = torch.where(keep, torch.arange(keep.shape[1]), 0).amax(1)  # (B,)
+        mixture = EventMixture.of(outputs[torch.arange(len(last)), last])
         chances, marks = mixture.log_mark().exp().max(-1)
         names = self.targets.names
         found = zip(self._expected(mixture).tolist(), marks.tolist(), chances.tolist(), strict=True)
