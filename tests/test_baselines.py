@@ -187,7 +187,7 @@ def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
         main(["baseline", "core/noisy_states", "length=8", "examples=64", "eval_examples=64", "--json"]) == 0
     )
     rows = json.loads(capsys.readouterr().out)
-    assert [row["name"] for row in rows] == ["majority", "logistic", "trees"]
+    assert [row["name"] for row in rows] == ["majority", "logistic", "trees", "best possible"]
     assert rows[1]["note"] == "512 rows of 28 features" and 0 < rows[1]["metrics"]["accuracy"] <= 1
 
 
