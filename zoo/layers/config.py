@@ -431,8 +431,8 @@ class NextIdHeadConfig(Config):
 class NextEventHeadConfig(Config):
     """Parameters of `core/next_event`.
 
-    The default of `joint` was measured on `hawkes` (recipe `core/hawkes`, seed 0, nats per event on test): true
-    1.364, false 1.396; the process itself has 1.348.
+    The default of `joint` was measured on `hawkes` (recipe `core/hawkes`, seed 0, nats per event on test):
+    true 1.364, false 1.396; the process itself has 1.348.
     """
 
     components: int = param(8, "log-normal distributions that are mixed", at_least=1)
