@@ -308,7 +308,8 @@ def test_every_bundled_dataset_has_a_fitted_baseline_that_beats_the_naive_one() 
             part = catalogue().part("dataset", spec.id, sizes if "examples" in names else {})
         except ConfigError:
             continue  # it needs a file of the user's
-        naive, *others = (s for s in measure(catalogue(), part, most_rows=400) if s.metrics)
+        scores = [s for s in measure(catalogue(), part, most_rows=400) if s.metrics]
+        naive, *others = (s for s in scores if s.name != measuring.BEST)
         best = min(score.metrics["loss"] for score in others)
         assert best < naive.metrics["loss"] if not spec.synthetic else best < torch.inf, spec.id
 
