@@ -93,6 +93,7 @@ def zoo_components() -> tuple[zp.Spec, ...]:
         ),
         zp.TransformSpec(name="twist", target=f"{_HERE}:Net", config=f"{_HERE}:TwistConfig"),
         zp.TransformSpec(name="plait", target=f"{_HERE}:Net"),
+        zp.CallbackSpec(name="watch", target=f"{_HERE}:Net", config=f"{_HERE}:TwistConfig"),
         zp.TaskSpec(
             name="classify",
             target=f"{_HERE}:Net",

@@ -39,6 +39,7 @@ from zoo.kinds import (
 )
 from zoo.sources import Deb, Files, Folder, Installed, Npm, Original, PyPI
 from zoo.specs import (
+    CallbackSpec,
     DatasetSpec,
     FeedForwardSpec,
     HeadSpec,
@@ -86,6 +87,7 @@ __all__ = [
     "API_VERSION",
     "ENTRY_POINT_GROUP",
     "IGNORE",
+    "CallbackSpec",
     "Classes",
     "Config",
     "ConfigError",

@@ -301,6 +301,13 @@ class Transformed:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CallbackSpec(Spec):
+    """Behaviour added to a run. Target: `Callback(config)`, a subclass of `zoo.callbacks.Callback`."""
+
+    kind: ClassVar[str] = "callback"
+
+
+@dataclass(frozen=True, kw_only=True)
 class StemSpec(Spec):
     """A data kind -> what a backbone accepts. Target: `Stem(config, *, inputs, width)`.
 
@@ -438,6 +445,7 @@ SPEC_KINDS: tuple[type[Spec], ...] = (
     HeadSpec,
     DatasetSpec,
     TaskSpec,
+    CallbackSpec,
 )
 
 

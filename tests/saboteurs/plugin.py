@@ -80,7 +80,10 @@ _SCALE = zp.TransformSpec(
     fold=f"{_HERE}.data:unscale",
     summary="The last weight times a learned factor.",
 )
-HONEST = (_MEAN, _STACK, _GATE, _MARK, _TALLY, _ROWS, _SCORE, _SCALE)
+_COUNT = zp.CallbackSpec(
+    name="count", target=f"{_HERE}.callbacks:Count", summary="Counts the examples that a run has seen."
+)
+HONEST = (_MEAN, _STACK, _GATE, _MARK, _TALLY, _ROWS, _SCORE, _SCALE, _COUNT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -289,6 +292,10 @@ SABOTEURS: tuple[Saboteur, ...] = (
         "scores the naive answer with a metric of its own",
         target="OwnBaseline",
     ),
+    # callbacks
+    _saboteur("callback_looks_on", _COUNT, "touches", "changes a weight", target="Touches"),
+    _saboteur("callback_logs", _COUNT, "chatters", "logs what is no column of its", target="Chatters"),
+    _saboteur("callback_resumes", _COUNT, "starts_over", "has no state to go on from", target="StartsOver"),
     # transforms
     _saboteur("transform_applies", _SCALE, "freezes", "leaves a weight without a gradient", target="freezes"),
     _saboteur(

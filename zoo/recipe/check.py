@@ -6,19 +6,19 @@ Each level looks at whatever it can make sense of, so that one report holds the 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import asdict, replace
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, fields, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
 from zoo.catalogue import Catalogue, Part
-from zoo.config import ConfigError, build, join, path_fields, unknown_key
+from zoo.config import ConfigError, build, describe, join, path_fields, unknown_key
 from zoo.contract import Plan, choose_task, kinds_of, resolve
 from zoo.errors import ContractError, ZooError, close_names, suggest
 from zoo.recipe.errors import Mistake, Origin
 from zoo.recipe.optimisers import misspelt
 from zoo.recipe.passed_on import PLATEAU, SCHEDULE, TRAINER
-from zoo.recipe.schema import Recipe
+from zoo.recipe.schema import CallbackSection, Recipe
 from zoo.recipe.source import Node, plain, walk
 from zoo.recipe.version import unmet
 from zoo.specs import DatasetSpec, TaskSpec
@@ -41,6 +41,10 @@ _BLAME = {
 }
 
 
+#: Callbacks that every recipe knows; others are components.
+BUILT_IN = tuple(field.name for field in fields(CallbackSection))
+
+
 class Check:
     """The levels of one recipe. `recipe` and `plan` stay `None` where a mistake is in the way."""
 
@@ -57,6 +61,7 @@ class Check:
         for path, kind in PARTS.items():
             self.part(path, kind)
         self.named("transforms", "transform")
+        self.named("callbacks", "callback", besides=BUILT_IN)
         self.task_without_name()
         self.optimiser()
         self.passed_on()
@@ -66,8 +71,11 @@ class Check:
         for path, value in _leaves(self.data):
             if value == "???":
                 self.mistake(1, path, "must be given: '???' marks a value that is left to the recipe")
+        built_in = {key: value for key, value in self.section("callbacks").items() if key in BUILT_IN}
+        typed = self.data.get("callbacks") if not self.section("callbacks") else built_in
+        data = {**self.data, "callbacks": typed} if "callbacks" in self.data else self.data
         try:
-            return build(Recipe, self.data)
+            return build(Recipe, data)
         except ConfigError as error:
             for problem in error.problems:
                 if not (self.incomplete and problem.path not in self.origins):
@@ -93,11 +101,20 @@ class Check:
         if self.known(join(path, "name"), kind, name):
             self.parameters(path, kind, name, params, preset if isinstance(preset, str) else None)
 
-    def named(self, section: str, kind: str) -> None:
-        """The components of a mapping from names to parameters; null leaves one out."""
+    def named(self, section: str, kind: str, besides: Collection[str] = ()) -> None:
+        """The components of a mapping from names to parameters; null leaves one out.
+
+        besides: keys that are no components.
+        """
         names: dict[str, str] = {}
         for key, params in self.section(section).items():
             name, path = str(key), join(section, str(key))
+            if name in besides:
+                continue
+            if besides and "/" not in name and not self.installed(kind, name):
+                ours = [spec.id for spec in self.catalogue.specs(kind)]
+                self.mistake(1, path, unknown_key(name, dict.fromkeys([*besides, *ours])))
+                continue
             id = self.known(path, kind, name)
             if id in names:
                 self.mistake(2, path, f"is {names[id]!r} again: both mean {kind} {id!r}; name it once")
@@ -105,8 +122,17 @@ class Check:
                 self.notes.append(f"{path} is null, so it is left out ({{}} would mean its defaults)")
             elif id and isinstance(params, dict):
                 self.parameters(path, kind, name, params, at_name=path, at_params=path)
+            elif id:
+                self.mistake(1, path, f"expected a mapping of parameters or null, got {describe(params)}.")
             if id:
                 names.setdefault(id, name)
+
+    def installed(self, kind: str, name: str) -> bool:
+        try:
+            self.catalogue.get(kind, name)
+        except ZooError:
+            return False
+        return True
 
     def known(self, path: str, kind: str, name: str) -> str | None:
         """The full name of a component, if there is one; `path` is where it is named."""

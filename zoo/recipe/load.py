@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from zoo.catalogue import Catalogue
+from zoo.catalogue import Catalogue, Part
 from zoo.catalogue import catalogue as default_catalogue
 from zoo.contract import Plan
 from zoo.recipe.check import Check
@@ -27,7 +27,7 @@ class LoadedRecipe:
     """A recipe that is right, and all that was learnt on the way.
 
     name: `plugin/recipe`, or the file's name without its suffix; "python" for a mapping.
-    recipe: its sections, typed. plan: what would be built.
+    recipe: its sections, typed. plan: what would be built. callbacks: those of plugins.
     origins: dotted path -> where the value stands; defaults have no entry.
     text: the recipe as given. sources: every file, the recipe's own first.
     notes: what happened on the way that its author may not expect.
@@ -36,6 +36,7 @@ class LoadedRecipe:
     name: str
     recipe: Recipe
     plan: Plan
+    callbacks: tuple[Part, ...] = ()
     origins: Mapping[str, Origin]
     text: str
     sources: tuple[Source, ...] = ()
@@ -169,6 +170,7 @@ def validate(
             name=name,
             recipe=check.recipe,
             plan=check.plan,
+            callbacks=tuple(part for part in check.parts.values() if part.kind == "callback"),
             origins={path: node.origin for path, node in walk(root) if path},
             text=layers.sources[0].text,
             sources=tuple(layers.sources),

@@ -51,6 +51,7 @@ def resolved(loaded: LoadedRecipe) -> dict[str, Any]:
     if plan.task:
         data["task"] |= _part(plan.task)
     data["task"] |= {"monitor": plan.monitor, "mode": plan.mode}
+    data["callbacks"] |= {part.id: _part(part)["params"] for part in loaded.callbacks}
     data["transforms"] = {part.id: _part(part)["params"] for part in plan.transforms}
     return _escaped(data)
 
@@ -151,10 +152,10 @@ def _origin(loaded: LoadedRecipe, path: str) -> str:
 
 
 def _as_given(loaded: LoadedRecipe, path: str) -> str:
-    """The path as the recipe has it, which may name a transform by its short name."""
+    """The path as the recipe has it, which may name a transform or a callback by its short name."""
     section, _, rest = path.partition(".")
-    if section != "transforms":
-        return path
     id, _, key = rest.partition(".")
-    given = [name for name in loaded.recipe.transforms if loaded.catalogue.get("transform", name).id == id]
-    return join(section, given[0] if given else id, key)
+    short = join(section, id.partition("/")[2], key)
+    return (
+        short if section in ("transforms", "callbacks") and "/" in id and path not in loaded.origins else path
+    )

@@ -168,7 +168,7 @@ class Progress(Config):
 
 @dataclass(frozen=True, kw_only=True)
 class CallbackSection(Config):
-    """Optional behaviour of a run; null switches one off."""
+    """Optional behaviour of a run; null switches one off. Those of plugins stand beside these, by name."""
 
     checkpoint: Checkpoint = param(factory=Checkpoint, help="which checkpoints are kept")
     ema: Ema | None = param(None, "average the weights")
@@ -230,7 +230,7 @@ class Recipe(Config):
     seed: int = param(0, "of everything random", at_least=0, at_most=2**32 - 1)
     model: ModelSection = param(help="the architecture")
     data: DataSection = param(help="the dataset")
-    transforms: dict[str, dict[str, Any] | None] = param(
+    transforms: dict[str, Any] = param(
         factory=dict,
         help="changes to the built model, name: parameters, in this order; null takes an inherited one away",
     )

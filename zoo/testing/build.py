@@ -111,6 +111,10 @@ def check_builds(subject: Subject) -> None:
         from zoo.testing.task import task_of
 
         task_of(subject)
+    elif kind == "callback":
+        from zoo.testing.callback import callback_of
+
+        callback_of(subject)
     elif kind == "transform":
         require(callable(subject.spec.load()), "the target is not callable: apply(model, config) -> model")
     else:

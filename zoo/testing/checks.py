@@ -18,7 +18,7 @@ from zoo.specs import HeadSpec, MixerSpec, ModelSpec, Spec, StemSpec
 if TYPE_CHECKING:
     from zoo.testing.subject import Subject
 
-ALL = ("model", "mixer", "feed_forward", "stem", "head", "dataset", "task", "transform")
+ALL = ("model", "mixer", "feed_forward", "stem", "head", "dataset", "task", "transform", "callback")
 MODULES = ("model", "mixer", "feed_forward", "stem", "head")
 SEQUENCES = ("model", "mixer", "stem", "head")
 TOKENS = ("model", "mixer")
@@ -332,6 +332,15 @@ CHECKS: tuple[Check, ...] = (
             "task_sums": "metrics of two batches equal those of the two joined",
             "task_predicts": "predictions are plain data, one item per example",
             "task_baseline": "the naive answer is scored with the task's own metrics, the monitored one too",
+        },
+    ),
+    *_checks(
+        "callback",
+        ("callback",),
+        {
+            "callback_looks_on": "a run with it changes no weight, mode or hook of the model",
+            "callback_logs": "it logs what its columns say",
+            "callback_resumes": "a run that is interrupted and resumed logs and leaves what another does",
         },
     ),
     *_checks(

@@ -21,7 +21,7 @@ from zoo.testing.checks import NotApplicable
 from zoo.testing.measure import CLOSE, require, require_close, require_finite
 from zoo.testing.subject import Subject, normal, seeded
 
-_STEPS = 60
+_STEPS = 30
 _LR = 1e-2
 
 
@@ -103,9 +103,9 @@ def check_transform_trains(subject: Subject) -> None:
             optimizer.step()
             losses.append(loss.item())
         require(
-            losses[-1] < 0.7 * losses[0],
+            losses[-1] < 0.8 * losses[0],
             f"{plain.name}: {_STEPS} steps on one batch bring the loss from {losses[0]:.3g} to "
-            f"{losses[-1]:.3g}, expected less than 0.7 of it",
+            f"{losses[-1]:.3g}, expected less than 0.8 of it",
         )
 
 

@@ -57,7 +57,7 @@ def check_longer(before: LoadedRecipe, after: LoadedRecipe) -> bool:
     """
     old, new = before.recipe.trainer, after.recipe.trainer
     as_long = replace(new, max_epochs=old.max_epochs, max_steps=old.max_steps)
-    if replace(after.recipe, trainer=as_long) != before.recipe:
+    if replace(after.recipe, trainer=as_long) != before.recipe or after.callbacks != before.callbacks:
         raise ZooError(
             "a resumed run takes trainer.max_epochs and trainer.max_steps as overrides, nothing else; "
             "start a new run for anything else"

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from zoo.callbacks import Callback
 from zoo.data.split import Splits
 from zoo.errors import ZooError, suggest
 from zoo.layers.model import Model, build_model
@@ -18,6 +19,7 @@ from zoo.tasks.base import Task
 from zoo.training.blocks import recompute_blocks
 from zoo.training.loaders import batches_per_epoch, derived_seed
 from zoo.training.optim import Schedule, build_optimizer, build_schedule, warmup_within
+from zoo.training.plugged import build_callback
 from zoo.training.processes import Processes, find_processes
 
 
@@ -30,6 +32,7 @@ class Setup:
     batches: batches of the whole run. updates: updates of the weights in it.
     eval_every: batches between evaluations.
     processes: those that take part.
+    callbacks: those of plugins, by full name.
     """
 
     loaded: LoadedRecipe
@@ -43,6 +46,7 @@ class Setup:
     updates: int
     eval_every: int
     processes: Processes
+    callbacks: tuple[tuple[str, Callback], ...] = ()
 
     @property
     def sharded(self) -> bool:
@@ -68,7 +72,8 @@ class Setup:
     @property
     def metric_names(self) -> list[str]:
         """What a run logs, in the order of the columns of metrics.csv."""
-        return ["lr", "train/loss", *(f"val/{name}" for name in self.task.metrics())]
+        columns = [column for _, callback in self.callbacks for column in callback.columns]
+        return ["lr", "train/loss", *(f"val/{name}" for name in self.task.metrics()), *columns]
 
     def make_optimizer(self, model: nn.Module) -> tuple[Optimizer, Schedule]:
         """The optimiser and the schedule that the recipe names.
@@ -140,6 +145,7 @@ def prepare(loaded: LoadedRecipe) -> Setup:
         updates=-(-batches // accumulate),
         eval_every=min(eval_every, batches),
         processes=processes,
+        callbacks=tuple((part.id, build_callback(part, loaded.catalogue)) for part in loaded.callbacks),
     )
     if recipe.trainer.gradient_checkpointing:
         try:
@@ -147,6 +153,8 @@ def prepare(loaded: LoadedRecipe) -> Setup:
         except ValueError as error:
             message = f"model {plan.model.id!r} cannot do this: {error}"
             raise loaded.mistake("trainer.gradient_checkpointing", message) from None
+    if setup.sharded and setup.callbacks:
+        raise loaded.mistake("callbacks", "those of plugins need whole weights: use trainer.strategy ddp")
     setup.make_optimizer(model)  # a mistake in optim or schedule shows before anything is written
     return setup
 

@@ -23,6 +23,7 @@ from zoo.training.lightning import (
     pl,
 )
 from zoo.training.loggers import MetricsFile
+from zoo.training.plugged import Plugged
 from zoo.training.progress import ShowProgress
 from zoo.training.setup import Setup
 
@@ -72,7 +73,7 @@ def make_trainer(
         "limit_val_batches": limit_val_batches,
         "gradient_clip_val": recipe.gradient_clip_norm,
         "accumulate_grad_batches": recipe.accumulate_batches,
-        "callbacks": _callbacks(setup, saver, start, progress=progress),
+        "callbacks": _callbacks(setup, run, saver, start, progress=progress),
         "logger": _loggers(setup, run, start_step) if run is not None else False,
         "plugins": [PlainCheckpointIO(), *([processes.environment] if processes.environment else [])],
         "default_root_dir": run.path if run is not None else None,
@@ -145,7 +146,9 @@ def _has_idle_parameters(setup: Setup) -> bool:
     return any(gradient is None for gradient in gradients)
 
 
-def _callbacks(setup: Setup, saver: SaveCheckpoints, start: int, *, progress: bool) -> list[pl.Callback]:
+def _callbacks(
+    setup: Setup, run: Run | None, saver: SaveCheckpoints, start: int, *, progress: bool
+) -> list[pl.Callback]:
     """In the order in which they act; Lightning itself puts the saver last."""
     wanted = setup.loaded.recipe.callbacks
     callbacks: list[pl.Callback] = [WriteRows()]
@@ -161,6 +164,8 @@ def _callbacks(setup: Setup, saver: SaveCheckpoints, start: int, *, progress: bo
         )
     if progress and wanted.progress is not None:
         callbacks.append(ShowProgress(batches=setup.batches, start=start, metric=setup.monitor))
+    if run is not None:  # of several processes the first alone has the run's folder
+        callbacks += [Plugged(each, id=id, run=run, steps=setup.updates) for id, each in setup.callbacks]
     return [*callbacks, saver]
 
 

@@ -1,0 +1,191 @@
+"""What the probe sees: attention however it is written, against entropies computed by hand."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import zoo
+from zoo import torchvision_shim
+from zoo.plugin import Classes, Ids, NextId, Series
+
+torchvision_shim.install()
+
+import timm  # noqa: E402
+from zoo_sigmareparam import AttentionEntropy, AttentionEntropyConfig, attention_entropies  # noqa: E402
+from zoo_sigmareparam.watch import PICTURE, TABLE, History, draw  # noqa: E402
+
+H, D = 2, 8
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    torch.manual_seed(0)
+
+
+class Attention(nn.Module):
+    """Attention of one layer, written in one of several ways; `expected` holds the probabilities."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.way, self.qkv = way, nn.Linear(D, 3 * D)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = (3 * self.qkv(x)).unflatten(-1, (3, H, -1)).permute(2, 0, 3, 1, 4)
+        n = x.shape[1]
+        scores, band = q @ k.mT / math.sqrt(D // H), torch.ones(n, n, dtype=torch.bool).tril()
+        if self.way != "full":
+            scores = scores.masked_fill(~band, -math.inf)
+        self.expected = scores.softmax(-1)
+        if self.way == "by hand":
+            return self.expected @ v
+        if self.way == "bool mask":
+            return F.scaled_dot_product_attention(q, k, v, attn_mask=band)
+        if self.way == "bias":
+            bias = torch.zeros(n, n).masked_fill(~band, -math.inf)
+            return F.scaled_dot_product_attention(q, k, v, bias)
+        return F.scaled_dot_product_attention(q, k, v, is_causal=self.way == "causal")
+
+
+def by_hand(probs: Tensor) -> Tensor:
+    return -torch.xlogy(probs, probs).sum(-1).mean((0, 2))
+
+
+@pytest.mark.parametrize("way", ["full", "causal", "bool mask", "bias", "by hand"])
+def test_attention_however_it_is_written(way: str) -> None:
+    model, x = nn.Sequential(nn.Linear(D, D), Attention(way)), torch.randn(3, 6, D)
+    expected_output = model(x)
+    expected = by_hand(model[1].expected).detach()
+    outputs: list[Tensor] = []
+    found = attention_entropies(model, lambda: outputs.append(model(x)))
+    assert torch.equal(outputs[0], expected_output)  # looked at, not replaced
+    heads = found["1#2"] if way != "by hand" else found["1"]  # this toy computes `expected` by a softmax, too
+    torch.testing.assert_close(heads.entropy, expected)
+    assert (heads.bound <= heads.entropy).all() and (heads.bound > 0).all()
+    assert (heads.normalized > 0).all() and (heads.normalized <= 1).all()
+
+
+@pytest.mark.parametrize("need_weights", [True, False])
+def test_multi_head_attention_of_torch(need_weights: bool) -> None:
+    model, x = nn.MultiheadAttention(D, H, batch_first=True).eval(), torch.randn(3, 5, D)
+    nn.init.normal_(model.in_proj_weight)
+    causal = torch.ones(5, 5).triu(1).bool()
+    outputs: list[Any] = []
+    options = {"need_weights": need_weights, "attn_mask": causal, "is_causal": True}
+    found = attention_entropies(model, lambda: outputs.append(model(x, x, x, **options)))
+    expected, weights = model(x, x, x, attn_mask=causal, average_attn_weights=False)
+    torch.testing.assert_close(outputs[0][0], expected)
+    assert (outputs[0][1] is not None) == need_weights
+    if need_weights:
+        torch.testing.assert_close(outputs[0][1], weights.mean(1))
+    torch.testing.assert_close(found[""].entropy, by_hand(weights).detach())
+
+
+@pytest.mark.parametrize("norm_first", [True, False])
+def test_an_encoder_of_torch_whose_fast_path_hides_everything(norm_first: bool) -> None:
+    layer = nn.TransformerEncoderLayer(D, H, 16, batch_first=True, norm_first=norm_first)
+    model = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False).eval()
+    found = attention_entropies(model, lambda: model(torch.randn(3, 5, D)))
+    assert list(found) == ["layers.0.self_attn", "layers.1.self_attn"]
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_a_vision_transformer_of_timm(fused: bool) -> None:
+    model = timm.create_model("test_vit", num_classes=4, img_size=32).eval()
+    for block in model.blocks:
+        block.attn.fused_attn = fused
+    x = torch.randn(2, 3, 32, 32)
+    found = attention_entropies(model, lambda: model(x))
+    assert list(found) == [f"blocks.{i}.attn" for i in range(len(model.blocks))]
+    again = attention_entropies(torch.compile(model, backend="eager"), lambda: model(x))
+    for name, heads in found.items():
+        assert (heads.normalized > 0.5).all() and heads.entropy.shape == (model.blocks[0].attn.num_heads,)
+        torch.testing.assert_close(again[f"_orig_mod.{name}"].entropy, heads.entropy)
+
+
+def test_padded_queries_do_not_count() -> None:
+    model = zoo.create_model(
+        "core/transformer", inputs=Series(channels=3, length=6), targets=Classes(count=2), width=16, depth=1
+    ).eval()
+    x, mask = torch.randn(2, 6, 3), torch.tensor([[1, 1, 1, 1, 1, 1], [1, 1, 1, 0, 0, 0]]).bool()
+    (padded,) = attention_entropies(model, lambda: model(x, mask=mask), mask=mask).values()
+    (first,) = attention_entropies(model, lambda: model(x[:1])).values()
+    (second,) = attention_entropies(model, lambda: model(x[1:, :3])).values()
+    torch.testing.assert_close(padded.entropy, (6 * first.entropy + 3 * second.entropy) / 9)
+
+
+def test_a_model_without_attention_and_a_failing_forward_leave_nothing_behind() -> None:
+    model = nn.Sequential(nn.Linear(2, 2))
+    assert attention_entropies(model, lambda: model(torch.ones(1, 2))) == {}
+    with pytest.raises(RuntimeError):
+        attention_entropies(model, lambda: model(torch.ones(1, 3)))
+    assert not model[0]._forward_hooks and not model[0]._forward_pre_hooks and not model._forward_pre_hooks
+
+
+# -- the callback ------------------------------------------------------------------------------
+
+
+class Run:
+    """As much of a run as the callback needs."""
+
+    def __init__(self, model: nn.Module, folder: Path) -> None:
+        self.model, self.folder = model, folder
+        self.step, self.steps = 0, 4
+        self.logged: list[dict[str, float]] = []
+        self.notes: list[str] = []
+
+    def forward(self, batch: Any) -> Tensor:
+        return self.model(batch["input"])
+
+    def log(self, values: Any) -> None:
+        self.logged.append(dict(values))
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+def test_collapse_is_said_once_for_each_layer_and_drawn(tmp_path: Path) -> None:
+    model = zoo.create_model(
+        "core/transformer", inputs=Ids(vocab=9, length=6), targets=NextId(vocab=9), depth=2
+    )
+    with torch.no_grad():
+        model.backbone.blocks[1].mixer.qkv.weight.mul_(100)
+    run, batch = Run(model, tmp_path), {"input": torch.randint(9, (32, 6))}
+    watch = AttentionEntropy(AttentionEntropyConfig(every_steps=2, bound=True))
+    for step in range(1, 5):
+        run.step = step
+        watch.after_step(run, batch)
+    watch.on_end(run)
+    assert watch.history.steps == [1, 2, 4] and len(run.logged) == 3
+    assert all(row.keys() == set(watch.columns) for row in run.logged)
+    (note,) = run.notes
+    assert note.startswith("attention of backbone.blocks.1.mixer has collapsed at step 1: its entropy is")
+    rows = (tmp_path / TABLE).read_text().splitlines()
+    assert rows[0] == "step,layer,head,entropy,normalized,bound" and len(rows) == 1 + 3 * 2 * 4
+    assert (tmp_path / PICTURE).stat().st_size > 5000
+
+
+def test_a_model_without_attention_is_said_once(tmp_path: Path) -> None:
+    run, watch = Run(nn.Linear(2, 2), tmp_path), AttentionEntropy(AttentionEntropyConfig(every_steps=1))
+    for step in (1, 2):
+        run.step = step
+        watch.after_step(run, {"input": torch.ones(3, 2)})
+    watch.on_end(run)
+    assert run.notes == ["this model has no softmax attention to watch"] and not list(tmp_path.iterdir())
+
+
+def test_a_layer_that_appears_late_is_drawn(tmp_path: Path) -> None:
+    found = attention_entropies(model := Attention("full"), lambda: model(torch.randn(1, 4, D)))
+    history = History()
+    history.add(1, {"a": found["#2"]})
+    history.add(2, {"a": found["#2"], "b": found["#2"]})
+    assert [row[:3] for row in history.rows()] == [[1, "a", 0], [1, "a", 1], [1, "b", 0], [1, "b", 1]] + [
+        [2, layer, head] for layer in "ab" for head in (0, 1)
+    ]
+    draw(history, tmp_path / "map.png", bound=True)
