@@ -315,7 +315,8 @@ def test_every_bundled_dataset_has_a_fitted_baseline_that_beats_the_naive_one() 
 
 
 def test_a_result_shows_them_and_says_which_is_better() -> None:
-    info = {"monitor": "val/accuracy", "mode": "max"}
+    info = {"plan": {"monitor": "val/accuracy", "mode": "max"}}
+    of_mse = {"plan": {"monitor": "val/mse", "mode": "min"}}
     baselines = {"majority": {"test/accuracy": 0.1}, "trees": {"test/accuracy": 0.9}}
     assert score_rows({"test/accuracy": 0.8}, baselines, split="test") == [
         ["metric", "test", "majority", "trees"],
@@ -324,7 +325,8 @@ def test_a_result_shows_them_and_says_which_is_better() -> None:
     worse = outdone({"test/accuracy": 0.8}, baselines, info)
     assert worse == "A baseline does better: trees, test/accuracy 0.9 against 0.8."
     assert outdone({"test/accuracy": 0.9}, baselines, info) == ""
-    assert outdone({"test/mse": 2.0}, {"mean": {"test/mse": 1.0}}, {"monitor": "val/mse", "mode": "min"})
-    assert not outdone({"test/mse": 0.5}, {"mean": {"test/mse": 1.0}}, {"monitor": "val/mse", "mode": "min"})
-    assert not outdone({"test/mse": 0.5}, {"mean": {"test/mse": float("nan")}}, info)
+    assert outdone({"test/mse": 2.0}, {"mean": {"test/mse": 1.0}}, of_mse)
+    assert not outdone({"test/mse": 0.5}, {"mean": {"test/mse": 1.0}}, of_mse)
+    assert not outdone({"test/mse": 0.5}, {"mean": {"test/mse": float("nan")}}, of_mse)
+    assert not outdone({"test/mse": 0.5}, {"best possible": {"test/mse": 0.1}}, of_mse)
     assert not outdone({"test/mse": 0.5}, {}, {})

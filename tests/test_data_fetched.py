@@ -22,10 +22,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zoo.baselines import measure
+from zoo.baselines.measure import measure_each
 from zoo.catalogue import catalogue
 from zoo.cli.main import main
 from zoo.config import ConfigError
-from zoo.data import corpora, fetched_series, fetched_tables, images, ucr
+from zoo.data import corpora, fetched_series, fetched_tables, images, questions, ucr
 from zoo.data.fetch import Fetched, fetch
 from zoo.data.fetched_config import (
     ConcreteConfig,
@@ -47,7 +48,7 @@ from zoo.data.targets_config import ElectricityConfig, HouseholdPowerConfig
 from zoo.data.text import Bytes, Characters
 from zoo.data.tokens import Bpe, TokenFile, tokenise
 from zoo.errors import ZooError
-from zoo.kinds import IGNORE, Classes, Forecast, Values
+from zoo.kinds import IGNORE, Classes, Forecast, Multi, Values
 
 ROOT = Path(__file__).parents[1]
 BY_NAME = {spec.name: spec for spec in FETCHED}
@@ -205,6 +206,29 @@ def test_images_stay_bytes_and_come_out_normalised(fake):
     assert torch.equal(test["input"][7], splits.test[7]["input"])
     raw = torch.from_numpy(pixels["t10k"][7]).float()[None] / 255
     assert torch.equal(splits.encode(raw), test["input"][7])
+
+
+def test_three_questions_about_clothes(fake):
+    rng = np.random.default_rng(0)
+    contents = {}
+    for part, n in (("train", 240), ("t10k", 50)):
+        contents[f"{part}-images-idx3-ubyte"] = idx(rng.integers(0, 256, (n, 28, 28), dtype=np.uint8))
+        contents[f"{part}-labels-idx1-ubyte"] = idx(np.arange(n, dtype=np.uint8) % 10)
+    fake(images, **contents)
+    splits, plain = questions.load_fashion_mnist_mtl(), images.load_fashion_mnist()
+    found, classes = whole(splits.test), whole(plain.test)
+    assert torch.equal(found["input"], classes["input"])
+    assert torch.equal(found["target"]["article"], classes["target"])
+    by_article = dict(zip(found["target"]["article"].tolist(), found["target"]["sort"].tolist(), strict=True))
+    assert by_article == {0: 0, 1: 1, 2: 0, 3: 2, 4: 0, 5: 3, 6: 0, 7: 3, 8: 4, 9: 3}
+    ink = whole(splits.train)["target"]["ink"]
+    assert ink.shape == (220, 1) and abs(ink.mean()) < 1e-5 and abs(ink.std(correction=0) - 1) < 1e-5
+    outputs = torch.cat([torch.zeros(50, 15), found["target"]["ink"]], dim=1)
+    natural = splits.test.pixels.double().mean((1, 2, 3)) / 255
+    assert torch.allclose(splits.decode(outputs)[:, 15].double(), natural, atol=1e-6)
+    one = splits.test[7]
+    assert one["target"].keys() == found["target"].keys()
+    assert torch.equal(one["target"]["ink"], found["target"]["ink"][7])
 
 
 # -- texts -----------------------------------------------------------------------------------
@@ -648,6 +672,10 @@ def test_a_real_dataset_is_what_its_card_says(name):
     elif isinstance(spec.targets, Values):
         mse = ((splits.test.targets - train.mean()) ** 2).mean()
         assert spec.baseline.startswith(f"mse {mse:.3f} ")
+    elif isinstance(spec.targets, Multi):
+        naive = next(measure_each(catalogue(), catalogue().part("dataset", spec.id))).metrics
+        shown = ("article/accuracy", "sort/accuracy", "ink/mse")
+        assert spec.baseline.startswith(", ".join(f"{name} {naive[name]:.3f}" for name in shown))
     elif isinstance(spec.targets, Forecast):
         scores = {s.name: s.metrics for s in measure(catalogue(), catalogue().part("dataset", spec.id))}
         assert spec.baseline.startswith(f"mse {scores['last value']['mse']:.3g} ")

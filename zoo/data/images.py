@@ -32,11 +32,11 @@ class ByteImages:
 
     Args:
         pixels: uint8 (B, C, H, W).
-        targets: (B,).
+        targets: (B,), or a dict of (B, ...) by question.
         encode: float pixels in [0, 1] -> inputs of the model.
     """
 
-    def __init__(self, pixels: Tensor, targets: Tensor, *, encode: Standardise) -> None:
+    def __init__(self, pixels: Tensor, targets: Tensor | dict[str, Tensor], *, encode: Standardise) -> None:
         self.pixels = pixels
         self.targets = targets
         self.encode = encode
@@ -45,12 +45,17 @@ class ByteImages:
         return len(self.pixels)
 
     def __getitem__(self, index: int) -> Example:
-        return {"input": self.encode(self.pixels[index].float() / 255), "target": self.targets[index]}
+        return {"input": self.encode(self.pixels[index].float() / 255), "target": self._asked(index)}
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
-        """A batch: float (B, C, H, W), int64 (B,)."""
+        """A batch: float (B, C, H, W), and its targets."""
         at = torch.as_tensor(indices)
-        return {"input": self.encode(self.pixels[at].float() / 255), "target": self.targets[at]}
+        return {"input": self.encode(self.pixels[at].float() / 255), "target": self._asked(at)}
+
+    def _asked(self, at: int | Tensor) -> Tensor | dict[str, Tensor]:
+        if isinstance(self.targets, dict):
+            return {name: target[at] for name, target in self.targets.items()}
+        return self.targets[at]
 
 
 def load_digits(config: None = None) -> Splits:

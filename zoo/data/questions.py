@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import cast
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from zoo.data.bundled import read_arrays
-from zoo.data.images import load_digits
+from zoo.data.images import ByteImages, load_digits, load_fashion_mnist
 from zoo.data.scale import Standardise
-from zoo.data.split import Splits, TensorSplit
+from zoo.data.split import Split, Splits, TensorSplit
 
 #: How many closed loops each digit has: the superclass of `digits_mtl`.
 LOOPS = (1, 0, 0, 0, 1, 0, 1, 0, 2, 1)
+#: The sort of each article of `fashion_mnist_mtl`: top, trousers, dress, shoe, bag.
+SORTS = (0, 1, 0, 2, 0, 3, 0, 3, 4, 3)
 #: Groups that `hea_strength` one-hot encodes, as `tools/make_bundled.py` numbers them.
 PROCESSING, TESTS = 6, 3
 
@@ -40,11 +45,49 @@ def load_digits_mtl(config: None = None) -> Splits:
         for name, part in parts.items()
     }
 
-    def decode(outputs: Tensor) -> Tensor:
-        """The slant, the last column of the outputs (B, 10 + 3 + 1), in natural units."""
-        return torch.cat([outputs[:, :-1], scale.inverse(outputs[:, -1:])], dim=1)
+    return Splits(
+        train=splits["train"],
+        val=splits["val"],
+        test=splits["test"],
+        encode=encode,
+        decode=_decode_last(scale),
+    )
 
-    return Splits(train=splits["train"], val=splits["val"], test=splits["test"], encode=encode, decode=decode)
+
+def load_fashion_mnist_mtl(config: None = None) -> Splits:
+    """The images and splits of `fashion_mnist`, each with three questions.
+
+    article: int64, 0-9; sort: int64, 0-4, what sort of article that is; ink: float (1,), the mean of the
+    pixels, standardised on train.
+    """
+    clothes = load_fashion_mnist()
+    sorts = torch.tensor(SORTS)
+    scale = Standardise.fit(_ink(cast(ByteImages, clothes.train)))
+
+    def ask(split: Split) -> ByteImages:
+        part = cast(ByteImages, split)
+        articles = cast(Tensor, part.targets)
+        targets = {"article": articles, "sort": sorts[articles], "ink": scale(_ink(part))}
+        return ByteImages(part.pixels, targets, encode=part.encode)
+
+    return Splits(
+        train=ask(clothes.train),
+        val=ask(clothes.val),
+        test=ask(clothes.test),
+        encode=clothes.encode,
+        decode=_decode_last(scale),
+        source=clothes.source,
+    )
+
+
+def _ink(images: ByteImages) -> Tensor:
+    """The mean of the pixels in [0, 1]: float64 (B, 1)."""
+    return images.pixels.sum((1, 2, 3), dtype=torch.float64)[:, None] / (255 * images.pixels[0].numel())
+
+
+def _decode_last(scale: Standardise) -> Callable[[Tensor], Tensor]:
+    """Outputs (B, K) whose last column is one value -> the same with that value in natural units."""
+    return lambda outputs: torch.cat([outputs[:, :-1], scale.inverse(outputs[:, -1:])], dim=1)
 
 
 def slant_of(pixels: Tensor) -> Tensor:

@@ -150,16 +150,17 @@ def naive_of(baselines: Baselines) -> Mapping[str, float]:
 
 
 def outdone(metrics: Mapping[str, float], baselines: Baselines, info: Mapping[str, Any]) -> str:
-    """Which baseline did better by the metric that chose the checkpoint, in a sentence; empty: none.
+    """Which baseline did better by the task's own metric, in a sentence; empty: none.
 
-    info: the record of the run, which says what that metric is.
+    info: the record of the run, whose plan says what that metric is.
     """
-    metric = f"test/{str(info.get('monitor')).partition('/')[2]}"
+    plan = info.get("plan", {})
+    metric = f"test/{str(plan.get('monitor')).partition('/')[2]}"
     scores = {name: s[metric] for name, s in baselines.items() if name != BEST and metric in s}
     scores = {name: score for name, score in scores.items() if math.isfinite(score)}
     if metric not in metrics or not scores:
         return ""
-    more_is_better = info.get("mode") == "max"
+    more_is_better = plan.get("mode") == "max"
     name = (max if more_is_better else min)(scores, key=scores.__getitem__)
     ours, theirs = metrics[metric], scores[name]
     if ours >= theirs if more_is_better else ours <= theirs:
