@@ -405,7 +405,12 @@ class PooledHeadConfig(Config):
 
 @dataclass(frozen=True, kw_only=True)
 class ForecastHeadConfig(_SkipConfig):
-    """Parameters of `core/pooled_forecaster`. TO MEASURE"""
+    """Parameters of `core/pooled_forecaster`.
+
+    Measured on `appliance_energy_small`. The skip: test MSE of the recipe of that name 0.630 with it (mean of
+    three seeds), 0.977 without (seed 0). The pool, without the skip (width 32, 4 epochs, best validation MSE,
+    mean of two seeds): last 0.627, mean 0.652, attention 0.661.
+    """
 
     pool: Literal["last", "mean", "max", "attention"] = param("last", "how kept tokens become one vector")
     dropout_prob: float = param(0.0, "dropout of the pooled features", at_least=0, below=1)
