@@ -79,7 +79,7 @@ _FASHION_MNIST_MTL = DatasetSpec(
     ),
     examples=_FASHION_MNIST.examples,
     licence="MIT",
-    source="fetched with fashion_mnist; the sort from the class, the mean ink from the pixels",
+    source="fetched; the files of fashion_mnist: the sort from the class, the mean ink from the pixels",
     baseline="article/accuracy 0.100, sort/accuracy 0.400, ink/mse 0.993 (commonest classes, mean of train)",
     known_good="article/accuracy 0.875 random forest, here (as fashion_mnist); the others are not measured",
     files=FASHION_MNIST,
