@@ -59,16 +59,18 @@ def test_cell_trains(name: str, dataset: str) -> None:
     mask = mask_of(batch)
     optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3)
     losses = []
-    for step in range(STEPS):
+    # A backbone without biases makes zeros of a token of zeros (the last step of a relative window) until the
+    # stem's bias has moved; hence not at the first step alone.
+    without = {name for name, _ in model.named_parameters()}
+    for _ in range(STEPS):
         optimiser.zero_grad()
         loss = task.loss(model(batch["input"], mask=mask), batch)
         loss.backward()
-        if step == 0:
-            without = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()]
-            assert without == []
+        without -= {n for n, p in model.named_parameters() if p.grad is not None and p.grad.any()}
         assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
         optimiser.step()
         losses.append(loss.item())
+    assert not without
     assert all(loss == loss and abs(loss) < float("inf") for loss in losses), losses
     assert losses[-1] < 0.98 * losses[0], losses
 
