@@ -13,10 +13,12 @@ from torch import nn
 from tests.test_train_resume import Press, recipe, traces, with_callback
 from zoo.catalogue import catalogue
 from zoo.data.batch import collate, mask_of
+from zoo.data.split import TensorSplit
 from zoo.errors import ZooError
 from zoo.recipe import load_recipe
 from zoo.specs import ModelSpec
 from zoo.training import resume, train
+from zoo.training.batch_size import kept_bytes, largest_batch
 from zoo.training.blocks import recompute_blocks, repeated_blocks
 from zoo.training.setup import prepare
 
@@ -105,6 +107,34 @@ def test_models_that_cannot_recompute_say_so(tmp_path, model, data, message):
 def test_layers_without_a_stack_cannot_be_recomputed():
     with pytest.raises(ValueError, match="no stack of layers"):
         recompute_blocks(nn.Linear(2, 2))
+
+
+def test_the_largest_batch_follows_from_memory(tmp_path):
+    setup = prepare(load_recipe(made(tmp_path)))
+    model, task, device = setup.model, setup.task, torch.device("cpu")
+    split = TensorSplit(torch.randn(4096, 29, 12), torch.zeros(4096, dtype=torch.long))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    sizes = [kept_bytes(model, task, split, size=size, device=device) for size in (4, 8, 16)]
+    assert sizes[2] - sizes[1] == pytest.approx(2 * (sizes[1] - sizes[0]), rel=0.05)
+    for size in (1, 16, 64):
+        room = 4 * sum(4 * p.numel() for p in model.parameters()) + kept_bytes(
+            model, task, split, size=size + size // 2, device=device
+        )
+        assert largest_batch(model, task, split, device=device, memory=int(1.05 * room)) == size
+    assert largest_batch(model, task, split, device=device) == 4096 // 16
+    with pytest.raises(ZooError, match="finds no room for one example"):
+        largest_batch(model, task, split, device=device, memory=1000)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_an_automatic_batch_size_is_recorded_as_a_number(tmp_path, capsys):
+    open_ = made(tmp_path, max_steps=2)
+    open_["data"] = {"name": "core/japanese_vowels", "batch_size": "auto"}
+    run = train(load_recipe(open_)).run  # 216 examples: at most a sixteenth, hence 8
+    assert "batch_size: auto is 8 here" in capsys.readouterr().err
+    assert "batch_size: auto" in run.recipe.read_text() and "batch_size: 8 " in run.resolved.read_text()
+    again = train(load_recipe(run.resolved, [f"output.dir={tmp_path / 'again'}"]), quiet=True).run
+    assert traces(again) == traces(run)
 
 
 @pytest.mark.slow

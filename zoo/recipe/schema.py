@@ -43,7 +43,9 @@ class DataSection(Config):
 
     name: str = param(help="full or short name, e.g. core/digits")
     params: dict[str, Any] = param(factory=dict, help="its parameters; 'zoo show NAME' lists them")
-    batch_size: int = param(64, "examples per batch, of all devices together", at_least=1)
+    batch_size: int | Literal["auto"] = param(
+        64, "examples per batch, of all devices together; auto: as many as fit in memory", at_least=1
+    )
     eval_batch_size: int | None = param(
         None, "examples per batch of evaluation; null: batch_size", at_least=1
     )

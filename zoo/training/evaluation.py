@@ -22,7 +22,7 @@ from zoo.tasks.metrics import values_of
 from zoo.training.checkpoint import model_weights, read_checkpoint
 from zoo.training.loaders import derived_seed, eval_loader
 from zoo.training.result import EvalResult
-from zoo.training.setup import build_task, load_splits
+from zoo.training.setup import build_task, load_splits, settled
 
 SplitName = Literal["train", "val", "test"]
 
@@ -111,7 +111,7 @@ def score(
     model.to(device).eval()
     metrics = task.metrics().to(device)
     batches = eval_loader(
-        getattr(splits, split), batch_size=data.eval_batch_size or data.batch_size, workers=data.workers
+        getattr(splits, split), batch_size=data.eval_batch_size or settled(data), workers=data.workers
     )
     for batch in batches:
         batch = to_device(batch, device)

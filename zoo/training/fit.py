@@ -51,6 +51,7 @@ def train(loaded: LoadedRecipe, *, quiet: bool = False, dry_run: bool = False) -
     """
     loaded.catalogue.call("zoo_recipe_ready", recipe=loaded.recipe)
     setup = prepare(loaded)
+    loaded = setup.loaded  # with a batch size, where it was left open
     if dry_run:
         return _try_out(replace(setup, processes=Processes()))
     if not setup.processes.leads:
@@ -158,7 +159,7 @@ def _fit(
     start = content["zoo"]["batches"] if content else 0
     stream = BatchStream(
         examples=len(setup.splits.train),
-        batch_size=recipe.data.batch_size,
+        batch_size=setup.batch_size,
         batches=setup.batches,
         seed=recipe.seed,
         start=start,

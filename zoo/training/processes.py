@@ -74,6 +74,10 @@ def find_processes(loaded: LoadedRecipe) -> Processes:
             "callbacks.ema",
             "averages whole weights, and fsdp leaves a device a share of each: take ddp, or no ema",
         )
+    if data.batch_size == "auto":
+        raise loaded.mistake(
+            "data.batch_size", f"auto measures one device; give a number for {count} of them"
+        )
     if data.batch_size % count:
         below = data.batch_size // count * count
         fitting = f"{below} or {below + count}" if below else str(count)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import Any
 
@@ -15,7 +15,9 @@ from zoo.data.split import Splits
 from zoo.errors import ZooError, suggest
 from zoo.layers.model import Model, build_model
 from zoo.recipe import LoadedRecipe
+from zoo.recipe.schema import DataSection
 from zoo.tasks.base import Task
+from zoo.training.batch_size import largest_batch
 from zoo.training.blocks import recompute_blocks
 from zoo.training.loaders import batches_per_epoch, derived_seed
 from zoo.training.optim import Schedule, build_optimizer, build_schedule, warmup_within
@@ -54,10 +56,14 @@ class Setup:
         return self.processes.count > 1 and self.loaded.recipe.trainer.strategy == "fsdp"
 
     @property
+    def batch_size(self) -> int:
+        """Examples per batch, of all processes together."""
+        return settled(self.loaded.recipe.data)
+
+    @property
     def eval_batch_size(self) -> int:
         """Examples per batch of evaluation."""
-        data = self.loaded.recipe.data
-        return data.eval_batch_size or data.batch_size
+        return self.loaded.recipe.data.eval_batch_size or self.batch_size
 
     @property
     def notes(self) -> list[str]:
@@ -67,7 +73,12 @@ class Setup:
         cut = (
             f"schedule.warmup_steps is cut from {asked} to {given}: the whole run has {self.updates} updates"
         )
-        return [*self.loaded.plan.notes, *self.model.notes, *([cut] if given < asked else [])]
+        return [
+            *self.loaded.notes,
+            *self.loaded.plan.notes,
+            *self.model.notes,
+            *([cut] if given < asked else []),
+        ]
 
     @property
     def metric_names(self) -> list[str]:
@@ -123,8 +134,14 @@ def prepare(loaded: LoadedRecipe) -> Setup:
         raise loaded.mistake(
             "task.monitor", f"task {plan.task.id!r} has no metric {monitor!r}.{suggest(monitor, known)}"
         )
+    if recipe.data.batch_size == "auto":
+        cuda = recipe.trainer.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+        size = largest_batch(model, task, splits.train, device=torch.device("cuda" if cuda else "cpu"))
+        recipe = replace(recipe, data=replace(recipe.data, batch_size=size))
+        note = f"data.batch_size: auto is {size} here; resolved.yaml says so"
+        loaded = replace(loaded, recipe=recipe, notes=(*loaded.notes, note))
     accumulate = recipe.trainer.accumulate_batches
-    per_epoch = batches_per_epoch(len(splits.train), recipe.data.batch_size)
+    per_epoch = batches_per_epoch(len(splits.train), settled(recipe.data))
     if recipe.trainer.max_steps is not None:
         batches = recipe.trainer.max_steps * accumulate
     else:
@@ -157,6 +174,13 @@ def prepare(loaded: LoadedRecipe) -> Setup:
         raise loaded.mistake("callbacks", "those of plugins need whole weights: use trainer.strategy ddp")
     setup.make_optimizer(model)  # a mistake in optim or schedule shows before anything is written
     return setup
+
+
+def settled(data: DataSection) -> int:
+    """The batch size of a recipe in which it is a number."""
+    if data.batch_size == "auto":
+        raise ZooError("data.batch_size: auto is settled when a run begins")
+    return data.batch_size
 
 
 def load_splits(loaded: LoadedRecipe) -> Splits:
