@@ -37,6 +37,7 @@ VARIANTS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("core/softmax", {"window": 40}),
     ("core/transformer", {"depth": 1, "norm": "rms", "feed_forward": "core/swiglu", "positions": "none"}),
     ("core/transformer", {"depth": 1, "positions": "rope"}),
+    ("core/transformer", {"depth": 2, "norm_first": False}),
     ("core/transformer", {"layers": causal_mixers(), "depth": len(causal_mixers())}),
     ("core/pooled_classifier", {"pool": "attention"}),
     ("core/pooled_classifier", {"pool": "max"}),

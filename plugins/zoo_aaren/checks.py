@@ -20,7 +20,7 @@ def scan_inputs(scores: Tensor, values: Tensor, key_mask: Tensor | None) -> None
         return
     batch, heads, tokens = scores.shape
     if key_mask.dtype != torch.bool:
-        raise TypeError(f"key_mask must be bool (True = keep), got {key_mask.dtype}")
+        raise ValueError(f"key_mask must be bool (True = keep), got {key_mask.dtype}")
     if key_mask.shape not in ((batch, tokens), (batch, heads, tokens)):
         raise ValueError(
             f"key_mask must be {(batch, tokens)} or {(batch, heads, tokens)} to fit the scores, "
@@ -54,7 +54,7 @@ def state_fits(state: tuple[Tensor, Tensor, Tensor], scores: Tensor, values: Ten
         if tuple(part.shape) != shape:
             raise ValueError(f"state.{name} must be {shape} for these inputs, got {tuple(part.shape)}")
         if part.dtype != dtype:
-            raise TypeError(f"state.{name} must be {dtype} for these inputs, got {part.dtype}")
+            raise ValueError(f"state.{name} must be {dtype} for these inputs, got {part.dtype}")
         _same_device(scores=scores, **{f"state.{name}": part})
 
 
@@ -80,10 +80,10 @@ def finite_scores(scores: Tensor, key_mask: Tensor | None) -> None:
 def _floats(**tensors: Tensor) -> None:
     for name, tensor in tensors.items():
         if not tensor.is_floating_point():
-            raise TypeError(f"{name} must be floating point, got {tensor.dtype}")
+            raise ValueError(f"{name} must be floating point, got {tensor.dtype}")
     (first, one), (second, other) = tensors.items()
     if (one.dtype == torch.float64) != (other.dtype == torch.float64):
-        raise TypeError(
+        raise ValueError(
             f"{first} and {second} must both be float64 or neither, got {one.dtype} and {other.dtype}"
         )
     _same_device(**tensors)

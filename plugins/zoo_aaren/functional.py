@@ -79,7 +79,7 @@ def aaren_step(
     Returns the output (B, H, D) over all tokens so far, and the new state.
 
     Raises:
-        ValueError, TypeError: shapes, dtypes or devices that do not fit together.
+        ValueError: shapes, dtypes or devices that do not fit together.
     """
     checks.step_inputs(score, value, state, valid)
     if valid is not None:
@@ -96,7 +96,7 @@ def aaren_pool(scores: Tensor, values: Tensor, key_mask: Tensor | None = None) -
     key_mask: bool (B, N) or (B, H, N), True = keep. A row without tokens gives zeros.
 
     Raises:
-        ValueError, TypeError: shapes, dtypes or devices that do not fit together.
+        ValueError: shapes, dtypes or devices that do not fit together.
     """
     checks.scan_inputs(scores, values, key_mask)
     dtype = values.dtype
@@ -166,7 +166,7 @@ def aaren_scan(
     check_finite: refuse NaN and +inf scores instead of letting them propagate.
 
     Raises:
-        ValueError, TypeError: shapes, dtypes or devices that do not fit together, an unknown `impl`,
+        ValueError: shapes, dtypes or devices that do not fit together, an unknown `impl`,
             `block_size` below 1, NaN or +inf scores under `check_finite`.
     """
     checks.scan_inputs(scores, values, key_mask)

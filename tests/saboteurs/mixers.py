@@ -368,6 +368,17 @@ class KeepsViews(Mean):
         return totals[:, -1:], counts[:, -1:]
 
 
+class TurnsItsState(Mean):
+    """Its state has the streams last, where nobody looks for them."""
+
+    def initial_state(self, batch_size: int) -> State:
+        return tuple(t.movedim(0, -1).clone() for t in super().initial_state(batch_size))  # type: ignore[return-value]
+
+    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        y, after = super().step(x, tuple(t.movedim(-1, 0) for t in state))  # type: ignore[arg-type]
+        return y, tuple(t.movedim(0, -1).clone() for t in after)  # type: ignore[return-value]
+
+
 class Box:
     """Something that no check can look into."""
 

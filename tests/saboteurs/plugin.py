@@ -231,10 +231,16 @@ SABOTEURS: tuple[Saboteur, ...] = (
     _mixer("streams_on", "SkimsPrefills", "remembers only the end of a long first step"),
     _mixer("state_pure", "WritesIntoItsState", "changes the state that it was given"),
     _mixer("state_pure", "KeepsItToItself", "remembers in the module, not in the state"),
+    _mixer("state_rows", "TurnsItsState", "the streams of its state stand last"),
     _mixer("state_size", "Hoards", "keeps every token in a state that it calls constant"),
     _mixer("state_size", "KeepsViews", "its state is a view into all that it came from"),
-    _mixer("state_size", "HidesInABox", "its state is an object that no check can look into", "state_pure"),
-    _mixer("state_pure", "HidesInNumpy", "changes an array in its state", "state_size"),
+    _mixer(
+        "state_size",
+        "HidesInABox",
+        "its state is an object that no check can look into",
+        "state_pure state_rows",
+    ),
+    _mixer("state_pure", "HidesInNumpy", "changes an array in its state", "state_size state_rows"),
     # training
     _mixer("gradients", "Idle", "has a parameter that nothing uses"),
     _mixer("gradient_values", "HalfDetached", "half of the values pass no gradient on", reference=None),

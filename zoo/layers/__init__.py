@@ -29,6 +29,12 @@ if TYPE_CHECKING:
     from zoo.layers.positions import position_ids as position_ids
     from zoo.layers.precision import full_precision as full_precision
     from zoo.layers.precision import sum_dtype as sum_dtype
+    from zoo.layers.streams import detach_state as detach_state
+    from zoo.layers.streams import load_state as load_state
+    from zoo.layers.streams import put_rows as put_rows
+    from zoo.layers.streams import save_state as save_state
+    from zoo.layers.streams import select_rows as select_rows
+    from zoo.layers.streams import step_rows as step_rows
     from zoo.layers.transform import apply_transform as apply_transform
     from zoo.layers.transform import fold_transforms as fold_transforms
     from zoo.layers.transformer import Transformer as Transformer
@@ -56,6 +62,12 @@ _MODULE_OF = {
     "position_ids": "positions",
     "full_precision": "precision",
     "sum_dtype": "precision",
+    "detach_state": "streams",
+    "load_state": "streams",
+    "put_rows": "streams",
+    "save_state": "streams",
+    "select_rows": "streams",
+    "step_rows": "streams",
     "Transformer": "transformer",
     "apply_transform": "transform",
     "fold_transforms": "transform",

@@ -111,11 +111,47 @@ def _band(n: int, m: int, *, ahead: int, reach: int, causal: bool, device: torch
 
 
 class KVCache(NamedTuple):
-    """What a causal stream remembers: keys and values (B, H, M, d), tokens seen, an int64 scalar."""
+    """What causal streams remember: keys and values (B, H, M, d), tokens that each has seen, int64 (B,).
+
+    keep: bool (B, M), False where a stream has seen fewer tokens than its neighbours; `None`: nowhere.
+    """
 
     keys: Tensor
     values: Tensor
     position: Tensor
+    keep: Tensor | None = None
+
+    def put_rows(self, index: Tensor, other: KVCache) -> KVCache:
+        """The cache with the rows `index`, int64 (R,), replaced by the R streams of `other`, of any age."""
+        tokens = max(self.keys.shape[2], other.keys.shape[2])
+        index = index.to(self.keys.device)
+        pairs = zip(_padded(self, tokens), _padded(other, tokens), strict=True)
+        keys, values, position, keep = (ours.index_copy(0, index, theirs) for ours, theirs in pairs)
+        if bool(keep.all()):
+            return KVCache(keys, values, position)
+        first = (
+            int(keep.any(0).int().argmax()) if bool(keep.any()) else tokens
+        )  # what no stream needs any more
+        keys, values, keep = keys[:, :, first:].clone(), values[:, :, first:].clone(), keep[:, first:].clone()
+        return KVCache(keys, values, position, keep)
+
+
+def _padded(cache: KVCache, tokens: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Keys, values, position and keep with so many places, the new ones in front and not kept."""
+    keep = cache.keep
+    if keep is None:
+        keep = torch.ones(len(cache.keys), cache.keys.shape[2], dtype=torch.bool, device=cache.keys.device)
+    more = tokens - cache.keys.shape[2]
+    keys, values = (F.pad(t, (0, 0, more, 0)) for t in (cache.keys, cache.values))
+    return keys, values, cache.position, F.pad(keep, (more, 0), value=False)
+
+
+def _check_cache(state: KVCache, x: Tensor, *, heads: int) -> None:
+    """Streams, heads and head width of a cache against tokens (B, C, D)."""
+    expected = (x.shape[0], heads, x.shape[2] // heads)
+    found = (state.keys.shape[0], state.keys.shape[1], state.keys.shape[3])
+    if found != expected or state.position.shape != x.shape[:1]:
+        raise ValueError(f"the state is of (streams, heads, head width) {found}, but x needs {expected}")
 
 
 class SoftmaxAttention(nn.Module):
@@ -156,21 +192,27 @@ class SoftmaxAttention(nn.Module):
             raise ValueError("core/softmax streams only when built with causal=True: it sees later tokens")
         width = self.out.in_features
         empty = self.out.weight.new_zeros(batch_size, self.heads, 0, width // self.heads)
-        return KVCache(empty, empty, torch.zeros((), dtype=torch.int64, device=empty.device))
+        return KVCache(empty, empty, torch.zeros(batch_size, dtype=torch.int64, device=empty.device))
 
     def step(self, x: Tensor, state: KVCache) -> tuple[Tensor, KVCache]:
         """x: the next C >= 1 tokens (B, C, D) -> (B, C, D) and the new state; equals `forward` on all tokens.
 
         With a window W the cache holds at most W - 1 tokens.
+
+        Raises:
+            ValueError: the state is of another number of streams, another width or another type.
         """
         n = x.shape[1]
-        q, k, v = self._project(x, state.position + position_ids(None, n, device=x.device))
+        _check_cache(state, x, heads=self.heads)
+        q, k, v = self._project(x, state.position.unsqueeze(1) + position_ids(None, n, device=x.device))
         k, v = torch.cat((state.keys, k), 2), torch.cat((state.values, v), 2)
-        y = self._attend(q, k, v)
+        keep = None if state.keep is None else F.pad(state.keep, (0, n), value=True)
+        y = self._attend(q, k, v, mask=keep)
         if self.config.window is not None:
             first = max(0, k.shape[2] - (self.config.window - 1))
             k, v = k[:, :, first:].clone(), v[:, :, first:].clone()  # else the view keeps the rest alive
-        return y, KVCache(k, v, state.position + n)
+            keep = None if keep is None or bool(keep[:, first:].all()) else keep[:, first:].clone()
+        return y, KVCache(k, v, state.position + n, keep)
 
     def _project(self, x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values, (B, H, N, d) each."""

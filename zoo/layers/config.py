@@ -86,7 +86,10 @@ class TransformerConfig(Config):
     mixer_params: dict[str, dict[str, Any]] = param(factory=dict, help="parameters by mixer name")
     feed_forward: str = param("core/mlp", "feed-forward of every layer")
     feed_forward_params: dict[str, Any] = param(factory=dict, help="its parameters")
-    norm: Norm = param("layer", "normalisation before each branch and at the end")
+    norm: Norm = param("layer", "normalisation of each branch")
+    norm_first: bool = param(
+        True, "norms stand before the branches and at the end; false: after each residual sum (post-norm)"
+    )
     positions: Literal["learned", "rope", "none"] = param("learned", "how tokens know where they stand")
     dropout_prob: float = param(0.0, "dropout of embeddings and of each branch's output", at_least=0, below=1)
     drop_path_prob: float = param(

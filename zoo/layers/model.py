@@ -14,6 +14,7 @@ from zoo.catalogue import catalogue as default_catalogue
 from zoo.contract import Plan, resolve
 from zoo.errors import ZooError
 from zoo.kinds import Classes, TargetKind
+from zoo.layers.streams import step_rows
 from zoo.specs import Transformed
 
 
@@ -132,8 +133,18 @@ class Model(nn.Module):
                 raise ValueError(f"{part.kind} {part.id!r} does not stream: it needs all tokens at once")
         return self.backbone.initial_state(batch_size)
 
-    def step(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """The next C >= 1 inputs, (B, C) or (B, C, channels) -> (B, C, K) and the new state."""
+    def step(self, x: Tensor, state: Any, *, active: Tensor | None = None) -> tuple[Tensor, Any]:
+        """The next C >= 1 inputs, (B, C) or (B, C, channels) -> (B, C, K) and the new state.
+
+        active: bool (B,), the streams that have inputs now; the others keep their state and give zeros.
+            Streams that start and end at other times: `zoo.layers.put_rows` and `select_rows`.
+
+        Raises:
+            ValueError: the state is of another number of streams or of another type, or streams of such a
+                state cannot stand side by side at different ages.
+        """
+        if active is not None:
+            return step_rows(self.step, x, state, active)
         x, _ = self._enter(x, None)
         features, state = self.backbone.step(x, state)
         return self.head(features), state

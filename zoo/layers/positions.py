@@ -33,17 +33,21 @@ class LearnedPositions(nn.Module):
     def reset_parameters(self) -> None:
         nn.init.trunc_normal_(self.weight, std=EMBEDDING_STD)
 
-    def forward(self, x: Tensor, *, mask: Tensor | None = None, start: int = 0) -> Tensor:
-        """x: (B, N, D) -> (B, N, D), with the first token at position `start`.
+    def forward(self, x: Tensor, *, mask: Tensor | None = None, start: Tensor | None = None) -> Tensor:
+        """x: (B, N, D) -> (B, N, D), with the first token of each row at position `start`, int64 (B,).
 
         Raises:
             ValueError: a kept token would stand past `max_tokens`.
         """
-        ids = position_ids(mask, x.shape[1], device=x.device) + start  # (B or 1, N)
+        ids = position_ids(mask, x.shape[1], device=x.device)  # (B or 1, N)
+        before = 0
+        if start is not None:
+            ids = ids + start.unsqueeze(1)
+            before = int(start.max())
         # Looking at the mask costs a device synchronisation, so only where the shape leaves a doubt.
-        if start + x.shape[1] > self.max_tokens and (mask is None or int(ids.max()) >= self.max_tokens):
+        if before + x.shape[1] > self.max_tokens and (mask is None or int(ids.max()) >= self.max_tokens):
             raise ValueError(
-                f"learned positions end at max_tokens={self.max_tokens}, got {start + x.shape[1]} tokens; "
+                f"learned positions end at max_tokens={self.max_tokens}, got {before + x.shape[1]} tokens; "
                 "build the model for more tokens, or use positions 'rope' or 'none'"
             )
         return x + self.weight[ids]

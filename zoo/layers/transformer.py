@@ -1,4 +1,4 @@
-"""`core/transformer`: a pre-norm residual stack with a named mixer and feed-forward in each layer.
+"""`core/transformer`: a residual stack with a named mixer and feed-forward in each layer.
 
 B batch, N tokens, D width.
 """
@@ -22,7 +22,11 @@ from zoo.specs import MixerSpec
 
 
 class Block(nn.Module):
-    """x + mixer(norm(x)), then x + feed_forward(norm(x)) (pre-norm: Xiong et al. 2020, arXiv:2002.04745)."""
+    """x + mixer(norm(x)), then x + feed_forward(norm(x)) (pre-norm: Xiong et al. 2020, arXiv:2002.04745).
+
+    Without `norm_first`: norm(x + mixer(x)), then norm(x + feed_forward(x)) (post-norm, Vaswani et al. 2017,
+    section 5.4).
+    """
 
     def __init__(
         self,
@@ -33,8 +37,10 @@ class Block(nn.Module):
         width: int,
         dropout_prob: float,
         drop_path_prob: float,
+        norm_first: bool = True,
     ) -> None:
         super().__init__()
+        self.norm_first = norm_first
         self.mixer_norm = make_norm(norm, width=width)
         self.mixer: Any = mixer
         self.feed_forward_norm = make_norm(norm, width=width)
@@ -43,18 +49,28 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, *, mask: Tensor | None = None) -> Tensor:
         """x: (B, N, D), mask: bool (B, N) -> (B, N, D)."""
-        x = x + self.drop(self.mixer(self.mixer_norm(x), mask=mask))
-        return x + self.drop(self.feed_forward(self.feed_forward_norm(x)))
+        return self._join(x, self.mixer(self._branch(x), mask=mask))
 
     def step(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
         """x: the next tokens (B, C, D), state: the mixer's -> (B, C, D) and the mixer's next state."""
-        mixed, state = self.mixer.step(self.mixer_norm(x), state)
+        mixed, state = self.mixer.step(self._branch(x), state)
+        return self._join(x, mixed), state
+
+    def _branch(self, x: Tensor) -> Tensor:
+        """What the mixer is given."""
+        return self.mixer_norm(x) if self.norm_first else x
+
+    def _join(self, x: Tensor, mixed: Tensor) -> Tensor:
+        """The block's output, from its input and what the mixer made of it."""
         x = x + self.drop(mixed)
-        return x + self.drop(self.feed_forward(self.feed_forward_norm(x))), state
+        if self.norm_first:
+            return x + self.drop(self.feed_forward(self.feed_forward_norm(x)))
+        x = self.mixer_norm(x)
+        return self.feed_forward_norm(x + self.drop(self.feed_forward(x)))
 
 
 class TransformerState(NamedTuple):
-    """What a stream remembers: tokens seen, an int64 scalar, and the state of each layer's mixer."""
+    """What streams remember: tokens that each has seen, int64 (B,), and the state of each layer's mixer."""
 
     position: Tensor
     layers: tuple[Any, ...]
@@ -64,7 +80,7 @@ class Transformer(nn.Module):
     """The stack. Bidirectional or causal; streams where all its mixers do.
 
     A mixer or feed-forward whose last projection is a `nn.Linear` called `out` starts with it shrunk by
-    1/sqrt(2 depth), see `zoo.layers.init`.
+    1/sqrt(2 depth), see `zoo.layers.init`; not so with `norm_first=False`, where norms keep the scale.
 
     Raises:
         ConfigError: unknown mixers or parameters, heads that do not divide the width.
@@ -104,7 +120,7 @@ class Transformer(nn.Module):
                 shape |= {"layer": index, "depth": config.depth}
             mixer = spec.load()(part.config, causal=causal, **shape)
             feed_forward = catalogue.get("feed_forward", inner.id).load()(inner.config, width=width)
-            for branch in (mixer, feed_forward):
+            for branch in (mixer, feed_forward) if config.norm_first else ():
                 scale_residual(branch, branches=2 * config.depth)
             self.blocks.append(
                 Block(
@@ -116,9 +132,11 @@ class Transformer(nn.Module):
                     drop_path_prob=config.drop_path_prob
                     * (index + 1)
                     / config.depth,  # eq. (4) of DropPath's paper
+                    norm_first=config.norm_first,
                 )
             )
-        self.norm = make_norm(config.norm, width=width)
+        # Post-norm blocks end with a norm of their own.
+        self.norm = make_norm(config.norm, width=width) if config.norm_first else nn.Identity()
 
     def forward(self, x: Tensor, *, mask: Tensor | None = None) -> Tensor:
         """x: (B, N, D), mask: bool (B, N), True = keep -> (B, N, D)."""
@@ -154,24 +172,27 @@ class Transformer(nn.Module):
                 raise ValueError(f"layer {index} ({type(block.mixer).__name__}) does not stream")
             states.append(make(batch_size))
         device = next(self.parameters()).device
-        return TransformerState(torch.zeros((), dtype=torch.int64, device=device), tuple(states))
+        return TransformerState(torch.zeros(batch_size, dtype=torch.int64, device=device), tuple(states))
 
     def step(self, x: Tensor, state: TransformerState) -> tuple[Tensor, TransformerState]:
         """x: the next C >= 1 tokens (B, C, D) -> (B, C, D) and the new state; equals `forward` on all tokens.
 
         Raises:
-            ValueError: past the last learned position.
+            ValueError: past the last learned position, or the state is of another number of streams.
         """
         tokens = x.shape[1]
-        start = int(state.position) if self.positions is not None else 0
-        x = self._enter(x, start=start)
+        if state.position.shape != x.shape[:1]:
+            raise ValueError(
+                f"the state is of {state.position.numel()} streams, but x holds {len(x)}: {tuple(x.shape)}"
+            )
+        x = self._enter(x, start=state.position)
         states = []
         for block, layer_state in zip(self.blocks, state.layers, strict=True):
             x, layer_state = cast(Block, block).step(x, layer_state)
             states.append(layer_state)
         return self.norm(x), TransformerState(state.position + tokens, tuple(states))
 
-    def _enter(self, x: Tensor, *, mask: Tensor | None = None, start: int = 0) -> Tensor:
+    def _enter(self, x: Tensor, *, mask: Tensor | None = None, start: Tensor | None = None) -> Tensor:
         """Positions and dropout, before the first layer."""
         return self.dropout(x if self.positions is None else self.positions(x, mask=mask, start=start))
 

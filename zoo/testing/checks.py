@@ -272,6 +272,8 @@ CHECKS: tuple[Check, ...] = (
             "streams": "in steps of 1, 3 and 7 tokens it gives what it gives in parallel",
             "streams_on": "a stream goes on after a prefix of any length, in steps of any size",
             "state_pure": "all that a stream remembers is its state: steps repeat, streams interleave",
+            "state_rows": "streams of a state can be selected and saved; one starts anew beside the others, "
+            "or the state says that it cannot",
             "state_size": "the state's bytes grow with the tokens seen at most as claimed",
         },
         where=_streams,

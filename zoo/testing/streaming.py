@@ -5,11 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from numbers import Number
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from zoo.layers.streams import detach_state, load_state, put_rows, save_state, select_rows
 from zoo.testing.measure import CLOSE, SAME, require, require_close
 from zoo.testing.subject import Subject
 
@@ -73,6 +76,32 @@ def check_state_pure(subject: Subject) -> None:
         if half < n:
             again, _ = module.step(x[:, half:], state)
             require_close(again, first, SAME, "the same step from the same state, after another stream")
+
+
+def check_state_rows(subject: Subject) -> None:
+    module: Any = subject.build(causal=True)
+    n = subject.lengths(23)[-1]
+    half = max(n // 2, 1)
+    x = subject.sample(3, n + 1, dtype=torch.float64)
+    before, after = x[:, :half], x[:, half:n] if half < n else x[:, n:]
+    with torch.no_grad():
+        _, state = module.step(before, module.initial_state(3))
+        expected, _ = module.step(after, state)
+        rows = torch.tensor([2, 0])
+        some, _ = module.step(after[rows], select_rows(state, rows))
+        require_close(some, expected[rows], CLOSE, "two of three streams, selected and swapped")
+        with TemporaryDirectory() as folder:
+            save_state(state, Path(folder) / "state.safetensors")
+            loaded = load_state(Path(folder) / "state.safetensors", like=module.initial_state(1))
+        again, _ = module.step(after, detach_state(loaded))
+        require_close(again, expected, SAME, "a state that was saved, loaded and detached")
+        try:
+            mixed = put_rows(state, torch.tensor([1]), module.initial_state(1))
+        except ValueError:
+            return  # streams of different ages cannot stand side by side, and it says so
+        got, _ = module.step(after, mixed)
+        expected[1:2], _ = module.step(after[1:2], module.initial_state(1))
+        require_close(got, expected, CLOSE, "three streams of which one started anew")
 
 
 def check_state_size(subject: Subject) -> None:
