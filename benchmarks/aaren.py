@@ -1,9 +1,10 @@
-"""Aaren against what it replaces: time to train a step, error in float32, cost of decoding one more token.
+"""Aaren against what it replaces: time and memory of a training step, error in float32, cost of decoding.
 
-    python benchmarks/aaren.py [--tokens 512 2048] [--threads 1 2] [--repeats 15] [--json PATH]
+    python benchmarks/aaren.py [--tokens 512 2048 8192] [--threads 1 2] [--repeats 15] [--json PATH]
 
 Everything to be compared runs in one process, in turns, so that a busy machine slows all of it alike; the
-minimum over the turns counts. Times are for forward and backward, from queries, keys and values on.
+minimum over the turns counts. Times are for forward and backward, from queries, keys and values on; longer
+sequences take fewer turns. Peak memory is that of a fresh process, beyond what it held before the step.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import multiprocessing
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -23,11 +25,17 @@ from torch import Tensor
 from torch._higher_order_ops.associative_scan import associative_scan
 from zoo_aaren import Aaren, AarenConfig, aaren_combine, aaren_scan
 
-from zoo.layers.attention import SoftmaxAttention
+from zoo.layers.attention import KVCache, SoftmaxAttention
 from zoo.layers.config import SoftmaxConfig
 
 Row = dict[str, float | int | str]
 BATCH, HEADS, CHANNELS = 8, 4, 32
+SDPA, SCAN = "causal SDPA", "torch associative_scan"
+FORMS = (SDPA, "aaren_scan", "aaren_scan tree", SCAN)
+#: Peak memory is read from what Linux says of a process.
+MEASURABLE = Path("/proc/self/clear_refs").exists()
+#: Tokens seen before the one that is decoded.
+SEEN = (1024, 4096, 16384, 65536)
 
 
 def in_turns(runs: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, tuple[float, float]]:
@@ -43,9 +51,8 @@ def in_turns(runs: Mapping[str, Callable[[], object]], repeats: int) -> dict[str
     return best
 
 
-def training(tokens: int, threads: int, repeats: int) -> list[Row]:
-    """Causal attention with a query per token, and one query over all prefixes by three scans."""
-    torch.set_num_threads(threads)
+def steps(tokens: int) -> dict[str, tuple[Callable[[], Tensor], Callable[[], object]]]:
+    """By form, forward alone and forward with backward: a query per token, or one query by three scans."""
     torch.manual_seed(0)
     shape = (BATCH, HEADS, tokens, CHANNELS)
     queries, keys, values = (torch.randn(shape, requires_grad=True) for _ in range(3))
@@ -63,19 +70,29 @@ def training(tokens: int, threads: int, repeats: int) -> list[Row]:
         _, u, w = associative_scan(lambda a, b: tuple(aaren_combine(a, b)), leaves, 2, combine_mode="generic")
         return w / u.unsqueeze(-1)
 
-    def backward(forward: Callable[[], Tensor], query: Tensor) -> Callable[[], object]:
+    def both(forward: Callable[[], Tensor], query: Tensor) -> Callable[[], object]:
         return lambda: torch.autograd.grad(forward(), (query, keys, values), gradient)
 
     forms: dict[str, Callable[[], Tensor]] = {
         "aaren_scan": lambda: aaren_scan(scores(), values),
         "aaren_scan tree": lambda: aaren_scan(scores(), values, impl="tree"),
-        "torch associative_scan": by_associative_scan,
+        SCAN: by_associative_scan,
     }
-    for form in forms.values():
-        torch.testing.assert_close(form(), forms["aaren_scan"](), rtol=1e-5, atol=1e-5)
-    runs = {"causal SDPA": backward(sdpa, queries)}
-    times = in_turns(runs | {name: backward(form, query) for name, form in forms.items()}, repeats)
-    base_wall, base_cpu = times["causal SDPA"]
+    scans = {name: (forward, both(forward, query)) for name, forward in forms.items()}
+    return {SDPA: (sdpa, both(sdpa, queries)), **scans}
+
+
+def training(tokens: int, threads: int, repeats: int) -> list[Row]:
+    """Milliseconds of each form; how many times faster it is than causal SDPA, than associative_scan."""
+    torch.set_num_threads(threads)
+    forms = steps(tokens)
+    expected = forms["aaren_scan"][0]()
+    for name, (forward, _) in forms.items():
+        if name != SDPA:  # each token has a query of its own there: another function
+            torch.testing.assert_close(forward(), expected, rtol=1e-5, atol=1e-5)
+    turns = max(2, repeats * 512 // tokens)
+    times = in_turns({name: both for name, (_, both) in forms.items()}, turns)
+    base, scan = times[SDPA], times[SCAN]
     return [
         {
             "form": name,
@@ -83,11 +100,43 @@ def training(tokens: int, threads: int, repeats: int) -> list[Row]:
             "threads": threads,
             "wall_ms": round(wall, 2),
             "cpu_ms": round(cpu, 2),
-            "faster_wall": round(base_wall / wall, 1),
-            "faster_cpu": round(base_cpu / cpu, 1),
+            "sdpa_by_this_wall": round(base[0] / wall, 1),
+            "sdpa_by_this_cpu": round(base[1] / cpu, 1),
+            "scan_by_this_wall": round(scan[0] / wall, 1),
+            "scan_by_this_cpu": round(scan[1] / cpu, 1),
         }
         for name, (wall, cpu) in times.items()
     ]
+
+
+def memory(tokens: int) -> list[Row]:
+    """Peak memory of one forward and backward."""
+    context = multiprocessing.get_context("spawn")
+    rows: list[Row] = []
+    for name in FORMS:
+        with context.Pool(1) as pool:
+            rows.append(
+                {"form": name, "tokens": tokens, "peak_mib": round(pool.apply(_peak, (name, tokens)))}
+            )
+    return rows
+
+
+def _peak(form: str, tokens: int) -> float:
+    """MiB beyond what the process held before the step."""
+    torch.set_num_threads(1)
+    steps(16)[form][1]()  # what loads with the first call is not the step's
+    _, both = steps(tokens)[form]
+    before = _resident(reset=True)
+    both()
+    return _resident() - before
+
+
+def _resident(*, reset: bool = False) -> float:
+    """The most memory of this process so far in MiB (Linux); `reset`: what it holds now, and count anew."""
+    if reset:
+        Path("/proc/self/clear_refs").write_text("5")
+    fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(fields["VmRSS" if reset else "VmHWM"].split()[0]) / 1024
 
 
 def errors(tokens: int) -> list[Row]:
@@ -101,6 +150,7 @@ def errors(tokens: int) -> list[Row]:
         "falling 400 to 0": noise + torch.linspace(400, 0, tokens),
         "all near 500": noise + 500,
         "all near -500": noise - 500,
+        "one spike of 500": noise + 500 * (torch.arange(tokens) == tokens // 2),
     }
     return [
         {
@@ -132,11 +182,18 @@ def decoding(seen: int, repeats: int) -> list[Row]:
         "softmax with KV cache": SoftmaxAttention(SoftmaxConfig(), width=512, heads=8, causal=True),
     }
     context, token = torch.randn(1, seen, 512), torch.randn(1, 1, 512)
+    _, aaren = layers["Aaren"].step(context, layers["Aaren"].initial_state(1))
+    # A cache of random keys and values: reading the context would take time quadratic in it.
+    keys, values = torch.randn(2, 1, 8, seen, 64)
+    states: dict[str, Any] = {
+        "Aaren": aaren,
+        "softmax with KV cache": KVCache(keys, values, torch.tensor([seen])),
+    }
     rows: list[Row] = []
     for name, layer in layers.items():
-        _, state = layer.step(context, layer.initial_state(1))
+        state = states[name]
         wall, _ = in_turns({name: partial(layer.step, token, state)}, 5 * repeats)[name]
-        size = sum(part.nbytes for part in state) / 1024
+        size = sum(part.nbytes for part in state if part is not None) / 1024
         rows.append({"layer": name, "seen": seen, "wall_us": round(1e3 * wall), "state_kib": round(size, 2)})
     return rows
 
@@ -153,7 +210,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--tokens", type=int, nargs="+", default=[512, 2048])
+    parser.add_argument("--tokens", type=int, nargs="+", default=[512, 2048, 8192])
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--json", type=Path, help="write all rows to this file")
@@ -165,10 +222,13 @@ def main() -> None:
             for tokens in options.tokens
             for row in training(tokens, threads, options.repeats)
         ],
-        "errors": errors(max(options.tokens)),
-        "decoding": [row for seen in (128, 1024, 4096, 16384) for row in decoding(seen, options.repeats)],
+        "memory": [row for tokens in options.tokens for row in memory(tokens)] if MEASURABLE else [],
+        "errors": errors(min(2048, max(options.tokens))),
+        "decoding": [row for seen in SEEN for row in decoding(seen, options.repeats)],
     }
     show(f"Forward and backward, B {BATCH}, H {HEADS}, D {CHANNELS}, float32", tables["training"])
+    if MEASURABLE:
+        show("Peak memory of forward and backward", tables["memory"])
     show("Error in float32", tables["errors"])
     show("Decoding one token", tables["decoding"])
     if options.json:

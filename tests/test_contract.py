@@ -193,7 +193,7 @@ def test_without_a_task_for_them_targets_can_still_be_answered(
         ("both", None, {}, "dataset", "give either a dataset, or both inputs= and targets="),
         ("both", None, {"inputs": IMAGE}, "dataset", "give either a dataset, or both"),
         ("both", "pictures", {"targets": CLASSES}, "dataset", "give either a dataset, or both"),
-        ("both", None, {"inputs": "image", "targets": CLASSES}, "dataset", "inputs must be one of Image, Ids, Series, Events, Vector (of zoo.plugin), got 'image'"),
+        ("both", None, {"inputs": "image", "targets": CLASSES}, "dataset", "inputs must be one of Image, Ids, Series, Events, Episodes, Vector (of zoo.plugin), got 'image'"),
         ("both", None, {"inputs": IMAGE, "targets": IMAGE}, "dataset", "targets must be one of Classes, Values, NextId"),
     ],
 )  # fmt: skip

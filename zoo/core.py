@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zoo.plugin as zp
+from zoo.data.episodes_specs import EPISODES
 from zoo.data.events_specs import EVENTS
 from zoo.data.fetched_specs import FETCHED
 from zoo.data.own.specs import OWN
@@ -16,6 +17,8 @@ _INTENSITY_FREE = zp.Paper(
     url="https://arxiv.org/abs/1909.12127",
     year=2020,
 )
+
+_DECISIONS = zp.Paper(title="Decision Transformer", url="https://arxiv.org/abs/2106.01345", year=2021)
 
 MODELS = (
     zp.ModelSpec(
@@ -134,6 +137,15 @@ STEMS = (
         returns="tokens",
     ),
     zp.StemSpec(
+        name="episodes",
+        target="zoo.layers.decisions:EpisodeTokens",
+        config="zoo.layers.config:EpisodesStemConfig",
+        summary="Return to go, state and action of each step, three tokens, with the time step.",
+        paper=_DECISIONS,
+        accepts="episodes",
+        returns="tokens",
+    ),
+    zp.StemSpec(
         name="series_pool",
         target="zoo.layers.stems:SeriesPool",
         config="zoo.layers.config:SeriesPoolConfig",
@@ -232,6 +244,15 @@ HEADS = (
         answers="next_event",
     ),
     zp.HeadSpec(
+        name="actions",
+        target="zoo.layers.decisions:ActionsHead",
+        config="zoo.layers.config:ActionsHeadConfig",
+        summary="What to do at each token: scores of the choices, or values within their limit.",
+        paper=_DECISIONS,
+        accepts="tokens",
+        answers="actions",
+    ),
+    zp.HeadSpec(
         name="pooled_forecaster",
         target="zoo.layers.heads:PooledForecastHead",
         config="zoo.layers.config:ForecastHeadConfig",
@@ -325,6 +346,18 @@ TASKS = (
         metrics=("loss", "nll", "nll_time", "nll_mark", "rmse_time", "accuracy"),
     ),
     zp.TaskSpec(
+        name="control",
+        target="zoo.tasks.control:Control",
+        config="zoo.tasks.config:ControlConfig",
+        summary="Act as in recorded episodes, told the return to reach; then returns of playing.",
+        paper=_DECISIONS,
+        answers="actions",
+        needs_causal=True,
+        monitor="val/loss",
+        mode="min",
+        metrics=("loss", "error", "return", "return_deviation", "score"),
+    ),
+    zp.TaskSpec(
         name="forecasting",
         target="zoo.tasks.forecasting:Forecasting",
         config="zoo.tasks.config:ForecastingConfig",
@@ -359,4 +392,16 @@ TASKS = (
 
 @zp.hookimpl
 def zoo_components() -> tuple[zp.Spec, ...]:
-    return (*MODELS, *MIXERS, *FEED_FORWARDS, *STEMS, *HEADS, *TASKS, *DATASETS, *EVENTS, *FETCHED, *OWN)
+    return (
+        *MODELS,
+        *MIXERS,
+        *FEED_FORWARDS,
+        *STEMS,
+        *HEADS,
+        *TASKS,
+        *DATASETS,
+        *EVENTS,
+        *EPISODES,
+        *FETCHED,
+        *OWN,
+    )

@@ -80,6 +80,39 @@ class Events(Config):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Episodes(Config):
+    """Steps of decisions in an environment, float (B, N, columns), ragged ones padded on the right.
+
+    Three tokens per step, in this order: the return to go, the state and the action that was taken. Columns
+    are `role` (its number in `roles`), `time` (the step of the episode, in [0, horizon)) and then the values:
+    one return, `state` numbers, or `action` numbers (1 at the choice, or the values), zeros behind them.
+
+    steps: the most steps in one example. horizon: the most steps of an episode.
+    """
+
+    kind: ClassVar[str] = "episodes"
+    roles: ClassVar[tuple[str, ...]] = ("return", "state", "action")
+    ragged: ClassVar[bool] = True
+    state: int = param(at_least=1)
+    action: int = param(at_least=1)
+    steps: int = param(at_least=1)
+    horizon: int = param(at_least=1)
+
+    @property
+    def columns(self) -> int:
+        """Numbers of a token."""
+        return 2 + max(self.state, self.action)
+
+    @property
+    def length(self) -> int:
+        """The most tokens of an example."""
+        return len(self.roles) * self.steps
+
+    def __str__(self) -> str:
+        return f"episodes(state {self.state}, action {self.action}, steps <= {self.steps})"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Vector(Config):
     """Rows of a table, float (B, features)."""
 
@@ -210,6 +243,44 @@ class NextEvent(Config):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Actions(Config):
+    """What to do in each state, float (B, N, numbers): NaN at tokens that are no state.
+
+    Without a `limit` one of `count` choices, a whole number in [0, count): one number. With one, `count` real
+    values in [-limit, limit].
+    """
+
+    kind: ClassVar[str] = "actions"
+    count: int = param(at_least=1)
+    limit: float | None = param(None, above=0)
+    names: tuple[str, ...] = ()
+
+    def check(self) -> Iterator[tuple[str, str]]:
+        if self.names and len(self.names) != self.count:
+            yield "names", f"are {len(self.names)}, but there are {self.count} of an action"
+
+    @property
+    def choices(self) -> bool:
+        """Whether one is chosen; else values are set."""
+        return self.limit is None
+
+    @property
+    def numbers(self) -> int:
+        """How many numbers say what was done."""
+        return 1 if self.choices else self.count
+
+    @property
+    def outputs(self) -> int:
+        """How many numbers a head gives per token."""
+        return self.count
+
+    def __str__(self) -> str:
+        if self.choices:
+            return f"one of {self.count} actions per state"
+        return f"{self.count} action value{'s' if self.count > 1 else ''} per state"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Forecast(Config):
     """What comes after a series, float (B, horizon, channels): the first channels of the input, continued."""
 
@@ -283,12 +354,12 @@ _PART = re.compile(r"[A-Za-z]\w*\Z", re.ASCII)
 #: The target value of a position where no answer is asked (padding, the given part of a recall task).
 IGNORE = -100
 
-DataKind = Image | Ids | Series | Events | Vector
-TargetKind = Classes | Values | NextId | Labels | NextEvent | Forecast | Multi
+DataKind = Image | Ids | Series | Events | Episodes | Vector
+TargetKind = Classes | Values | NextId | Labels | NextEvent | Actions | Forecast | Multi
 
 #: Data whose second dimension is N, and targets that ask something at each of its steps.
-STEPWISE = (Ids.kind, Series.kind, Events.kind)
-PER_TOKEN = (NextId.kind, Labels.kind, NextEvent.kind)
+STEPWISE = (Ids.kind, Series.kind, Events.kind, Episodes.kind)
+PER_TOKEN = (NextId.kind, Labels.kind, NextEvent.kind, Actions.kind)
 
 _KINDS: dict[str, type[Any]] = {cls.kind: cls for union in (DataKind, TargetKind) for cls in get_args(union)}
 

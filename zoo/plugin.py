@@ -22,8 +22,10 @@ from zoo.config import Config, ConfigError, Problem, param
 from zoo.errors import ContractError, ZooError
 from zoo.kinds import (
     IGNORE,
+    Actions,
     Classes,
     DataKind,
+    Episodes,
     Events,
     Forecast,
     Ids,
@@ -87,6 +89,7 @@ __all__ = [
     "API_VERSION",
     "ENTRY_POINT_GROUP",
     "IGNORE",
+    "Actions",
     "CallbackSpec",
     "Classes",
     "Config",
@@ -95,6 +98,7 @@ __all__ = [
     "DataKind",
     "DatasetSpec",
     "Deb",
+    "Episodes",
     "Events",
     "FeedForwardSpec",
     "Files",

@@ -322,7 +322,7 @@ class StemSpec(Spec):
 
     kind: ClassVar[str] = "stem"
 
-    accepts: Literal["image", "ids", "series", "events", "vector"]
+    accepts: Literal["image", "ids", "series", "events", "episodes", "vector"]
     returns: Literal["tokens", "vector"]
     cost: int = 10
 

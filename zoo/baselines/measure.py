@@ -24,6 +24,7 @@ from zoo.data.split import Splits
 from zoo.errors import ZooError
 from zoo.kinds import (
     IGNORE,
+    Actions,
     Classes,
     DataKind,
     Forecast,
@@ -111,6 +112,10 @@ def measure_each(
         yield _score(name, note, task, splits.test, answer, time.perf_counter())
     if scikit_learn():
         yield from _fitted(task, inputs, targets, splits, most_rows=most_rows)
+    if splits.arena is not None:
+        notes = {"random": "actions", "behaviour": "who recorded train", "best_recorded": "episode of train"}
+        for name, value in splits.arena.references.items():
+            yield Score(name=name.replace("_", " "), metrics={"return": value}, note=notes.get(name, ""))
     if splits.best is not None:
         yield Score(name=BEST, metrics=splits.best(), note="the process itself")
 
@@ -186,6 +191,8 @@ def _naive(
     """Name, note, and batch -> outputs of the answers that need no features."""
     naive = task.naive(splits.train)
     called = "majority" if isinstance(targets, (Classes, Labels, NextId)) else "mean"
+    if isinstance(targets, Actions) and targets.choices:
+        called = "majority"
     if isinstance(targets, NextEvent):
         called = "log-normal renewal"
     if isinstance(targets, Multi):

@@ -40,7 +40,7 @@ def baseline(options: argparse.Namespace) -> int:
     if options.json:
         print_json([dataclasses.asdict(score) for score in scores])
         return 0
-    names = list(scores[0].metrics)[:COLUMNS]
+    names = list(dict.fromkeys(name for score in scores for name in score.metrics))[:COLUMNS]
     rows = [
         [
             score.name,

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from zoo.errors import ZooError
-from zoo.kinds import DataKind, Events, Ids, Image, Series, Vector
+from zoo.kinds import DataKind, Episodes, Events, Ids, Image, Series, Vector
 
 _GREY, _COLOUR = ("1", "L", "LA", "P"), ("RGB", "RGBA")
 
@@ -72,6 +72,8 @@ def read_examples(path: str | Path, inputs: DataKind, *, text: bool = False) -> 
         raise ZooError(f"{path}: there is no such file")
     if path.stat().st_size == 0:
         raise ZooError(f"{path}: the file is empty; expected {_wanted(inputs)}")
+    if isinstance(inputs, Episodes):
+        raise ZooError(f"{path}: episodes are not read from files; a model that acts is scored by playing")
     if isinstance(inputs, Ids):
         found: list[Any] = list(_lines(path)) if text else list(_id_rows(path, inputs))
     elif path.suffix.lower() == ".npy":

@@ -39,6 +39,7 @@ class Splits:
         record of a run; `None`: bundled or generated.
     best: what the best answer possible gets on test, by the names of the task's metrics (some of them):
         known only of generated data. No model does better, but for chance.
+    arena: where a model that acts can play (`zoo.data.episodes.Arena`).
 
     Raises:
         ZooError: a split is empty.
@@ -52,6 +53,7 @@ class Splits:
     text: bool = False
     source: Mapping[str, Any] | None = None
     best: Callable[[], Mapping[str, float]] | None = None
+    arena: Any = None
 
     def __post_init__(self) -> None:
         for name, size in self.sizes.items():

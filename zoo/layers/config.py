@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from zoo.config import Config, ConfigError, Problem, join, param
 from zoo.errors import ContractError, UnknownName, suggest
-from zoo.kinds import Events, Ids, Image, Series, Vector
+from zoo.kinds import Episodes, Events, Ids, Image, Series, Vector
 from zoo.specs import Causal, Causality, Cost, MixerSpec, ModelSpec, State
 
 if TYPE_CHECKING:
@@ -279,14 +279,14 @@ def _grid(inputs: Image, side: int) -> int:
 class _ToVector(Config):
     """A stem whose result is one vector."""
 
-    def tokens(self, inputs: Image | Ids | Series | Events | Vector) -> None:
+    def tokens(self, inputs: Image | Ids | Series | Events | Episodes | Vector) -> None:
         """No tokens."""
 
 
 class _ToSteps(Config):
     """A stem that makes each symbol or time step a token."""
 
-    def tokens(self, inputs: Ids | Series | Events) -> int:
+    def tokens(self, inputs: Ids | Series | Events | Episodes) -> int:
         """As many as the longest input has."""
         return inputs.length
 
@@ -342,6 +342,11 @@ class EventsConfig(_ToSteps):
         if inputs.period is None:
             return waves
         return waves + [inputs.period / n for n in range(1, self.harmonics + 1)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpisodesStemConfig(_ToSteps):
+    """`core/episodes` takes no parameters."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -449,4 +454,11 @@ class NextEventHeadConfig(Config):
         "each component has its own marks, so that the mark depends on the time too; false: one distribution "
         "of marks for all, as in the paper",
     )
+    dropout_prob: float = param(0.0, "dropout of the features", at_least=0, below=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActionsHeadConfig(Config):
+    """Parameters of `core/actions`."""
+
     dropout_prob: float = param(0.0, "dropout of the features", at_least=0, below=1)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from zoo.tasks.base import Task
     from zoo.tasks.classification import Classification
+    from zoo.tasks.control import Control
     from zoo.tasks.event_forecasting import EventForecasting
     from zoo.tasks.forecasting import Forecasting
     from zoo.tasks.language_modelling import LanguageModelling
@@ -20,6 +21,7 @@ _HOME = {
     "Classification": "zoo.tasks.classification",
     "Regression": "zoo.tasks.regression",
     "LanguageModelling": "zoo.tasks.language_modelling",
+    "Control": "zoo.tasks.control",
     "EventForecasting": "zoo.tasks.event_forecasting",
     "Forecasting": "zoo.tasks.forecasting",
     "SequenceLabelling": "zoo.tasks.sequence_labelling",
@@ -28,6 +30,7 @@ _HOME = {
 
 __all__ = [
     "Classification",
+    "Control",
     "EventForecasting",
     "Forecasting",
     "LanguageModelling",

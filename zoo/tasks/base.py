@@ -51,6 +51,10 @@ class Task(ABC, Generic[C, T]):
     def predict(self, outputs: Tensor, mask: Tensor | None = None) -> list[Any]:
         """Plain data, one item per example."""
 
+    def play(self, model: Any, arena: Any) -> dict[str, float]:
+        """Scores of a model that acts in `Splits.arena` instead of answering; none where a task only asks."""
+        return {}
+
     @abstractmethod
     def naive(self, train: Any) -> Tensor:
         """The output of a model that ignores its inputs, fitted on `train`: (1, K) or (1, 1, K)."""

@@ -62,3 +62,13 @@ class MultiTaskConfig(Config):
     label_smoothing: float = param(
         0.0, "for classes: share of the target spread evenly over all", at_least=0, below=1
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ControlConfig(Config):
+    """How a model plays after training."""
+
+    episodes: int = param(20, "episodes that it plays", at_least=1)
+    target_return: float | None = param(
+        None, "the return that it is told to reach, in the environment's own unit; null: the best recorded"
+    )

@@ -17,7 +17,9 @@ from zoo.data.fetch import files_of
 from zoo.kinds import (
     IGNORE,
     STEPWISE,
+    Actions,
     Classes,
+    Episodes,
     Events,
     Forecast,
     Ids,
@@ -170,6 +172,8 @@ def _check_input(x: Tensor, kind: Any, where: str) -> None:
         shape = (x.shape[0], kind.channels)
     elif isinstance(kind, Events):
         shape = (x.shape[0], len(kind.columns))
+    elif isinstance(kind, Episodes):
+        shape = (x.shape[0], kind.columns)
     elif isinstance(kind, Image):
         shape = (kind.channels, kind.height, kind.width)
     else:
@@ -177,8 +181,10 @@ def _check_input(x: Tensor, kind: Any, where: str) -> None:
     require(tuple(x.shape) == shape, f"{where}: input of shape {tuple(x.shape)}, {kind} declared")
     require(x.dtype == torch.float32, f"{where}: input is {x.dtype}, expected float32")
     require(bool(x.isfinite().all()), f"{where}: input is not finite")
-    if isinstance(kind, (Series, Events)):
+    if isinstance(kind, (Series, Events, Episodes)):
         _check_length(x, kind, where)
+    if isinstance(kind, Episodes):
+        _check_episode(x, kind, where)
     if isinstance(kind, Events):
         _check_events(x[:, 1:], kind, f"{where}: input")
         require(float(x[0, 1]) == 0, f"{where}: the first gap is {float(x[0, 1]):g}, expected 0")
@@ -202,6 +208,8 @@ def _check_target(y: Any, kind: Any, x: Tensor, where: str) -> None:
             f"{where}: target {y.dtype} {tuple(y.shape)}, expected a class",
         )
         require(0 <= int(y) < kind.count, f"{where}: class {int(y)}, {kind} declared")
+    elif isinstance(kind, Actions):
+        _check_actions(y, kind, x, where)
     elif isinstance(kind, NextEvent):
         require(y.shape == (len(x), 2), f"{where}: targets {tuple(y.shape)} for {len(x)} events")
         asked = ~y[:, 0].isnan()
@@ -222,6 +230,34 @@ def _check_target(y: Any, kind: Any, x: Tensor, where: str) -> None:
             y.dtype == torch.float32 and bool(known.isfinite().all()),
             f"{where}: target is not finite float32",
         )
+
+
+def _check_episode(x: Tensor, kind: Episodes, where: str) -> None:
+    roles, times = x[:, 0], x[:, 1]
+    steps = torch.arange(len(x)) // len(kind.roles)
+    in_turn = torch.equal(roles, (torch.arange(len(x)) % len(kind.roles)).float())
+    require(in_turn, f"{where}: roles are not {', '.join(kind.roles)} in turn")
+    require(
+        torch.equal(times, times[0] + steps), f"{where}: the time is not that of each step, three tokens long"
+    )
+    require(
+        float(times[0]) >= 0 and float(times[-1]) < kind.horizon, f"{where}: a time beyond {kind.horizon}"
+    )
+
+
+def _check_actions(y: Tensor, kind: Actions, x: Tensor, where: str) -> None:
+    require(y.shape == (len(x), kind.numbers), f"{where}: targets {tuple(y.shape)} for {len(x)} tokens")
+    asked = ~y[:, 0].isnan()
+    states = x[:, 0] == Episodes.roles.index("state")
+    require(
+        torch.equal(asked, states), f"{where}: actions are asked for at other tokens than those of states"
+    )
+    known = y[asked]
+    if kind.limit is not None:
+        require(bool((known.abs() <= kind.limit).all()), f"{where}: an action beyond {kind.limit}")
+    else:
+        whole = bool((known == known.floor()).all() and (known >= 0).all() and (known < kind.count).all())
+        require(whole, f"{where}: an action that is none of {kind.count}")
 
 
 def _check_events(x: Tensor, kind: Events | NextEvent, what: str) -> None:

@@ -21,8 +21,10 @@ from zoo.config import ConfigError
 from zoo.kinds import (
     PER_TOKEN,
     STEPWISE,
+    Actions,
     Classes,
     DataKind,
+    Episodes,
     Events,
     Forecast,
     Ids,
@@ -52,6 +54,7 @@ INPUTS: dict[str, DataKind] = {
     "ids": Ids(vocab=13, length=MAX_TOKENS, ragged=True),
     "series": Series(channels=3, length=MAX_TOKENS, ragged=True),
     "events": Events(marks=4, length=MAX_TOKENS, ragged=True, scale=2.0, period=24.0),
+    "episodes": Episodes(state=3, action=2, steps=MAX_TOKENS, horizon=MAX_TOKENS),
     "vector": Vector(features=9),
 }
 TARGETS: dict[str, TargetKind] = {
@@ -60,6 +63,7 @@ TARGETS: dict[str, TargetKind] = {
     "next_id": NextId(vocab=13),
     "labels": Labels(count=5),
     "next_event": NextEvent(marks=4, scale=2.0),
+    "actions": Actions(count=3),
     "forecast": Forecast(channels=2, horizon=6),
     "multi": Multi(parts={"which": Classes(count=3), "how_much": Values(count=2)}, weights={"which": 0.5}),
 }
@@ -221,6 +225,8 @@ class StemSubject(Subject):
         sized = super().sized(x)
         if isinstance(self.inputs, Events):
             sized[..., 2] = False  # the mark
+        if isinstance(self.inputs, Episodes):
+            sized[..., :2] = False  # role and time
         return sized
 
     def later_changed(self, x: Tensor, start: int, *, scale: float, seed: int = 1) -> Tensor:
@@ -228,6 +234,8 @@ class StemSubject(Subject):
         if isinstance(self.inputs, Events):
             changed[..., 2] %= self.inputs.marks
             changed[..., 2].floor_()
+        if isinstance(self.inputs, Episodes):
+            changed[..., :2] = x[..., :2]
         return changed
 
 
@@ -311,6 +319,11 @@ def sample_of(
         gaps = inputs.scale * normal((batch, n), seed=seed, dtype=torch.float64).exp()
         marks = torch.randint(inputs.marks, (batch, n), generator=generator(seed))
         return torch.stack([gaps.cumsum(1), gaps, marks], dim=-1).to(dtype)
+    if isinstance(inputs, Episodes):
+        values = normal((batch, n, inputs.columns), seed=seed, dtype=torch.float64)
+        values[..., 0] = torch.arange(n) % 3
+        values[..., 1] = torch.arange(n) // 3 % inputs.horizon
+        return values.to(dtype)
     shape: tuple[int, ...]
     if isinstance(inputs, Series):
         shape = (batch, n, inputs.channels)

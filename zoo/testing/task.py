@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from zoo.data.split import TensorSplit
-from zoo.kinds import IGNORE, Classes, Forecast, Labels, Multi, NextEvent, NextId, Values
+from zoo.kinds import IGNORE, Actions, Classes, Forecast, Labels, Multi, NextEvent, NextId, Values
 from zoo.specs import TaskSpec
 from zoo.testing.measure import require, require_close, require_finite
 from zoo.testing.subject import TARGETS, Subject, generator, normal
@@ -43,6 +43,10 @@ def check_task_loss(subject: Subject) -> None:
     elif isinstance(_targets(subject), NextEvent):
         unasked = batch["target"][..., 0].isnan()
         changed = torch.where(unasked[..., None, None], outputs.detach() + 10, outputs.detach())
+        nothing = {**batch, "target": torch.full_like(batch["target"], torch.nan)}
+    elif isinstance(_targets(subject), Actions):
+        unasked = batch["target"][..., 0].isnan()
+        changed = torch.where(unasked[..., None], outputs.detach() + 10, outputs.detach())
         nothing = {**batch, "target": torch.full_like(batch["target"], torch.nan)}
     elif isinstance(_targets(subject), Values):
         batch["target"][::3, 0] = torch.nan  # not measured
@@ -143,6 +147,11 @@ def _target(kind: Any) -> Any:
         target = torch.stack([gaps, torch.randint(kind.marks, gaps.shape, generator=generator(0))], dim=-1)
         target[::3, -2:] = torch.nan  # rows ask for different numbers of answers
         return target
+    if isinstance(kind, Actions):
+        target = torch.randint(kind.count, (SIZE, TOKENS, 1), generator=generator(0)).float()
+        target[:, ::3] = torch.nan
+        target[::3, -2:] = torch.nan  # rows ask for different numbers of answers
+        return target
     if isinstance(kind, Forecast):
         return normal((SIZE, kind.horizon, kind.channels))
     return normal((SIZE, kind.count))
@@ -153,7 +162,7 @@ def _inputs(subject: Subject) -> Tensor:
     kind = _targets(subject)
     if isinstance(kind, (NextId, Labels)):
         return torch.zeros(SIZE, TOKENS, dtype=torch.int64)
-    if isinstance(kind, NextEvent):
+    if isinstance(kind, (NextEvent, Actions)):
         return torch.zeros(SIZE, TOKENS, 3)
     return (
         normal((SIZE, TOKENS, kind.channels), seed=2) if isinstance(kind, Forecast) else torch.zeros(SIZE, 3)
@@ -163,7 +172,7 @@ def _inputs(subject: Subject) -> Tensor:
 def _outputs(subject: Subject) -> Tensor:
     """What an untrained model might say."""
     kind = _targets(subject)
-    if isinstance(kind, (NextId, Labels)):
+    if isinstance(kind, (NextId, Labels, Actions)):
         return normal((SIZE, TOKENS, kind.outputs), seed=1)
     if isinstance(kind, NextEvent):
         return normal((SIZE, TOKENS, 2, kind.outputs), seed=1)
@@ -183,6 +192,8 @@ def _perfect(subject: Subject, batch: dict[str, Any]) -> Tensor:
 def _right(kind: Any, target: Tensor) -> Tensor:
     if isinstance(kind, (Classes, NextId, Labels)):
         return 20 * F.one_hot(target.clamp_min(0), kind.outputs).float()
+    if isinstance(kind, Actions):
+        return 20 * F.one_hot(target[..., 0].nan_to_num(0.0).long(), kind.count).float()
     if isinstance(kind, NextEvent):
         gap, mark = target.nan_to_num(1.0).unbind(-1)
         narrow = torch.stack([torch.zeros_like(gap), gap.log(), torch.full_like(gap, -20.0)], dim=-1)

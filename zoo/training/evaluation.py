@@ -117,7 +117,10 @@ def score(
         batch = to_device(batch, device)
         outputs = model(batch["input"], mask=mask_of(batch))
         task.update(metrics, outputs, batch, task.loss(outputs, batch))
-    return {f"{split}/{name}": value for name, value in values_of(metrics).items()}
+    values = values_of(metrics)
+    if split == "test" and splits.arena is not None:
+        values |= task.play(model, splits.arena)
+    return {f"{split}/{name}": value for name, value in values.items()}
 
 
 def load_best(run: Run, model: Model) -> None:
