@@ -289,7 +289,11 @@ def test_every_real_pair_has_a_plan_that_survives_json_or_a_reason() -> None:
         if isinstance(outcome, str):
             assert model in outcome, outcome
             continue
-        assert outcome.dataset and (outcome.model.id, outcome.dataset.id) == (model, dataset)
+        assert outcome.model.id == model
+        if found.get("dataset", dataset).own:  # the plan is for data like its sample: there is none yet
+            assert outcome.dataset is None
+        else:
+            assert outcome.dataset and outcome.dataset.id == dataset
         assert Plan.from_dict(found, json.loads(json.dumps(outcome.to_dict()))) == outcome
 
 

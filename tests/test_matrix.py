@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import functools
 import re
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import torch
 
-from zoo.catalogue import catalogue
+from zoo.catalogue import Part, catalogue
 from zoo.contract import Plan, matrix
 from zoo.data import Splits, collate, mask_of
 from zoo.layers import build_model
@@ -20,11 +22,25 @@ OK = [(m, d) for m, d, outcome in OUTCOMES if isinstance(outcome, Plan)]
 CELLS = [pytest.param(m, d, marks=() if d in READY else pytest.mark.fetch, id=f"{m}-{d}") for m, d in OK]
 
 
+_SAMPLES = TemporaryDirectory(prefix="archzoo-matrix-")  # gone when the process ends
+
+
+@functools.cache
+def part_of(dataset: str) -> Part:
+    """A dataset at its defaults; one of the user's own data with its example."""
+    spec = catalogue().get("dataset", dataset)
+    if not spec.own:
+        return catalogue().part("dataset", dataset)
+    for extra in spec.extras:
+        pytest.importorskip({"hf": "datasets", "parquet": "pyarrow"}[extra])
+    folder = Path(_SAMPLES.name) / spec.name
+    folder.mkdir()
+    return catalogue().part("dataset", dataset, spec.make_sample(folder))
+
+
 @functools.cache
 def load(dataset: str) -> Splits:
-    found = catalogue()
-    part = found.part("dataset", dataset)
-    return found.get("dataset", part.id).load()(part.config)
+    return catalogue().get("dataset", dataset).load()(part_of(dataset).config)
 
 
 def small_plan(model: str, dataset: str) -> Plan:
@@ -37,7 +53,7 @@ def small_plan(model: str, dataset: str) -> Plan:
     return resolve(
         found,
         model=found.part("model", model, small),
-        dataset=found.part("dataset", dataset),
+        dataset=part_of(dataset),
         width=32,
     )
 

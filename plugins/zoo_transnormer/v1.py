@@ -49,17 +49,16 @@ class _Attention(nn.Module):
         raise NotImplementedError
 
     def _activate(self, x: Tensor) -> Tensor:
-        """Queries and keys, before their positions."""
+        """Queries or keys (B, N, D), value by value, before their positions."""
         return x
 
     def _project(self, x: Tensor, offset: int | Tensor = 0) -> tuple[Tensor, Tensor, Tensor]:
         """(B, N, D) -> queries, keys, values (B, H, N, d); the first token stands at `offset`."""
         if x.dim() != 3 or x.shape[-1] != self.out.in_features:
             raise ValueError(f"expected x (B, N, {self.out.in_features}), got {tuple(x.shape)}")
-        q, k, v = (
-            t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in self.qkv(x).chunk(3, dim=-1)
-        )  # (B, H, N, d)
+        q, k, v = self.qkv(x).chunk(3, dim=-1)
         q, k = self._activate(q), self._activate(k)
+        q, k, v = (t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in (q, k, v))  # (B, H, N, d)
         if self.positions is not None:
             q, k = self.positions(q, offset), self.positions(k, offset)
         return q, k, v

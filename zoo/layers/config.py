@@ -309,6 +309,7 @@ class EmbeddingConfig(_ToSteps):
         "factor of the vectors; with 'sqrt_width' they are stored as much smaller, so that Adam moves them "
         "faster; best beside a tied head",
     )
+    init_std: float = param(0.3, "standard deviation of the vectors at the start, after the factor", above=0)
 
     def factor(self, width: int) -> float:
         """The factor as a number."""

@@ -26,9 +26,9 @@ def init_linear(linear: nn.Linear, *, std: float | None = None) -> nn.Linear:
     return linear
 
 
-def init_embedding(embedding: nn.Embedding) -> nn.Embedding:
+def init_embedding(embedding: nn.Embedding, *, std: float = EMBEDDING_STD) -> nn.Embedding:
     """Set an embedding's first weights (in place)."""
-    nn.init.trunc_normal_(embedding.weight, std=EMBEDDING_STD)
+    nn.init.trunc_normal_(embedding.weight, std=std)
     return embedding
 
 

@@ -74,7 +74,7 @@ class Embedding(nn.Module):
     def __init__(self, config: EmbeddingConfig, *, inputs: Ids, width: int) -> None:
         super().__init__()
         self.factor = config.factor(width)
-        self.token_embedding = init_embedding(nn.Embedding(inputs.vocab, width))
+        self.token_embedding = init_embedding(nn.Embedding(inputs.vocab, width), std=config.init_std)
         with torch.no_grad():
             self.token_embedding.weight.div_(self.factor)
 

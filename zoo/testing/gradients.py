@@ -13,7 +13,7 @@ from zoo.testing.measure import require, require_finite, weights_like
 from zoo.testing.subject import ModelSubject, Subject, normal, seeded
 from zoo.testing.whole import batch_of, build_whole
 
-EPSILON = 1e-4
+EPSILON = 1e-5
 #: Of a directional derivative, between autograd and finite differences.
 TOLERANCE = 1e-3
 STEPS = 80

@@ -248,7 +248,21 @@ class HeadSubject(Subject):
         self.gives_tokens = self.targets.kind in PER_TOKEN
 
     def make(self, *, causal: bool, max_tokens: int, **place: int) -> nn.Module:
-        return self.spec.load()(self.config, targets=self.targets, width=self.width)
+        make = self.spec.load()
+        options = {"inputs": INPUTS["series"]} if "inputs" in inspect.signature(make).parameters else {}
+        return make(self.config, targets=self.targets, width=self.width, **options)
+
+    def run(self, module: nn.Module, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        outputs = super().run(module, x, mask=mask)
+        direct = getattr(module, "direct", None)
+        if direct is None:
+            return outputs
+        # Of a head that also takes the model's inputs features stand for them: those of a token for the
+        # channels of a step, those of a vector for the steps.
+        channels = cast(Series, INPUTS["series"]).channels
+        series = x[..., :channels] if self.takes_tokens else x.unsqueeze(-1).expand(-1, -1, channels)
+        more = direct(series, mask=mask)
+        return outputs if more is None else outputs + more
 
     def sample(self, batch: int, n: int, *, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
         shapes: dict[str, tuple[int, ...]] = {
