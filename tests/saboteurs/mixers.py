@@ -323,7 +323,7 @@ class SkimsPrefills(Mean):
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         y, after = super().step(x, state)
-        if x.shape[1] > 8 and not state[1].any():
+        if x.shape[1] > 40 and not state[1].any():
             _, after = super().step(x[:, -8:], state)
         return y, after
 

@@ -229,8 +229,8 @@ SABOTEURS: tuple[Saboteur, ...] = (
     # streams
     _mixer("streams", "Fades", "forgets a little with every step", "streams_on"),
     _mixer("streams_on", "SkimsPrefills", "remembers only the end of a long first step"),
-    _mixer("state_pure", "WritesIntoItsState", "changes the state that it was given"),
-    _mixer("state_pure", "KeepsItToItself", "remembers in the module, not in the state"),
+    _mixer("state_pure", "WritesIntoItsState", "changes the state that it was given", "state_rows"),
+    _mixer("state_pure", "KeepsItToItself", "remembers in the module, not in the state", "state_rows"),
     _mixer("state_rows", "TurnsItsState", "the streams of its state stand last"),
     _mixer("state_size", "Hoards", "keeps every token in a state that it calls constant"),
     _mixer("state_size", "KeepsViews", "its state is a view into all that it came from"),
