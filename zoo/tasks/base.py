@@ -25,7 +25,12 @@ class Task(ABC, Generic[C, T]):
     Args:
         config: the task's own parameters.
         targets: the target kind that the dataset declares.
+
+    Attributes:
+        played: names of the scores that `play` gives, beside the metrics.
     """
+
+    played: tuple[str, ...] = ()
 
     def __init__(self, config: C, *, targets: T) -> None:
         self.config = config

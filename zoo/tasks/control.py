@@ -30,6 +30,8 @@ class Control(Task[ControlConfig, Actions]):
         """The number of asked actions."""
         return int(_asked(batch).sum())
 
+    played = ("return", "return_deviation", "score")
+
     def metrics(self) -> MetricCollection:
         """`loss`, `error`."""
         return collection(loss=Mean(), error=Mean())
