@@ -13,7 +13,7 @@ from zoo.catalogue import Catalogue, Part, blaming
 from zoo.catalogue import catalogue as default_catalogue
 from zoo.contract import Plan, resolve
 from zoo.errors import ZooError
-from zoo.kinds import Classes, TargetKind
+from zoo.kinds import Classes, DataKind, TargetKind
 from zoo.layers.streams import step_rows
 from zoo.specs import Transformed
 
@@ -208,11 +208,17 @@ def transform(
 
 def _build_head(catalogue: Catalogue, plan: Plan, *, stem: nn.Module | None, width: int) -> nn.Module:
     make = _load(catalogue, plan.head)
-    options = {"inputs": plan.inputs} if "inputs" in inspect.signature(make).parameters else {}
-    head: nn.Module = make(plan.head.config, targets=plan.targets, width=width, **options)
+    head = make_head(make, plan.head.config, inputs=plan.inputs, targets=plan.targets, width=width)
     connect = getattr(head, "connect", None)
     if connect is not None:
         connect(stem)
+    return head
+
+
+def make_head(make: Any, config: Any, *, inputs: DataKind, targets: TargetKind, width: int) -> nn.Module:
+    """A head from its spec's target; only a head that has an argument `inputs` is told them."""
+    options = {"inputs": inputs} if "inputs" in inspect.signature(make).parameters else {}
+    head: nn.Module = make(config, targets=targets, width=width, **options)
     return head
 
 

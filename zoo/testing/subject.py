@@ -248,9 +248,10 @@ class HeadSubject(Subject):
         self.gives_tokens = self.targets.kind in PER_TOKEN
 
     def make(self, *, causal: bool, max_tokens: int, **place: int) -> nn.Module:
-        make = self.spec.load()
-        options = {"inputs": INPUTS["series"]} if "inputs" in inspect.signature(make).parameters else {}
-        return make(self.config, targets=self.targets, width=self.width, **options)
+        from zoo.layers.model import make_head
+
+        series = INPUTS["series"]
+        return make_head(self.spec.load(), self.config, inputs=series, targets=self.targets, width=self.width)
 
     def run(self, module: nn.Module, x: Tensor, mask: Tensor | None = None) -> Tensor:
         outputs = super().run(module, x, mask=mask)
