@@ -455,3 +455,42 @@ def test_no_run_overwrites_another(tmp_path):
     made = load_recipe(recipe(tmp_path, trainer={"max_steps": 1}))
     first, second = train(made, quiet=True).run, train(made, quiet=True).run
     assert first.path != second.path and create_run(tmp_path, "python").path not in (first.path, second.path)
+
+
+# -- the same weights on other data -----------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def recalling(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    model = {"name": "core/transformer", "width": 16, "params": {"depth": 1, "positions": "rope"}}
+    data = {"name": "core/copy", "params": {"length": 12, "items": 3, "examples": 64, "eval_examples": 16}}
+    folder = tmp_path_factory.mktemp("recalling")
+    return train(
+        load_recipe(recipe(folder, model=model, data=data, trainer={"max_steps": 2})), quiet=True
+    ).run
+
+
+def test_an_override_scores_the_same_weights_on_other_data(recalling):
+    same, longer = evaluate(recalling), evaluate(recalling, overrides=["data.params.length=40"], quiet=True)
+    assert same.metrics == pytest.approx(recalling.info["metrics"])
+    assert longer.metrics["test/loss"] != same.metrics["test/loss"]
+    assert longer.to_dict()["overrides"] == ["data.params.length=40"]
+    blind = evaluate(recalling, overrides=["model.params.mixer_params={core/softmax: {window: 1}}"])
+    assert blind.metrics["test/loss"] != same.metrics["test/loss"]
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        (
+            "trainer.max_steps=9",
+            "changes nothing in an evaluation: overrides begin with data., model. or task.",
+        ),
+        ("data.params.lenght=40", "length"),
+        ("model.width=32", "does not fit the model of its run"),
+        ("data.params.vocab=20", "does not fit the model of its run"),
+    ],
+)
+def test_an_override_that_cannot_be_evaluated_is_refused(recalling, override, said):
+    with pytest.raises(ZooError, match=said):
+        evaluate(recalling, overrides=[override])

@@ -26,6 +26,13 @@ def add_verbs(verbs: Any) -> None:
     parser.add_argument(
         "run_folder", metavar="RUN", help="a run folder, 'latest', or a recipe: its latest run"
     )
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        default=[],
+        metavar="KEY=VALUE",
+        help="score the same weights on other data, or with other parameters: data.params.length=4096",
+    )
     parser.add_argument("--split", default="test", choices=["train", "val", "test"])
     parser.add_argument("--json", action="store_true", help="print JSON")
 
@@ -83,7 +90,7 @@ def evaluate(options: argparse.Namespace) -> int:
     run = find_run(options.run_folder)
     from zoo.training import evaluate as score
 
-    result = score(run, split=options.split)
+    result = score(run, split=options.split, overrides=options.overrides)
     if options.json:
         print_json(result.to_dict())
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,23 +28,36 @@ from zoo.training.setup import build_task, load_splits, settled
 SplitName = Literal["train", "val", "test"]
 
 
-def evaluate(run: Run | str | Path, *, split: SplitName = "test", quiet: bool = False) -> EvalResult:
+def evaluate(
+    run: Run | str | Path,
+    *,
+    split: SplitName = "test",
+    overrides: Sequence[str] = (),
+    quiet: bool = False,
+) -> EvalResult:
     """Score the best checkpoint of a run on a split; for the test split, beside the baselines.
 
     Args:
+        overrides: `key=value` each, as for training: the same weights on other data or with other
+            parameters, e.g. `"data.params.length=4096"`. They may change `data`, `model` and `task`.
         quiet: do not say when baselines are being measured.
 
     Raises:
-        ZooError: no such run or split, no checkpoint, or a damaged one.
+        ZooError: no such run or split, no checkpoint, a damaged one, or one that does not fit the overrides.
     """
     run = run if isinstance(run, Run) else find_run(run)
     if split not in ("train", "val", "test"):
         raise ZooError(f"there is no split {split!r}. There is: train, val, test.")
-    loaded = load_recipe(run.resolved)
+    for text in overrides:
+        if text.partition(".")[0] not in ("data", "model", "task"):
+            raise ZooError(
+                f"{text!r} changes nothing in an evaluation: overrides begin with data., model. or task."
+            )
+    loaded = load_recipe(run.resolved, overrides)
     model, task, splits = _best_model(run, loaded), build_task(loaded), load_splits(loaded)
     metrics = score(model, task, splits, split, loaded=loaded)
     baselines = measured_baselines(loaded, task, splits, quiet=quiet) if split == "test" else {}
-    return EvalResult(run=run, split=split, metrics=metrics, baselines=baselines)
+    return EvalResult(run=run, split=split, metrics=metrics, baselines=baselines, overrides=tuple(overrides))
 
 
 def measured_baselines(

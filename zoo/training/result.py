@@ -24,12 +24,14 @@ class EvalResult:
     """Scores on one split. Names are `split/metric`.
 
     baselines: the same of each baseline, by its name, the naive one first; none but on test.
+    overrides: what differs from the run's own recipe.
     """
 
     run: Run
     split: str
     metrics: Mapping[str, float]
     baselines: Baselines = field(default_factory=dict)
+    overrides: tuple[str, ...] = ()
 
     @property
     def baseline(self) -> Mapping[str, float]:
@@ -41,6 +43,7 @@ class EvalResult:
         return {
             "run": str(self.run.path),
             "split": self.split,
+            "overrides": list(self.overrides),
             "metrics": plain(self.metrics),
             "baseline": plain(self.baseline),
             "baselines": {name: plain(scores) for name, scores in self.baselines.items()},
