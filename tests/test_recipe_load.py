@@ -446,3 +446,33 @@ def test_versions_are_checked_by_metadata(name: str, requirement: str, message: 
     ]
     assert unmet(name, requirement, found).startswith(message)
     assert bool(unmet(name, requirement, found)) == bool(message)
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        (
+            {"task": {"monitor": "val/acuracy", "mode": "max"}},
+            "no metric 'val/acuracy'. ",
+        ),
+        ({"task": {"monitor": "train/accuracy", "mode": "max"}}, "must be a metric of the val split"),
+        ({"task": {"monitor": "test/accuracy", "mode": "max"}}, "must be a metric of the val split"),
+        (
+            {"data": {"name": "cartpole"}, "task": {"monitor": "val/return", "mode": "max"}},
+            "task.monitor: 'val/return' is scored by playing, after training, on the test split alone",
+        ),
+        (
+            {"expect": {"metric": "val/accuracy", "at_least": 0.5, "measured_on": "2026-11-27, here"}},
+            "expect.metric: must be a metric of the test split, but 'val/accuracy' is none",
+        ),
+    ],
+)
+def test_what_is_monitored_is_of_val_and_what_is_expected_of_test(sections: dict, message: str) -> None:
+    with pytest.raises(RecipeError, match=re.escape(message)):
+        load_recipe({**SMALL, **sections})
+
+
+def test_returns_of_playing_can_be_expected() -> None:
+    expect = {"metric": "test/return", "at_least": 475, "measured_on": "2026-11-27, here"}
+    loaded = load_recipe({**SMALL, "data": {"name": "cartpole"}, "expect": expect})
+    assert loaded.recipe.expect is not None and loaded.plan.monitor == "val/loss"

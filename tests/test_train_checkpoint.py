@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,8 @@ import torch
 from zoo.errors import ZooError
 from zoo.recipe import load_recipe
 from zoo.runs import Run, open_run
-from zoo.training import evaluate, predict, resume, train
+from zoo.training import checkpoint, evaluate, predict, resume, train
+from zoo.training.callbacks import Interrupted
 from zoo.training.checkpoint import PlainCheckpointIO, read_checkpoint
 from zoo.training.lightning import pl
 
@@ -137,6 +140,26 @@ def test_writing_that_fails_half_way_leaves_the_old_file(run, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         PlainCheckpointIO().save_checkpoint({"a": 1}, run.last)
     assert run.last.read_bytes() == before
+
+
+@pytest.mark.parametrize("refusal", [Interrupted, OSError])
+def test_what_stops_a_save_in_the_middle_is_told_and_not_what_torch_makes_of_it(run, monkeypatch, refusal):
+    class Stopped(io.BytesIO):
+        writes = 0
+
+        def write(self, data):
+            self.writes += 1
+            if self.writes == 2:
+                raise refusal
+            return super().write(data)
+
+    @contextmanager
+    def stopped(path):
+        yield Stopped()
+
+    monkeypatch.setattr(checkpoint, "replacing", stopped)
+    with pytest.raises(ZooError if refusal is OSError else refusal):
+        PlainCheckpointIO().save_checkpoint({"a": torch.zeros(100)}, run.last)
 
 
 def test_checkpoints_hold_plain_data_only(finished):

@@ -223,6 +223,17 @@ def test_plugins_give_trainer_options_and_hear_of_the_end(plugin_module, tmp_pat
     assert seen == ["batch"] * 6 + [("finished", True)]
 
 
+def test_each_hook_of_a_step_reaches_callbacks_of_plugins(plugin_module, tmp_path):
+    """What Lightning need not call here, it does not call; what somebody waits for, it does."""
+    heard: list[str] = []
+    hooks = ["on_before_zero_grad", "on_before_backward", "on_after_backward", "on_before_optimizer_step"]
+    body = {hook: lambda *_, hook=hook, **__: heard.append(hook) for hook in hooks}
+    options = {"zoo_trainer_options": lambda recipe: {"callbacks": type("Hears", (pl.Callback,), body)()}}
+    made = recipe(tmp_path, trainer={"max_steps": 2, "extra": {"profiler": "simple"}})
+    train(load_recipe(made, catalogue=with_plugins(plugin_module, hears=options)), quiet=True)
+    assert heard == hooks * 2
+
+
 def test_a_report_that_fails_does_not_undo_the_run(plugin_module, tmp_path):
     def zoo_run_finished(run: Run) -> None:
         raise OSError("no network")

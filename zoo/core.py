@@ -355,7 +355,8 @@ TASKS = (
         needs_causal=True,
         monitor="val/loss",
         mode="min",
-        metrics=("loss", "error", "return", "return_deviation", "score"),
+        metrics=("loss", "error"),
+        played=("return", "return_deviation", "score"),
     ),
     zp.TaskSpec(
         name="forecasting",

@@ -423,6 +423,7 @@ class TaskSpec(Spec):
     mode: whether less or more of it is better.
     metrics: names of its metrics without the split, fields as in `monitor`; `*` stands for what depends on
         the targets (`r2_*`). They let a recipe be checked before torch is imported; empty: not checked.
+    played: names of what it scores besides by playing, on the test split alone.
     cost: where several answer the same targets, the cheapest is taken; ties go to the first name.
     """
 
@@ -433,6 +434,7 @@ class TaskSpec(Spec):
     monitor: str = "val/loss"
     mode: Literal["min", "max"] = "min"
     metrics: tuple[str, ...] = ()
+    played: tuple[str, ...] = ()
     cost: int = 10
 
 

@@ -246,21 +246,30 @@ class Check:
         return None
 
     def metrics(self, recipe: Recipe, plan: Plan) -> None:
-        """The metrics that a recipe names must be metrics of its task."""
+        """A recipe monitors a metric of the validation split and expects one of the test split."""
         spec = self.catalogue.get("task", plan.task.id) if plan.task else None
         if not isinstance(spec, TaskSpec) or not spec.metrics:
             return
-        known = [name.format(**asdict(plan.targets)) for name in spec.metrics]
-        named = [("task.monitor", recipe.task.monitor)]
+        monitored = [f"val/{name}" for name in spec.metrics]
+        scored = [f"test/{name}" for name in (*spec.metrics, *spec.played)]
+        self.metric("task.monitor", recipe.task.monitor, monitored, spec, plan)
         if recipe.expect is not None:
-            named.append(("expect.metric", recipe.expect.metric))
-        for path, metric in named:
-            split, _, name = (metric or "").partition("/")
-            if metric and not any(fnmatchcase(name, pattern) for pattern in known):
-                there_is = [f"{split}/{each}" for each in known]
-                self.mistake(
-                    4, path, f"task {spec.id!r} has no metric {metric!r}.{suggest(metric, there_is)}"
-                )
+            self.metric("expect.metric", recipe.expect.metric, scored, spec, plan)
+
+    def metric(
+        self, path: str, name: str | None, allowed: Collection[str], spec: TaskSpec, plan: Plan
+    ) -> None:
+        """One of these it must be; the patterns name fields of the targets."""
+        known = [pattern.format(**asdict(plan.targets)) for pattern in allowed]
+        if name is None or any(fnmatchcase(name, pattern) for pattern in known):
+            return
+        split, bare = known[0].partition("/")[0], name.partition("/")[2]
+        message = f"task {spec.id!r} has no metric {name!r}"
+        if bare in spec.played:
+            message = f"{name!r} is scored by playing, after training, on the test split alone"
+        elif any(fnmatchcase(f"{split}/{bare}", pattern) for pattern in known):
+            message = f"must be a metric of the {split} split, but {name!r} is none"
+        self.mistake(4, path, f"{message}.{suggest(name, known)}")
 
     def section(self, path: str) -> Mapping[str, Any]:
         """The mapping at a path, or an empty one."""

@@ -64,9 +64,10 @@ class PlainCheckpointIO(CheckpointIO):
         with writing(path.parent), replacing(path) as file:
             try:
                 torch.save(checkpoint, file)
-            except RuntimeError as error:  # torch's, on closing an archive that the disk would not take
-                refusal = error.__context__
-                raise (refusal if isinstance(refusal, OSError) else error) from None
+            except RuntimeError as error:  # torch's, on closing an archive that was left half written
+                cause = error.__context__  # the disk would not take it, or Ctrl-C came
+                ours = isinstance(cause, OSError) or not isinstance(cause, Exception)
+                raise (cause if cause is not None and ours else error) from None
 
     def load_checkpoint(
         self, path: Any, map_location: Any = None, weights_only: bool | None = None

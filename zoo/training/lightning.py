@@ -26,8 +26,9 @@ from pytorch_lightning.plugins.environments import (  # noqa: E402
     TorchElasticEnvironment,
 )
 from pytorch_lightning.plugins.io import CheckpointIO  # noqa: E402
+from pytorch_lightning.profilers import PassThroughProfiler  # noqa: E402
 from pytorch_lightning.strategies import DDPStrategy, ModelParallelStrategy, Strategy  # noqa: E402
-from pytorch_lightning.utilities import rank_zero_only  # noqa: E402
+from pytorch_lightning.utilities import GradClipAlgorithmType, rank_zero_only  # noqa: E402
 
 #: What may have started the processes of a run, in the order in which Lightning looks for them.
 CLUSTERS: dict[Any, Callable[[], ClusterEnvironment]] = {
@@ -67,10 +68,12 @@ __all__ = [
     "DDPStrategy",
     "EMAWeightAveraging",
     "EarlyStopping",
+    "GradClipAlgorithmType",
     "LightningEnvironment",
     "Logger",
     "MisconfigurationException",
     "ModelParallelStrategy",
+    "PassThroughProfiler",
     "Strategy",
     "TorchElasticEnvironment",
     "pl",

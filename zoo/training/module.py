@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
@@ -15,7 +16,8 @@ from zoo.data.batch import Batch, mask_of
 from zoo.errors import ZooError
 from zoo.tasks.base import Task
 from zoo.tasks.metrics import MetricCollection, values_of
-from zoo.training.lightning import pl
+from zoo.training.lean import skip_idle_hooks
+from zoo.training.lightning import GradClipAlgorithmType, pl
 from zoo.training.loaders import IDLE, derived_seed, own, seed_generators
 from zoo.training.optim import Schedule
 
@@ -74,6 +76,13 @@ class TrainingModule(pl.LightningModule):
         self._restored: Mapping[str, Any] = {}
         self._losses: list[Tensor] = []  # of the batches since the last logged row
         self._metrics: list[MetricCollection] = []  # in a list: no submodule, no part of the weights
+        skip_idle_hooks(self)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "_current_fx_name":  # Lightning does it forty times a step; torch's way takes long
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
 
     def configure_optimizers(self) -> Optimizer:
         optimizer, self._schedule = self._make_optimizer(self.model)
@@ -93,9 +102,9 @@ class TrainingModule(pl.LightningModule):
         if self.trainer.world_size > 1:
             loss = loss * self._share(batch)
         self._losses.append(loss.detach().float())
-        if self.trainer.world_size == 1 and self.device.type == "cpu":
+        # Looked at where that is no wait; elsewhere before they are written.
+        if loss.device.type == "cpu" and self.trainer.world_size == 1 and not math.isfinite(loss.item()):
             self._check_losses(self._losses[-1:])
-        # Elsewhere that would be a wait in each step: the losses are looked at before they are written.
         return loss * self.trainer.world_size  # of the processes' gradients the mean is taken
 
     def _share(self, batch: Batch) -> Tensor:
@@ -126,6 +135,20 @@ class TrainingModule(pl.LightningModule):
         if self._schedule is None:
             raise RuntimeError("the schedule exists only while training")
         return self._schedule
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """There is nothing to do on the CPU."""
+        if device.type == "cpu":
+            return batch
+        return cast(Batch, super().transfer_batch_to_device(batch, device, dataloader_idx))
+
+    def configure_gradient_clipping(
+        self, optimizer: Optimizer, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None
+    ) -> None:
+        """As Lightning does it, without looking at its options again in every step."""
+        if gradient_clip_val is not None:
+            algorithm = gradient_clip_algorithm or GradClipAlgorithmType.NORM
+            self.trainer.precision_plugin.clip_gradients(optimizer, gradient_clip_val, algorithm)
 
     # -- evaluation --------------------------------------------------------------------------
 
@@ -209,3 +232,7 @@ class TrainingModule(pl.LightningModule):
     def _sum(self, values: Tensor) -> Tensor:
         """Over the processes, in place; `values` where there is one."""
         return cast(Tensor, self.trainer.strategy.reduce(values, reduce_op="sum"))
+
+
+# Lightning asks for it in every step.
+TrainingModule.training_step.__signature__ = inspect.signature(TrainingModule.training_step)  # type: ignore[attr-defined]

@@ -12,6 +12,9 @@ from typing_extensions import override
 
 from zoo.training.lightning import pl
 
+#: Between two drawings of the bar: each takes milliseconds, and on a GPU waits for the loss.
+SECONDS = 0.25
+
 
 class ShowProgress(pl.Callback):
     """A line per evaluation; on a terminal a bar below them.
@@ -28,7 +31,7 @@ class ShowProgress(pl.Callback):
         self._metric = metric
         self._console = Console(file=sys.stderr, highlight=False)
         self._bar: Progress | None = None
-        self._began = time.monotonic()
+        self._began = self._drawn = time.monotonic()
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -43,6 +46,7 @@ class ShowProgress(pl.Callback):
             TimeRemainingColumn(),
             console=self._console,
             transient=True,
+            auto_refresh=False,
         )
         self._bar.add_task("train", total=self._batches, completed=self._start, loss="")
         self._bar.start()
@@ -51,9 +55,11 @@ class ShowProgress(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if self._bar is not None:
-            loss = f"{float(outputs['loss']):.4f}" if isinstance(outputs, dict) and "loss" in outputs else ""
-            self._bar.update(self._bar.task_ids[0], completed=batch_idx + 1, loss=loss)
+        if self._bar is None or time.monotonic() - self._drawn < SECONDS:
+            return
+        loss = f"{float(outputs['loss']):.4f}" if isinstance(outputs, dict) and "loss" in outputs else ""
+        self._bar.update(self._bar.task_ids[0], completed=batch_idx + 1, loss=loss, refresh=True)
+        self._drawn = time.monotonic()
 
     @override
     def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:

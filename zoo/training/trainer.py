@@ -14,6 +14,7 @@ from zoo.errors import ZooError, suggest
 from zoo.runs import Run
 from zoo.training.callbacks import Ema, PatientStop, SaveCheckpoints, StopRequest, WriteRows
 from zoo.training.checkpoint import PlainCheckpointIO
+from zoo.training.lean import Unprofiled, skip_idle_hooks
 from zoo.training.lightning import (
     DDPStrategy,
     Logger,
@@ -84,8 +85,12 @@ def make_trainer(
     given = {"trainer.extra": recipe.extra}
     for plugin, more in setup.loaded.catalogue.call("zoo_trainer_options", recipe=setup.loaded.recipe):
         given[f"plugin {plugin!r}"] = more or {}
+    options = {"profiler": Unprofiled(), **merge_options(options, given)}
+    for callback in options["callbacks"]:
+        if isinstance(callback, pl.Callback):  # Lightning refuses others
+            skip_idle_hooks(callback)
     try:
-        return pl.Trainer(**merge_options(options, given))
+        return pl.Trainer(**options)
     except (MisconfigurationException, ValueError, TypeError) as error:
         raise ZooError(f"Lightning's Trainer refuses these options: {error}") from error
 
