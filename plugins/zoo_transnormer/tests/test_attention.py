@@ -100,9 +100,10 @@ def test_any_length_chunk_and_split(tokens, chunk, split, decay, dtype):
     assert_same([torch.cat((first, second), 2), end], [whole, final], tolerance)
 
 
-def test_many_pieces_and_rows():
-    """Longer than a piece of the cache, and a number of rows that no piece divides."""
-    for tokens, batch in ((4500, 1), (700, 5)):
+def test_many_pieces_and_rows(monkeypatch):
+    """Longer than a piece, a number of chunks and a number of rows that no piece divides."""
+    monkeypatch.setattr("zoo_transnormer.chunked.PIECE", 512)
+    for tokens, batch in ((1300, 1), (150, 5)):
         q, k, v, state = inputs(tokens, batch=batch)
         found, end = lightning_attention(
             q, k, v, DECAYS["alibi"], initial_state=state, output_final_state=True
