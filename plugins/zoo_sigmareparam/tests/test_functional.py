@@ -79,6 +79,17 @@ def test_gradients_are_the_closed_form() -> None:
     torch.testing.assert_close(weight.grad, by_hand.detach())
 
 
+@pytest.mark.parametrize("maps", [1, 2])
+def test_second_derivatives_and_vmap(maps: int) -> None:
+    weight, gamma = torch.randn(maps, 4, 3, dtype=torch.float64), torch.rand(maps, dtype=torch.float64) + 0.5
+    u, v = power_iterate(weight, torch.ones(maps, 3, dtype=torch.float64))
+    leaves = (weight.requires_grad_(), gamma.requires_grad_())
+    assert torch.autograd.gradcheck(lambda w, g: sigma_reparam_weight(w, g, u, v), leaves)
+    assert torch.autograd.gradgradcheck(lambda w, g: sigma_reparam_weight(w, g, u, v), leaves)
+    each = torch.func.vmap(sigma_reparam_weight)(weight, gamma, u, v)
+    torch.testing.assert_close(each, sigma_reparam_weight(weight, gamma, u, v))
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     rows=st.integers(1, 8), columns=st.integers(1, 8), seed=st.integers(0, 1000), scale=st.floats(1e-3, 1e3)
