@@ -8,11 +8,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from zoo_combiner.grid import Grid
-from zoo_combiner.joint import Part, joint_attention, local_attention, prefix_pool
+from zoo_combiner.grid import Grid, other_rows, own_row
+from zoo_combiner.joint import Part, joint_attention
+from zoo_combiner.span import local_attention, pool_before
 
 
 class Sides(NamedTuple):
@@ -30,35 +30,32 @@ class Sides(NamedTuple):
 
 
 def axial_attention(
-    grid: Grid, *, plan: str, dropout_p: float = 0.0, first: int = 0, row_sides: Sides | None = None
+    grid: Grid,
+    *,
+    plan: str,
+    dropout_p: float = 0.0,
+    first: int = 0,
+    row_sides: Sides | None = None,
+    fused: bool = True,
 ) -> Tensor:
     """The queries of rows `first` and later, (B, H, n - first, s, D).
 
     plan: "axial_vertical", "axial_horizontal", or "axial_mixture", both in one softmax.
     row_sides: the summaries of the rows, where they are known already.
     """
-    parts = _own_row_and_column(grid, first)
-    if grid.pooling == "none":
-        return joint_attention(grid.q[:, :, first:], parts, dropout_p=dropout_p)
-    if plan != "axial_horizontal":
-        parts += _other_columns(grid, first)
-    if plan != "axial_vertical":
-        parts += _other_rows(grid, first, sides_of(grid.asked()) if row_sides is None else row_sides)
-    return joint_attention(grid.q[:, :, first:], parts, dropout_p=dropout_p)
-
-
-def _own_row_and_column(grid: Grid, first: int) -> list[Part]:
-    n, s = grid.rows, grid.columns
-    own = torch.ones(s, s, dtype=torch.bool, device=grid.q.device)
-    own = own.tril() if grid.causal else own
-    above = _other(n, first, causal=grid.causal, device=grid.q.device)  # the query itself is in its row
-    if grid.valid is not None:
-        own = own & grid.valid[:, :, first:].unsqueeze(-2)  # (B, 1, n - first, s, s)
-        above = above & grid.valid.mT.unsqueeze(-2)  # (B, 1, s, n - first, n)
-    return [
-        Part(grid.k[:, :, first:], grid.v[:, :, first:], "row", own),
+    asking = grid.part(first, grid.rows)
+    other = other_rows(asking, grid.rows, first=first)  # (n - first, n)
+    above = other if grid.valid is None else other & grid.valid.mT.unsqueeze(-2)  # (B, 1, s, n - first, n)
+    parts = [
+        Part(asking.k, asking.v, "row", own_row(asking)),
         Part(grid.k.transpose(2, 3), grid.v.transpose(2, 3), "column", above),
     ]
+    if grid.pooling != "none" and plan != "axial_horizontal":
+        parts += _other_columns(grid, first)
+    if grid.pooling != "none" and plan != "axial_vertical":
+        sides = sides_of(grid.asked()) if row_sides is None else row_sides
+        parts += _other_rows(other, sides, masked=grid.valid is not None)
+    return joint_attention(asking.q, parts, dropout_p=dropout_p, fused=fused)
 
 
 def _other_columns(grid: Grid, first: int) -> list[Part]:
@@ -67,8 +64,10 @@ def _other_columns(grid: Grid, first: int) -> list[Part]:
     different = ~torch.eye(grid.columns, dtype=torch.bool, device=grid.q.device)
 
     def part(keys: Tensor, values: Tensor, valid: Tensor) -> Part:
-        seen = valid.transpose(2, 3).unsqueeze(-2) & different  # (B or 1, 1, n - first, s, s)
-        return Part(keys.transpose(2, 3), values.transpose(2, 3), "row", seen)
+        valid = valid.transpose(2, 3)  # (B or 1, 1, n - first, s)
+        seen = different if grid.valid is None else different & valid.unsqueeze(-2)
+        asks = valid.any(3, keepdim=True)
+        return Part(keys.transpose(2, 3), values.transpose(2, 3), "row", seen, asks)
 
     parts = [part(*_before(columns, first))]
     if not grid.causal:
@@ -76,14 +75,14 @@ def _other_columns(grid: Grid, first: int) -> list[Part]:
     return parts
 
 
-def _other_rows(grid: Grid, first: int, sides: Sides) -> list[Part]:
+def _other_rows(other: Tensor, sides: Sides, *, masked: bool) -> list[Part]:
     """Horizontal: of each other row (earlier ones, if causal) the columns to the left, and to the right."""
-    known = sides.before_keys.shape[2]  # rows that have summaries
-    other = _other(grid.rows, first, causal=grid.causal, device=grid.q.device)[:, :known]
+    other = other[:, : sides.before_keys.shape[2]]  # (n - first, rows with summaries)
 
     def part(keys: Tensor, values: Tensor, valid: Tensor) -> Part:
-        seen = valid.transpose(2, 3).unsqueeze(-2) & other  # (B or 1, 1, s, n - first, known)
-        return Part(keys.transpose(2, 3), values.transpose(2, 3), "column", seen)
+        seen = other & valid.mT.unsqueeze(-2) if masked else other  # (B, 1, s, n - first, rows with summaries)
+        asks = valid.any(2, keepdim=True)  # (B or 1, 1, 1, s)
+        return Part(keys.transpose(2, 3), values.transpose(2, 3), "column", seen, asks)
 
     return [part(*sides[:3]), part(*sides[3:])]
 
@@ -95,12 +94,16 @@ def sides_of(rows: Grid) -> Sides:
 
 def _before(lines: Grid, first: int) -> tuple[Tensor, Tensor, Tensor]:
     """Summaries of what comes strictly before each place t >= first of each line: keys, values, valid."""
-    start = max(first - 1, 0)
-    keys, values, valid = _prefixes(lines, start)
-    if first:
-        return keys[:, :, :, :-1], values[:, :, :, :-1], valid[:, :, :, :-1]
-    shift = (0, 0, 1, -1)  # before the first place lies nothing
-    return F.pad(keys, shift), F.pad(values, shift), F.pad(valid, (1, -1), value=False)
+    length = lines.columns
+    queries, keys = (
+        pool_before(x, lines.valid, lines.pooling)[:, :, :, first:] for x in (lines.pool_q, lines.pool_k)
+    )
+    earlier = torch.ones(length, length, dtype=torch.bool, device=keys.device).tril(-1)[first:]
+    values = local_attention(queries, lines.k, lines.v, valid=lines.valid, seen=earlier)
+    valid = torch.ones(1, 1, 1, length, dtype=torch.bool, device=keys.device)
+    valid = valid.expand(-1, -1, lines.rows, -1) if lines.valid is None else lines.valid
+    some = valid.cumsum(3) > valid.long()
+    return keys, values, some[:, :, :, first:]
 
 
 def _after(lines: Grid) -> tuple[Tensor, Tensor, Tensor]:
@@ -108,21 +111,3 @@ def _after(lines: Grid) -> tuple[Tensor, Tensor, Tensor]:
     turned = lines.each(lambda x: x.flip(3))
     keys, values, some = _before(turned, 0)
     return keys.flip(3), values.flip(3), some.flip(3)
-
-
-def _prefixes(lines: Grid, start: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Summaries of every prefix that ends at place t >= start, t included."""
-    queries = prefix_pool(lines.pool_q, lines.valid, lines.pooling)[:, :, :, start:]
-    keys = prefix_pool(lines.pool_k, lines.valid, lines.pooling)[:, :, :, start:]
-    values = local_attention(queries, lines.k, lines.v, valid=lines.valid, causal=True, first=start)
-    if lines.valid is None:
-        some = torch.ones(1, 1, *keys.shape[2:4], dtype=torch.bool, device=keys.device)
-    else:
-        some = (lines.valid.cumsum(3) > 0)[:, :, :, start:]
-    return keys, values, some
-
-
-def _other(n: int, first: int, *, causal: bool, device: torch.device) -> Tensor:
-    """bool (n - first, n): the earlier rows, or all but the own."""
-    here, there = torch.arange(first, n, device=device)[:, None], torch.arange(n, device=device)
-    return there < here if causal else there != here

@@ -80,11 +80,20 @@ def span_features(span_qk: tuple[Tensor, Tensor], q: Tensor) -> None:
 
 
 def rows_fit(
-    *, tokens: int, columns: int, causal: bool, key_mask: Tensor | None, row_summary: str, given: bool
+    q: Tensor,
+    *,
+    columns: int,
+    causal: bool,
+    key_mask: Tensor | None,
+    row_summary: str,
+    row_keys: Tensor | None,
 ) -> None:
     """What the row-major plan asks for besides."""
+    tokens = q.shape[2]
     one_of("row_summary", row_summary, ROW_SUMMARIES)
-    if row_summary.endswith("proj") and not given:
+    if row_keys is not None:
+        row_keys_fit(row_keys, q, columns=columns)
+    elif row_summary.endswith("proj"):
         raise ValueError(
             f"row_keys must be given for row_summary {row_summary!r}, whose weights a module holds; "
             "got None. "

@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zoo_combiner.grid import Grid
-from zoo_combiner.joint import Part, joint_attention, last, local_attention, pool
+from zoo_combiner.grid import Grid, other_rows, own_row
+from zoo_combiner.joint import Part, joint_attention
+from zoo_combiner.span import last, local_attention, pool
 
 
 class Spans(NamedTuple):
@@ -38,29 +39,19 @@ def fixed_attention(
 ) -> Tensor:
     """Queries of the grid over their own block and over the summaries of the others, (B, H, n, s, D).
 
-    first: the grid's first block is number `first`; `spans` counts from 0. fused: one call of torch's fused
-    attention, for which the summaries are repeated once per block.
+    first: the grid's first block is number `first`; `spans` counts from 0.
     """
-    n, s, m = grid.rows, grid.columns, spans.keys.shape[2]
-    here = torch.arange(first, first + n, device=grid.q.device)[:, None]
-    there = torch.arange(m, device=grid.q.device)
-    others = there < here if grid.causal else there != here  # (n, m)
-    if spans.valid is not None:
-        others = others & spans.valid.transpose(1, 2)[:, None].mT  # (B, 1, n, m)
-    own = torch.ones(s, s, dtype=torch.bool, device=grid.q.device)
-    own = own.tril() if grid.causal else own
-    if grid.valid is not None:
-        own = own & grid.valid.unsqueeze(-2)  # (B, 1, n, s, s)
-    if fused:
-        return _fused(grid, spans, own, others, dropout_p)
-    parts = [Part(grid.k, grid.v, "row", own)]
-    if m:
-        seen = others.repeat_interleave(s, -2)  # (n s, m)
-        parts.append(Part(spans.keys, spans.values, "all", seen))
-    return joint_attention(grid.q, parts, dropout_p=dropout_p)
+    own, others = _seen(grid, spans, first)
+    each = others.repeat_interleave(grid.columns, -2).unsqueeze(-3)  # (1, n s, m) or (B, 1, 1, n s, m)
+    parts = [
+        Part(grid.k, grid.v, "row", own),
+        Part(spans.keys.unsqueeze(2), spans.values.unsqueeze(2), "all", each),
+    ]
+    return joint_attention(grid.q, parts, dropout_p=dropout_p, fused=fused)
 
 
-def _fused(grid: Grid, spans: Spans, own: Tensor, others: Tensor, dropout_p: float) -> Tensor:
+def fixed_attention_in_one_call(grid: Grid, spans: Spans, *, dropout_p: float = 0.0) -> Tensor:
+    """The same as one call of torch's attention, for which the summaries are repeated once per block."""
     batch, heads, n, s, _ = grid.q.shape
     m = spans.keys.shape[2]
 
@@ -68,19 +59,24 @@ def _fused(grid: Grid, spans: Spans, own: Tensor, others: Tensor, dropout_p: flo
         repeated = summaries.unsqueeze(2).expand(-1, -1, n, -1, -1)  # (B, H, n, m, D)
         return torch.cat((tokens, repeated), 3).flatten(0, 1)
 
-    lead = torch.broadcast_shapes(own.shape[:-3], others.shape[:-2])  # () or (B, 1)
+    own, others = _seen(grid, spans, 0)
+    lead = (1, 1) if grid.valid is None else (batch, heads)
     seen = torch.cat((own.expand(*lead, n, s, s), others.unsqueeze(-2).expand(*lead, n, s, m)), -1)
-    sees: Tensor | None = None
-    if lead:
-        sees = seen.any(-1, keepdim=True)  # (B, 1, n, s, 1)
-        seen = (seen | ~sees).expand(batch, heads, *seen.shape[2:]).flatten(0, 1)
+    sees = seen.any(-1, keepdim=True)
     out = F.scaled_dot_product_attention(
         grid.q.flatten(0, 1),
         joined(grid.k, spans.keys),
         joined(grid.v, spans.values),
-        # With four axes: else torch takes its plain form.
-        attn_mask=seen if seen.dim() == 4 else seen.unsqueeze(0),  # (B H or 1, n, s, s + m)
+        attn_mask=(seen | ~sees).flatten(0, 1),  # (B H or 1, n, s, s + m); a softmax over nothing is undefined
         dropout_p=dropout_p,
         scale=1.0,
     ).unflatten(0, (batch, heads))
-    return out if sees is None else out.masked_fill(~sees, 0.0)
+    return out if grid.valid is None else out.masked_fill(~sees, 0.0)
+
+
+def _seen(grid: Grid, spans: Spans, first: int) -> tuple[Tensor, Tensor]:
+    """Which tokens of the own block are seen, (s, s) or (B, 1, n, s, s); which spans, (n, m) or (B, 1, n, m)."""
+    others = other_rows(grid, spans.keys.shape[2], first=first)
+    if spans.valid is not None:
+        others = others & spans.valid.unsqueeze(-2)
+    return own_row(grid), others

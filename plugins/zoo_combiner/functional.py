@@ -14,7 +14,7 @@ from torch import Tensor
 
 from zoo_combiner import checks
 from zoo_combiner.axial import axial_attention
-from zoo_combiner.fixed import block_spans, fixed_attention
+from zoo_combiner.fixed import block_spans, fixed_attention, fixed_attention_in_one_call
 from zoo_combiner.grid import Grid, default_block_size, in_line, make_grid
 from zoo_combiner.logsparse import logsparse_attention
 from zoo_combiner.rowmajor import row_keys_wsum, row_values, rowmajor_attention
@@ -56,7 +56,8 @@ def combiner_attention(
         row_keys: (B, n, s, H, D), those keys.
         scale: factor of all scores; `None`: 1 / sqrt(D).
         dropout_p: dropout of the joint weights, whenever it is not 0.
-        impl: "sdpa", one call of torch's fused attention ("fixed" only); "einsum"; "auto", what is faster.
+        impl: "einsum", plain operations; "sdpa", one call of torch's attention ("fixed" only); "auto", torch's
+            fused attention where it helps, which keeps no weights.
 
     Returns:
         (B, H, N, D); zeros for a query that may see nothing.
@@ -68,22 +69,48 @@ def combiner_attention(
     checks.options(
         plan=plan, block_size=block_size, pooling=pooling, scale=scale, dropout_p=dropout_p, impl=impl
     )
-    return _attention(
-        q,
-        k,
-        v,
-        plan=plan,
-        block_size=block_size,
-        causal=causal,
-        key_mask=key_mask,
-        pooling=pooling,
-        span_qk=span_qk,
-        row_summary=row_summary,
-        row_keys=row_keys,
-        scale=scale,
-        dropout_p=dropout_p,
-        impl=impl,
+    tokens = q.shape[2]
+    columns = default_block_size(tokens) if block_size is None else min(block_size, tokens)
+    if key_mask is not None:
+        checks.mask_fits(key_mask, q)
+    if span_qk is not None:
+        checks.span_features(span_qk, q)
+    if plan == "axial_rowmajor":
+        checks.rows_fit(
+            q, columns=columns, causal=causal, key_mask=key_mask, row_summary=row_summary, row_keys=row_keys
+        )
+    if key_mask is not None:  # whatever absent tokens hold, even NaN, is not looked at
+        q, k, v = (x.masked_fill(~key_mask[:, None, :, None], 0.0) for x in (q, k, v))
+    dtype = v.dtype
+    scale = q.shape[3] ** -0.5 if scale is None else scale
+    q = q * scale
+    span_qk = (q, k) if span_qk is None else (span_qk[0] * scale, span_qk[1])
+    fused = impl != "einsum"
+    if plan == "logsparse":
+        return logsparse_attention(
+            q,
+            k,
+            v,
+            causal=causal,
+            key_mask=key_mask,
+            pooling=pooling,
+            span_qk=span_qk,
+            dropout_p=dropout_p,
+            fused=fused,
+        ).to(dtype)
+    grid = make_grid(
+        q, k, v, columns=columns, causal=causal, key_mask=key_mask, pooling=pooling, span_qk=span_qk
     )
+    if impl == "sdpa" or (plan == "fixed" and fused and q.device.type != "cpu"):
+        out = fixed_attention_in_one_call(grid, block_spans(grid.asked()), dropout_p=dropout_p)
+    elif plan == "fixed":
+        out = fixed_attention(grid, block_spans(grid.asked()), dropout_p=dropout_p, fused=fused)
+    elif plan == "axial_rowmajor":
+        keys, values, valid = _row_summaries(grid.asked(), row_summary=row_summary, row_keys=row_keys)
+        out = rowmajor_attention(grid, keys, values, valid=valid, dropout_p=dropout_p, fused=fused)
+    else:
+        out = axial_attention(grid, plan=plan, dropout_p=dropout_p, fused=fused)
+    return in_line(out, tokens).to(dtype)
 
 
 def combiner_mixture(
@@ -158,105 +185,40 @@ def implied_attention(
     Its rows sum to 1 and reach all that the query may see. Found by attending to one-hot values, so memory is
     quadratic. Arguments and errors as in `combiner_attention`.
     """
-    checks.queries_keys_values(q, k, k)
-    checks.options(plan=plan, block_size=block_size, pooling=pooling, scale=scale, dropout_p=0.0, impl=impl)
     if impl == "sdpa":
         raise ValueError("impl 'sdpa' keeps no attention weights; use impl 'einsum' or 'auto' to see them")
-    batch, heads, tokens, _ = q.shape
-    one_hot = torch.eye(tokens, dtype=q.dtype, device=q.device).expand(batch, heads, -1, -1)
-    return _attention(
-        q,
-        k,
-        one_hot,
-        plan=plan,
-        block_size=block_size,
-        causal=causal,
-        key_mask=key_mask,
-        pooling=pooling,
-        span_qk=span_qk,
-        row_summary=row_summary,
-        row_keys=row_keys,
-        scale=scale,
-        dropout_p=0.0,
-        impl="einsum",
-    )
-
-
-def _attention(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    *,
-    plan: str,
-    block_size: int | None,
-    causal: bool,
-    key_mask: Tensor | None,
-    pooling: str,
-    span_qk: tuple[Tensor, Tensor] | None,
-    row_summary: str,
-    row_keys: Tensor | None,
-    scale: float | None,
-    dropout_p: float,
-    impl: str,
-) -> Tensor:
-    tokens = q.shape[2]
-    columns = default_block_size(tokens) if block_size is None else min(block_size, tokens)
-    if key_mask is not None:
-        checks.mask_fits(key_mask, q)
-    if span_qk is not None:
-        checks.span_features(span_qk, q)
-    if plan == "axial_rowmajor":
-        given = row_keys is not None
-        checks.rows_fit(
-            tokens=tokens,
-            columns=columns,
-            causal=causal,
-            key_mask=key_mask,
-            row_summary=row_summary,
-            given=given,
-        )
-        if row_keys is not None:
-            checks.row_keys_fit(row_keys, q, columns=columns)
-    scale = q.shape[3] ** -0.5 if scale is None else scale
-    dtype = v.dtype
-    q = q * scale
-    span_qk = (q, k) if span_qk is None else (span_qk[0] * scale, span_qk[1])
-    if key_mask is not None:
-        absent = ~key_mask[:, None, :, None]  # whatever absent tokens hold, even NaN, is not looked at
-        k, v = k.masked_fill(absent, 0.0), v.masked_fill(absent, 0.0)
-    if plan == "logsparse":
-        return logsparse_attention(
+    checks.queries_keys_values(q, k, k)
+    tokens, channels = q.shape[2:]
+    one_hot = torch.eye(tokens, -(-tokens // channels) * channels, dtype=q.dtype, device=q.device)
+    columns = [
+        combiner_attention(
             q,
             k,
-            v,
+            values.expand_as(q),
+            plan=plan,
+            block_size=block_size,
             causal=causal,
             key_mask=key_mask,
             pooling=pooling,
             span_qk=span_qk,
-            dropout_p=dropout_p,
-        ).to(dtype)
-    grid = make_grid(
-        q, k, v, columns=columns, causal=causal, key_mask=key_mask, pooling=pooling, span_qk=span_qk
-    )
-    if plan == "fixed":
-        fused = impl == "sdpa" or (impl == "auto" and key_mask is None)
-        out = fixed_attention(grid, block_spans(grid.asked()), dropout_p=dropout_p, fused=fused)
-    elif plan == "axial_rowmajor":
-        out = _rowmajor(grid, row_summary=row_summary, row_keys=row_keys, dropout_p=dropout_p)
-    else:
-        out = axial_attention(grid, plan=plan, dropout_p=dropout_p)
-    return in_line(out, tokens).to(dtype)
+            row_summary=row_summary,
+            row_keys=row_keys,
+            scale=scale,
+            impl=impl,
+        )
+        for values in one_hot.split(channels, 1)  # (N, D) each
+    ]
+    return torch.cat(columns, -1)[..., :tokens]
 
 
-def _rowmajor(grid: Grid, *, row_summary: str, row_keys: Tensor | None, dropout_p: float) -> Tensor:
-    asked = grid.asked()
+def _row_summaries(
+    rows: Grid, *, row_summary: str, row_keys: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Keys and values of rows by column, (B, H, n, s, D), and which are there, (B, 1, n) or (B, 1, n, s)."""
+    if rows.pooling == "none":
+        return rows.k, rows.v, rows.valid
     if row_keys is not None:
-        keys = row_keys.permute(0, 3, 1, 2, 4)[:, :, : asked.rows]  # (B, H, m, s, D)
+        keys = row_keys.permute(0, 3, 1, 2, 4)[:, :, : rows.rows]
     else:
-        keys = row_keys_wsum(asked) if row_summary == "wsum" else asked.pool_k
-    valid = None if asked.valid is None else asked.valid.any(-1)
-    values = row_values(asked)
-    if grid.pooling == "none":
-        keys, values = asked.k, asked.v
-        valid = asked.valid
-    return rowmajor_attention(grid, keys, values, valid=valid, dropout_p=dropout_p)
+        keys = row_keys_wsum(rows) if row_summary == "wsum" else rows.k
+    return keys, row_values(rows), None if rows.valid is None else rows.valid.any(-1)

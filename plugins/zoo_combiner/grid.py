@@ -89,6 +89,23 @@ def in_line(x: Tensor, tokens: int) -> Tensor:
     return x.flatten(2, 3)[:, :, :tokens]
 
 
+def own_row(grid: Grid) -> Tensor:
+    """What queries see of their own row: bool (s, s), or (B, 1, n, s, s) where tokens are missing."""
+    seen = torch.ones(grid.columns, grid.columns, dtype=torch.bool, device=grid.q.device)
+    seen = seen.tril() if grid.causal else seen
+    return seen if grid.valid is None else seen & grid.valid.unsqueeze(-2)
+
+
+def other_rows(grid: Grid, rows: int, *, first: int = 0) -> Tensor:
+    """Which of `rows` rows lie before the query's own, unless causal also which lie after it: bool (n, rows).
+
+    first: the number of the grid's first row.
+    """
+    here = torch.arange(first, first + grid.rows, device=grid.q.device)[:, None]
+    there = torch.arange(rows, device=grid.q.device)
+    return there < here if grid.causal else there != here
+
+
 def default_block_size(tokens: int) -> int:
     """The power of two nearest to sqrt(tokens), which keeps s + n small."""
     root = math.sqrt(tokens)

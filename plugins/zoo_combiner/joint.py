@@ -1,6 +1,13 @@
-"""One softmax over several sets of keys at once, and the pooling that makes one key of many.
+"""One softmax over several sets of keys at once, eq. (9): what a query sees directly, and its spans.
 
 B batch, H heads, n rows (blocks) of s columns, m keys, D channels. Queries lie in a grid, (B, H, n, s, D).
+
+Attention over one set of keys is known by its outputs o_p and the logarithm l_p of the sum of its exponentials.
+Attention over all sets together follows, without any set's weights being kept:
+
+    l = log sum_p exp(l_p)        o = sum_p exp(l_p - l) o_p
+
+and so do its gradients: those of each set alone, with o and l in place of o_p and l_p.
 """
 
 from __future__ import annotations
@@ -12,222 +19,182 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-NEG_INF = float("-inf")
+#: The score of what is not seen: finite, so that no sum of exponentials is empty.
+HIDDEN = -1e30
 
 
 class Part(NamedTuple):
-    """Keys that a query may see, and what they stand for; direct tokens or summaries of spans.
+    """Keys that a query may see, and what they stand for: tokens, or summaries of spans.
 
     along: which queries share keys. "row": those of a row, keys (B, H, n, m, D), scores (B, H, n, s, m);
         "column": those of a column, keys (B, H, s, m, D), scores (B, H, s, n, m);
-        "all": all of them, keys (B, H, m, D), scores (B, H, n s, m).
-    seen: bool, broadcasts to the scores; `None`: all are seen.
+        "all": all of them, keys (B, H, 1, m, D), scores (B, H, 1, n s, m).
+    seen: bool, broadcasts to the scores: which keys a query sees.
+    asks: bool, broadcasts to (B, H, n, s): which queries see any of them; `None`: all do.
     """
 
     keys: Tensor
     values: Tensor
     along: Literal["row", "column", "all"]
-    seen: Tensor | None
+    seen: Tensor
+    asks: Tensor | None = None
 
 
-def joint_attention(q: Tensor, parts: Sequence[Part], *, dropout_p: float = 0.0) -> Tensor:
-    """Softmax attention of each query over all parts together, eq. (9): a span counts as one key.
+def joint_attention(
+    q: Tensor, parts: Sequence[Part], *, dropout_p: float = 0.0, fused: bool = True
+) -> Tensor:
+    """Softmax attention of each query over all parts together; a span counts as one key.
 
-    q: (B, H, n, s, D), scaled; values of width E -> (B, H, n, s, E), zeros where nothing is seen.
-    The weights of a part stay in its own layout, and no more than them is kept for the gradient.
+    q: (B, H, n, s, D), scaled -> (B, H, n, s, D), zeros where nothing is seen. fused: torch's attention kernel
+    for each part where there is one (on a CPU), which keeps no weights; else plain operations.
     """
-    parts = [
-        part._replace(keys=part.keys.to(q.dtype), values=part.values.to(q.dtype))
-        for part in parts
-        if part.keys.shape[-2]
-    ]
-    if dropout_p or torch.compiler.is_compiling() or not torch.is_grad_enabled():
-        return _forward(q, parts, dropout_p)[0]
-    layout = [(part.along, part.seen) for part in parts]
-    out: Tensor = _Joint.apply(layout, q, *(t for part in parts for t in (part.keys, part.values)))
-    return out
-
-
-def _forward(q: Tensor, parts: Sequence[Part], dropout_p: float = 0.0) -> tuple[Tensor, list[Tensor], Tensor]:
-    """The outputs, the weights of each part before they are divided by their sum, and that sum."""
-    grid = q.shape[2:4]
-    scores = [_scores(q, part) for part in parts]
-    with torch.no_grad():  # the maximum only stabilises
-        tops = [_to_grid(s.amax(-1, keepdim=True), p.along, grid) for s, p in zip(scores, parts, strict=True)]
-        top = torch.cat(tops, -1).amax(-1, keepdim=True)  # (B, H, n, s, 1)
-        top.masked_fill_(top == NEG_INF, 0.0)
-    kept: list[Tensor] = []
-    total: Any = 0.0
-    mixed: Any = 0.0
-    for part, score in zip(parts, scores, strict=True):
-        weights = score.sub_(_from_grid(top, part.along)).exp_()
-        total = total + _to_grid(weights.sum(-1, keepdim=True), part.along, grid)
-        weights = F.dropout(weights, dropout_p) if dropout_p else weights
-        kept.append(weights.to(part.values.dtype))
-        mixed = mixed + _to_grid(kept[-1] @ part.values, part.along, grid)
-    total = total.masked_fill(total == 0, 1.0)
-    return (mixed / total).to(parts[0].values.dtype), kept, total
-
-
-class _Joint(torch.autograd.Function):
-    """`_forward` with a backward in a few passes over the weights, where autograd takes many.
-
-    With p the weights, g the gradient of the outputs o: dv = p^T g, ds = p (g v^T - g o).
-    A gradient that is itself to be differentiated goes through the plain operations instead.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, layout: list[tuple[Any, Tensor | None]], q: Tensor, *tensors: Tensor) -> Tensor:
-        out, weights, total = _forward(q, _parts(layout, tensors))
-        ctx.layout, ctx.count = layout, len(layout)
-        ctx.save_for_backward(q, out, total, *weights, *tensors)
+    parts = [part for part in parts if part.keys.shape[3]]
+    layout = [(part.along, part.seen, part.asks) for part in parts]
+    tensors = [t.to(q.dtype) for part in parts for t in (part.keys, part.values)]
+    if fused and q.device.type == "cpu" and not dropout_p and not torch.compiler.is_compiling():
+        out: Tensor = _Fused.apply(layout, q, *tensors)
         return out
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Any:
-        q, out, total, *rest = ctx.saved_tensors
-        weights, tensors = rest[: ctx.count], rest[ctx.count :]
-        if torch.is_grad_enabled():
-            again = _forward(q, _parts(ctx.layout, tensors))[0]
-            return None, *torch.autograd.grad(again, (q, *tensors), gradient, create_graph=True)
-        grid = q.shape[2:4]
-        gradient = (gradient / total).to(q.dtype)  # the weights are not divided by their sum
-        common = (gradient * out).sum(-1, keepdim=True)
-        grad_q: Any = 0.0
-        gradients: list[Tensor] = []
-        for part, p in zip(_parts(ctx.layout, tensors), weights, strict=True):
-            said = _from_grid(gradient, part.along)
-            scores = (said @ part.values.mT).sub_(_from_grid(common, part.along)).mul_(p)
-            grad_q = grad_q + _to_grid(scores @ part.keys, part.along, grid)
-            gradients += [scores.mT @ _from_grid(q, part.along), p.mT @ said]
-        return None, grad_q, *gradients
+    return _plain(q, _parts(layout, tensors), dropout_p)
 
 
-def _parts(layout: list[tuple[Any, Tensor | None]], tensors: Sequence[Tensor]) -> list[Part]:
-    """Parts from their layout and their keys and values in turn."""
-    pairs = zip(tensors[::2], tensors[1::2], strict=True)
-    return [
-        Part(keys, values, along, seen) for (along, seen), (keys, values) in zip(layout, pairs, strict=True)
-    ]
+def _plain(q: Tensor, parts: Sequence[Part], dropout_p: float = 0.0) -> Tensor:
+    grid = q.shape[:4]
+    scores = [_scores(q, part) for part in parts]
+    sums = [_to_grid(score.logsumexp(-1), part.along, grid) for part, score in zip(parts, scores, strict=True)]
+    total = _total(sums)
+    mixed = []
+    for part, score in zip(parts, scores, strict=True):
+        weights = F.dropout((score - _from_grid(total, part.along).unsqueeze(-1)).exp(), dropout_p)
+        mixed.append(_to_grid(weights.to(part.values.dtype) @ part.values, part.along, grid))
+    return torch.stack(mixed).sum(0)
 
 
 def _scores(q: Tensor, part: Part) -> Tensor:
-    """Products of queries and keys in the part's layout, -inf where unseen; float32 at least."""
+    """Products of queries and keys in the part's layout, in float32 at least."""
     scores = _from_grid(q, part.along) @ part.keys.mT
     scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
-    return scores if part.seen is None else scores.masked_fill_(~part.seen, NEG_INF)
+    scores = scores.masked_fill(~part.seen, HIDDEN)
+    if part.asks is None:
+        return scores
+    asks = _from_grid(part.asks.expand(q.shape[:4]), part.along).unsqueeze(-1)
+    return scores.masked_fill(~asks, HIDDEN)
+
+
+#: All of a part but its keys and values.
+Layout = tuple[Literal["row", "column", "all"], Tensor, Tensor | None]
+
+
+class _Fused(torch.autograd.Function):
+    """The parts one by one through torch's kernel. A gradient of the gradient takes plain operations."""
+
+    @staticmethod
+    def forward(ctx: Any, layout: list[Layout], q: Tensor, *tensors: Tensor) -> Tensor:
+        grid = q.shape[:4]
+        outs, sums = [], []
+        for part in _parts(layout, tensors):
+            found = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+                *_batched(q, part), attn_mask=_bias(q, part), scale=1.0
+            )
+            out, log_sum = (_to_grid(_from_batch(x, part.along, grid), part.along, grid) for x in found)
+            outs.append(out)
+            sums.append(log_sum if part.asks is None else log_sum.masked_fill(~part.asks, HIDDEN))
+        total = _total(sums)
+        shares = [(log_sum - total).exp_().unsqueeze(-1) for log_sum in sums]  # of each part in the softmax
+        mixed = outs[0].mul_(shares[0])
+        for out, share in zip(outs[1:], shares[1:], strict=True):
+            mixed.addcmul_(out, share.to(out.dtype))
+        ctx.layout = layout
+        ctx.save_for_backward(q, mixed, total, *tensors)
+        return mixed
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        q, out, total, *tensors = ctx.saved_tensors
+        parts = _parts(ctx.layout, tensors)
+        if torch.is_grad_enabled():
+            again = _plain(q, parts)
+            return None, *torch.autograd.grad(again, (q, *tensors), gradient, create_graph=True)
+        grid = q.shape[:4]
+        gradient = gradient.contiguous()
+        grad_q: Tensor | None = None
+        gradients: list[Tensor] = []
+        for part in parts:
+            asked = total if part.asks is None else total.masked_fill(~part.asks, float("inf"))
+            after = (_to_batch(_from_grid(x, part.along), part.along) for x in (gradient, out, asked))
+            gradient_there, out_there, total_there = after
+            grads = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
+                gradient_there,
+                *_batched(q, part),
+                out_there,
+                total_there,
+                0.0,
+                False,
+                attn_mask=_bias(q, part),
+                scale=1.0,
+            )
+            of_queries, of_keys, of_values = (_from_batch(grad, part.along, grid) for grad in grads)
+            of_queries = _to_grid(of_queries, part.along, grid)
+            grad_q = of_queries if grad_q is None else grad_q.add_(of_queries)
+            gradients += [of_keys, of_values]
+        return None, grad_q, *gradients
+
+
+def _parts(layout: Sequence[Layout], tensors: Sequence[Tensor]) -> list[Part]:
+    """Parts from their layout and their keys and values in turn."""
+    pairs = zip(tensors[::2], tensors[1::2], strict=True)
+    return [
+        Part(keys, values, *rest) for rest, (keys, values) in zip(layout, pairs, strict=True)
+    ]
+
+
+def _total(sums: Sequence[Tensor]) -> Tensor:
+    """The logarithm of the sum over all parts; infinite, so that all weights are 0, where nothing is seen."""
+    total = torch.stack(list(sums)).logsumexp(0)
+    return total.masked_fill(total < HIDDEN / 2, float("inf"))
+
+
+# -- layouts ---------------------------------------------------------------------------------
 
 
 def _from_grid(x: Tensor, along: str) -> Tensor:
-    """(B, H, n, s, *) -> the layout of a part's scores."""
-    return x.transpose(2, 3) if along == "column" else x.flatten(2, 3) if along == "all" else x
+    """(B, H, n, s, *) -> the layout of a part's scores, (B, H, groups, queries, *)."""
+    if along == "column":
+        return x.transpose(2, 3)
+    return x.flatten(2, 3).unsqueeze(2) if along == "all" else x
 
 
-def _to_grid(x: Tensor, along: str, grid: torch.Size) -> Tensor:
+def _to_grid(x: Tensor, along: str, grid: Sequence[int]) -> Tensor:
     """Back to (B, H, n, s, *)."""
-    return x.transpose(2, 3) if along == "column" else x.unflatten(2, grid) if along == "all" else x
+    if along == "column":
+        return x.transpose(2, 3)
+    return x.squeeze(2).unflatten(2, tuple(grid[2:])) if along == "all" else x
 
 
-# -- pooling ---------------------------------------------------------------------------------
-
-
-def pool(x: Tensor, valid: Tensor | None, pooling: str) -> Tensor:
-    """Maximum or mean of tokens, 0 of none: x (..., s, D), valid bool (..., s) -> (..., D)."""
-    if valid is None:
-        return x.amax(-2) if pooling == "max" else x.mean(-2)
-    keep = valid.unsqueeze(-1)
-    if pooling == "mean":
-        return x.masked_fill(~keep, 0.0).sum(-2) / keep.sum(-2).clamp_min(1)
-    return x.masked_fill(~keep, NEG_INF).amax(-2).masked_fill(~keep.any(-2), 0.0)
-
-
-def last(x: Tensor, valid: Tensor | None) -> Tensor:
-    """The last token that is there: x (..., s, D), valid bool (..., s) -> (..., D)."""
-    if valid is None:
-        return x[..., -1, :]
-    place = torch.arange(x.shape[-2], device=x.device).where(valid, 0).amax(-1)[..., None, None]
-    return x.take_along_dim(place, -2).squeeze(-2)
-
-
-def prefix_pool(x: Tensor, valid: Tensor | None, pooling: str) -> Tensor:
-    """`pool` over every prefix: x (..., s, D), valid bool (..., s) -> (..., s, D), each position included."""
-    if pooling == "mean":
-        if valid is None:
-            return x.cumsum(-2) / torch.arange(1, x.shape[-2] + 1, device=x.device, dtype=x.dtype).unsqueeze(
-                -1
-            )
-        keep = valid.unsqueeze(-1)
-        return x.masked_fill(~keep, 0.0).cumsum(-2) / keep.cumsum(-2).clamp_min(1)
-    if valid is None:
-        return running_max(x)
-    keep = valid.unsqueeze(-1)
-    return running_max(x.masked_fill(~keep, NEG_INF)).masked_fill(keep.cumsum(-2) == 0, 0.0)
-
-
-def running_max(x: Tensor) -> Tensor:
-    """The maximum of every prefix: (..., s, D) -> (..., s, D); on a CPU faster than `cummax`."""
-    if x.device.type != "cpu" or torch.compiler.is_compiling():
-        return x.cummax(-2).values
-    out: Tensor = _RunningMax.apply(x) if torch.is_grad_enabled() else _running_max(x)
-    return out
-
-
-def _running_max(x: Tensor) -> Tensor:
-    out = x.clone(memory_format=torch.contiguous_format)
-    for t in range(1, x.shape[-2]):
-        torch.maximum(out[..., t - 1, :], out[..., t, :], out=out[..., t, :])
-    return out
-
-
-class _RunningMax(torch.autograd.Function):
-    """The gradient of a maximum goes to where it was attained, halved where the one before is as large."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        out = _running_max(x)
-        ctx.save_for_backward(x, out)
-        return out
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        x, out = ctx.saved_tensors
-        before = out[..., :-1, :]
-        share = (x[..., 1:, :] > before).to(x.dtype) + 0.5 * (x[..., 1:, :] == before)
-        grad = gradient.clone(memory_format=torch.contiguous_format)
-        for t in range(x.shape[-2] - 1, 0, -1):
-            carried = grad[..., t, :]
-            mine = carried * share[..., t - 1, :]
-            grad[..., t - 1, :] += carried - mine
-            grad[..., t, :] = mine
-        return grad
-
-
-# -- attention within spans ------------------------------------------------------------------
-
-
-def local_attention(
-    q: Tensor, k: Tensor, v: Tensor, *, valid: Tensor | None, causal: bool = False, first: int = 0
-) -> Tensor:
-    """Softmax attention within each of many small sets, the local laws p(j | span) of eq. (4).
-
-    q: (B, H, G, T - first, D), scaled; k, v: (B, H, G, T, D); valid: bool (B, 1, G, T). causal: query t sees
-    the keys up to first + t. Returns (B, H, G, T - first, D), something finite where nothing is seen.
-    """
-    batch, heads, groups, length = q.shape[:4]
-    seen: Tensor | None = None
-    if valid is not None or (causal and first):
-        seen = torch.ones(length, k.shape[3], dtype=torch.bool, device=q.device)
-        seen = seen.tril(first) if causal else seen
-        if valid is not None:
-            seen = seen & valid.unsqueeze(-2)  # (B, 1, G, T - first, T)
-            seen = seen | ~seen.any(-1, keepdim=True)  # a softmax over nothing is undefined
-            seen = seen.expand(batch, heads, groups, -1, -1).flatten(1, 2)
-    out = F.scaled_dot_product_attention(
-        q.flatten(1, 2),
-        k.flatten(1, 2),
-        v.flatten(1, 2),
-        attn_mask=seen,
-        is_causal=causal and seen is None,
-        scale=1.0,
+def _batched(q: Tensor, part: Part) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values as the kernel takes them, four axes."""
+    queries, keys, values = (
+        _to_batch(x, part.along) for x in (_from_grid(q, part.along), part.keys, part.values)
     )
-    return out.unflatten(1, (heads, groups))
+    return queries, keys, values
+
+
+def _to_batch(x: Tensor, along: str) -> Tensor:
+    """(B, H, groups, queries, *) -> four axes with * (three without), such that outputs come in grid order."""
+    return x.flatten(0, 2).unsqueeze(1) if along == "row" else x.flatten(0, 1)
+
+
+def _from_batch(x: Tensor, along: str, grid: Sequence[int]) -> Tensor:
+    """Back to (B, H, groups, queries, *)."""
+    if along == "row":
+        return x.squeeze(1).unflatten(0, tuple(grid[:3]))
+    return x.unflatten(0, tuple(grid[:2]))
+
+
+def _bias(q: Tensor, part: Part) -> Tensor:
+    """What is added to the scores: `HIDDEN` where a query does not see a key."""
+    dtype = torch.promote_types(q.dtype, torch.float32)
+    bias = torch.zeros(part.seen.shape, dtype=dtype, device=q.device).masked_fill_(~part.seen, HIDDEN)
+    if bias.dim() < 5:  # the same for all examples and heads
+        return bias.expand(1, 1, -1, -1)
+    groups = q.shape[2] if part.along == "row" else bias.shape[2]
+    return _to_batch(bias.expand(*q.shape[:2], groups, -1, -1), part.along)

@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zoo_combiner.joint import NEG_INF, last
+from zoo_combiner.span import last
+NEG_INF=float('-inf')
 
 
 class Nodes(NamedTuple):
@@ -33,6 +34,7 @@ def logsparse_attention(
     pooling: str,
     span_qk: tuple[Tensor, Tensor],
     dropout_p: float = 0.0,
+    fused: bool = True,
 ) -> Tensor:
     """q (scaled), k, v: (B, H, N, D), key_mask: bool (B, N) -> (B, H, N, D).
 

@@ -6,11 +6,11 @@ B batch, H heads, n rows of s columns, m rows with summaries, D channels.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from zoo_combiner.grid import Grid
-from zoo_combiner.joint import Part, joint_attention, local_attention
+from zoo_combiner.grid import Grid, other_rows, own_row
+from zoo_combiner.joint import Part, joint_attention
+from zoo_combiner.span import local_attention
 
 
 def row_values(grid: Grid) -> Tensor:
@@ -34,24 +34,18 @@ def rowmajor_attention(
     valid: Tensor | None = None,
     first: int = 0,
     dropout_p: float = 0.0,
+    fused: bool = True,
 ) -> Tensor:
     """Queries of the grid over their own row and over the summaries in their column, (B, H, n, s, D).
 
     keys, values: (B, H, m, s, D), counted from row 0, while the grid starts with row `first`.
     valid: bool (B, 1, m): the row holds a token; or (B, 1, m, s): its token in that column is there.
     """
-    n, s, m = grid.rows, grid.columns, keys.shape[2]
-    own = torch.ones(s, s, dtype=torch.bool, device=grid.q.device)
-    own = own.tril() if grid.causal else own
-    if grid.valid is not None:
-        own = own & grid.valid.unsqueeze(-2)  # (B, 1, n, s, s)
-    parts = [Part(grid.k, grid.v, "row", own)]
-    if m:
-        here = torch.arange(first, first + n, device=grid.q.device)[:, None]
-        there = torch.arange(m, device=grid.q.device)
-        other = there < here if grid.causal else there != here  # (n, m)
-        if valid is not None:
-            there = valid[:, :, None, None] if valid.dim() == 3 else valid.mT.unsqueeze(-2)
-            other = other & there  # (B, 1, 1 or s, n, m)
-        parts.append(Part(keys.transpose(2, 3), values.transpose(2, 3), "column", other))
-    return joint_attention(grid.q, parts, dropout_p=dropout_p)
+    other = other_rows(grid, keys.shape[2], first=first)
+    if valid is not None:  # (B, 1, 1 or s, n, m)
+        other = other & (valid[:, :, None, None] if valid.dim() == 3 else valid.mT.unsqueeze(-2))
+    parts = [
+        Part(grid.k, grid.v, "row", own_row(grid)),
+        Part(keys.transpose(2, 3), values.transpose(2, 3), "column", other),
+    ]
+    return joint_attention(grid.q, parts, dropout_p=dropout_p, fused=fused)

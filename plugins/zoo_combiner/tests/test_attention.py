@@ -43,6 +43,8 @@ def _expected(q: Tensor, k: Tensor, mask: Tensor | None, **options) -> Tensor:
     size = options.pop("block_size")
     size = None if size is None else min(size, q.shape[2])
     keep = [None if mask is None else mask[b].nonzero().flatten().tolist() for b in range(len(q))]
+    if mask is not None:  # what an absent token holds has no influence
+        q, k = (x.masked_fill(~mask[:, None, :, None], 0.0) for x in (q, k))
     features = options.pop("span_qk", None)
     return torch.stack(
         [
@@ -249,8 +251,8 @@ def test_absent_tokens_may_hold_anything(plan):
     size = None if plan == "logsparse" else 4
     q, k, v = _qkv(10)
     mask = torch.arange(10) < 7
-    broken = [x.detach().masked_fill(~mask[:, None], float("nan")) for x in (k, v)]
-    found = combiner_attention(q, *broken, plan=plan, block_size=size, key_mask=mask.expand(2, -1))
+    broken = [x.detach().masked_fill(~mask[:, None], float("nan")) for x in (q, k, v)]
+    found = combiner_attention(*broken, plan=plan, block_size=size, key_mask=mask.expand(2, -1))
     expected = combiner_attention(q[:, :, :7], k[:, :, :7], v[:, :, :7], plan=plan, block_size=size)
     torch.testing.assert_close(found[:, :, :7], expected)
 
