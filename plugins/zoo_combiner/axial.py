@@ -55,7 +55,7 @@ def axial_attention(
     if grid.pooling != "none" and plan != "axial_vertical":
         sides = sides_of(grid.asked()) if row_sides is None else row_sides
         parts += _other_rows(other, sides, masked=grid.valid is not None)
-    return joint_attention(asking.q, parts, dropout_p=dropout_p, fused=fused)
+    return joint_attention(asking.q, parts, scale=grid.scale, dropout_p=dropout_p, fused=fused)
 
 
 def _other_columns(grid: Grid, first: int) -> list[Part]:
@@ -80,7 +80,9 @@ def _other_rows(other: Tensor, sides: Sides, *, masked: bool) -> list[Part]:
     other = other[:, : sides.before_keys.shape[2]]  # (n - first, rows with summaries)
 
     def part(keys: Tensor, values: Tensor, valid: Tensor) -> Part:
-        seen = other & valid.mT.unsqueeze(-2) if masked else other  # (B, 1, s, n - first, rows with summaries)
+        seen = (
+            other & valid.mT.unsqueeze(-2) if masked else other
+        )  # (B, 1, s, n - first, rows with summaries)
         asks = valid.any(2, keepdim=True)  # (B or 1, 1, 1, s)
         return Part(keys.transpose(2, 3), values.transpose(2, 3), "column", seen, asks)
 
@@ -99,7 +101,7 @@ def _before(lines: Grid, first: int) -> tuple[Tensor, Tensor, Tensor]:
         pool_before(x, lines.valid, lines.pooling)[:, :, :, first:] for x in (lines.pool_q, lines.pool_k)
     )
     earlier = torch.ones(length, length, dtype=torch.bool, device=keys.device).tril(-1)[first:]
-    values = local_attention(queries, lines.k, lines.v, valid=lines.valid, seen=earlier)
+    values = local_attention(queries, lines.k, lines.v, valid=lines.valid, seen=earlier, scale=lines.scale)
     valid = torch.ones(1, 1, 1, length, dtype=torch.bool, device=keys.device)
     valid = valid.expand(-1, -1, lines.rows, -1) if lines.valid is None else lines.valid
     some = valid.cumsum(3) > valid.long()

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from zoo_combiner.grid import Grid, other_rows, own_row
 from zoo_combiner.joint import Part, joint_attention
-from zoo_combiner.span import last, local_attention, pool
+from zoo_combiner.span import last, pool, span_values
 
 
 class Spans(NamedTuple):
@@ -27,11 +27,20 @@ class Spans(NamedTuple):
 def block_spans(grid: Grid) -> Spans:
     """The summaries of all blocks, keys and values (B, H, n, D); the local law is that of eq. (9)."""
     some = None if grid.valid is None else grid.valid.any(-1)
-    if grid.pooling == "none":
+    if grid.pooling == "none" or not grid.rows:
         return Spans(last(grid.k, grid.valid), last(grid.v, grid.valid), some)
-    query = pool(grid.pool_q, grid.valid, grid.pooling).unsqueeze(3)  # (B, H, n, 1, D)
-    values = local_attention(query, grid.k, grid.v, valid=grid.valid).squeeze(3)
-    return Spans(pool(grid.pool_k, grid.valid, grid.pooling), values, some)
+    query, key = (pool(x, grid.valid, grid.pooling) for x in (grid.pool_q, grid.pool_k))  # (B, H, n, D)
+    k, v = (x.flatten(0, 1).flatten(1, 2) for x in (grid.k, grid.v))  # (B H, n s, D)
+    valid = None if grid.valid is None else grid.valid.expand(*query.shape[:2], -1, -1)
+    (values,) = span_values(
+        k,
+        v,
+        [query.flatten(0, 1).unsqueeze(2)],
+        sizes=[grid.columns],
+        valid=None if valid is None else valid.flatten(0, 1).flatten(1, 2),
+        scale=grid.scale,
+    )
+    return Spans(key, values.squeeze(2).unflatten(0, query.shape[:2]), some)
 
 
 def fixed_attention(
@@ -47,7 +56,7 @@ def fixed_attention(
         Part(grid.k, grid.v, "row", own),
         Part(spans.keys.unsqueeze(2), spans.values.unsqueeze(2), "all", each),
     ]
-    return joint_attention(grid.q, parts, dropout_p=dropout_p, fused=fused)
+    return joint_attention(grid.q, parts, scale=grid.scale, dropout_p=dropout_p, fused=fused)
 
 
 def fixed_attention_in_one_call(grid: Grid, spans: Spans, *, dropout_p: float = 0.0) -> Tensor:
@@ -67,15 +76,17 @@ def fixed_attention_in_one_call(grid: Grid, spans: Spans, *, dropout_p: float = 
         grid.q.flatten(0, 1),
         joined(grid.k, spans.keys),
         joined(grid.v, spans.values),
-        attn_mask=(seen | ~sees).flatten(0, 1),  # (B H or 1, n, s, s + m); a softmax over nothing is undefined
+        attn_mask=(seen | ~sees).flatten(
+            0, 1
+        ),  # (B H or 1, n, s, s + m); a softmax over nothing is undefined
         dropout_p=dropout_p,
-        scale=1.0,
+        scale=grid.scale,
     ).unflatten(0, (batch, heads))
     return out if grid.valid is None else out.masked_fill(~sees, 0.0)
 
 
 def _seen(grid: Grid, spans: Spans, first: int) -> tuple[Tensor, Tensor]:
-    """Which tokens of the own block are seen, (s, s) or (B, 1, n, s, s); which spans, (n, m) or (B, 1, n, m)."""
+    """What is seen of the own block, (s, s) or (B, 1, n, s, s); which spans, (n, m) or (B, 1, n, m)."""
     others = other_rows(grid, spans.keys.shape[2], first=first)
     if spans.valid is not None:
         others = others & spans.valid.unsqueeze(-2)

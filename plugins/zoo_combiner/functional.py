@@ -56,8 +56,8 @@ def combiner_attention(
         row_keys: (B, n, s, H, D), those keys.
         scale: factor of all scores; `None`: 1 / sqrt(D).
         dropout_p: dropout of the joint weights, whenever it is not 0.
-        impl: "einsum", plain operations; "sdpa", one call of torch's attention ("fixed" only); "auto", torch's
-            fused attention where it helps, which keeps no weights.
+        impl: "einsum", plain operations; "sdpa", one call of torch's attention ("fixed" only); "auto",
+            torch's attention kernel where it helps, which keeps no weights.
 
     Returns:
         (B, H, N, D); zeros for a query that may see nothing.
@@ -82,9 +82,7 @@ def combiner_attention(
     if key_mask is not None:  # whatever absent tokens hold, even NaN, is not looked at
         q, k, v = (x.masked_fill(~key_mask[:, None, :, None], 0.0) for x in (q, k, v))
     dtype = v.dtype
-    scale = q.shape[3] ** -0.5 if scale is None else scale
-    q = q * scale
-    span_qk = (q, k) if span_qk is None else (span_qk[0] * scale, span_qk[1])
+    span_qk = (q, k) if span_qk is None else span_qk
     fused = impl != "einsum"
     if plan == "logsparse":
         return logsparse_attention(
@@ -95,11 +93,20 @@ def combiner_attention(
             key_mask=key_mask,
             pooling=pooling,
             span_qk=span_qk,
+            scale=scale,
             dropout_p=dropout_p,
             fused=fused,
         ).to(dtype)
     grid = make_grid(
-        q, k, v, columns=columns, causal=causal, key_mask=key_mask, pooling=pooling, span_qk=span_qk
+        q,
+        k,
+        v,
+        columns=columns,
+        causal=causal,
+        key_mask=key_mask,
+        pooling=pooling,
+        span_qk=span_qk,
+        scale=scale,
     )
     if impl == "sdpa" or (plan == "fixed" and fused and q.device.type != "cpu"):
         out = fixed_attention_in_one_call(grid, block_spans(grid.asked()), dropout_p=dropout_p)

@@ -12,9 +12,10 @@ from torch import Tensor
 
 
 class Grid(NamedTuple):
-    """Queries (scaled), keys and values (B, H, n, s, D), what summaries are pooled from, and who is there.
+    """Queries, keys and values (B, H, n, s, D), what summaries are pooled from, and who is there.
 
-    valid: bool (B, 1, n, s); `None`: nobody who could be seen is missing.
+    valid: bool (B, 1, n, s); `None`: nobody who could be seen is missing. scale: of all scores; `None`:
+    1 / sqrt(D).
     """
 
     q: Tensor
@@ -25,6 +26,7 @@ class Grid(NamedTuple):
     valid: Tensor | None
     causal: bool
     pooling: str
+    scale: float | None
 
     @property
     def rows(self) -> int:
@@ -62,6 +64,7 @@ def make_grid(
     key_mask: Tensor | None = None,
     pooling: str = "max",
     span_qk: tuple[Tensor, Tensor],
+    scale: float | None = None,
 ) -> Grid:
     """Rows of tokens (B, H, N, D), the last one filled up with tokens that are not there."""
     tokens = q.shape[2]
@@ -75,7 +78,7 @@ def make_grid(
         return in_rows(x, columns)
 
     pool_q, pool_k = (rows(x) for x in span_qk)
-    return Grid(rows(q), rows(k), rows(v), pool_q, pool_k, valid, causal, pooling)
+    return Grid(rows(q), rows(k), rows(v), pool_q, pool_k, valid, causal, pooling, scale)
 
 
 def in_rows(x: Tensor, columns: int) -> Tensor:

@@ -2,8 +2,8 @@
 
 B batch, H heads, n rows (blocks) of s columns, m keys, D channels. Queries lie in a grid, (B, H, n, s, D).
 
-Attention over one set of keys is known by its outputs o_p and the logarithm l_p of the sum of its exponentials.
-Attention over all sets together follows, without any set's weights being kept:
+Attention over one set of keys is known by its outputs o_p and the logarithm l_p of the sum of its
+exponentials. Attention over all sets together follows, without any set's weights being kept:
 
     l = log sum_p exp(l_p)        o = sum_p exp(l_p - l) o_p
 
@@ -41,26 +41,34 @@ class Part(NamedTuple):
 
 
 def joint_attention(
-    q: Tensor, parts: Sequence[Part], *, dropout_p: float = 0.0, fused: bool = True
+    q: Tensor,
+    parts: Sequence[Part],
+    *,
+    scale: float | None = None,
+    dropout_p: float = 0.0,
+    fused: bool = True,
 ) -> Tensor:
     """Softmax attention of each query over all parts together; a span counts as one key.
 
-    q: (B, H, n, s, D), scaled -> (B, H, n, s, D), zeros where nothing is seen. fused: torch's attention kernel
-    for each part where there is one (on a CPU), which keeps no weights; else plain operations.
+    q: (B, H, n, s, D) -> (B, H, n, s, D), zeros where nothing is seen. fused: torch's attention
+    kernel for each part where there is one (on a CPU), which keeps no weights; else plain operations.
     """
     parts = [part for part in parts if part.keys.shape[3]]
     layout = [(part.along, part.seen, part.asks) for part in parts]
     tensors = [t.to(q.dtype) for part in parts for t in (part.keys, part.values)]
     if fused and q.device.type == "cpu" and not dropout_p and not torch.compiler.is_compiling():
-        out: Tensor = _Fused.apply(layout, q, *tensors)
+        out: Tensor = _Fused.apply(layout, scale, q, *tensors)
         return out
-    return _plain(q, _parts(layout, tensors), dropout_p)
+    return _plain(q, _parts(layout, tensors), scale, dropout_p)
 
 
-def _plain(q: Tensor, parts: Sequence[Part], dropout_p: float = 0.0) -> Tensor:
+def _plain(q: Tensor, parts: Sequence[Part], scale: float | None, dropout_p: float = 0.0) -> Tensor:
     grid = q.shape[:4]
+    q = q * (q.shape[-1] ** -0.5 if scale is None else scale)
     scores = [_scores(q, part) for part in parts]
-    sums = [_to_grid(score.logsumexp(-1), part.along, grid) for part, score in zip(parts, scores, strict=True)]
+    sums = [
+        _to_grid(score.logsumexp(-1), part.along, grid) for part, score in zip(parts, scores, strict=True)
+    ]
     total = _total(sums)
     mixed = []
     for part, score in zip(parts, scores, strict=True):
@@ -88,12 +96,12 @@ class _Fused(torch.autograd.Function):
     """The parts one by one through torch's kernel. A gradient of the gradient takes plain operations."""
 
     @staticmethod
-    def forward(ctx: Any, layout: list[Layout], q: Tensor, *tensors: Tensor) -> Tensor:
+    def forward(ctx: Any, layout: list[Layout], scale: float | None, q: Tensor, *tensors: Tensor) -> Tensor:
         grid = q.shape[:4]
         outs, sums = [], []
         for part in _parts(layout, tensors):
             found = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-                *_batched(q, part), attn_mask=_bias(q, part), scale=1.0
+                *_batched(q, part), attn_mask=_bias(q, part), scale=scale
             )
             out, log_sum = (_to_grid(_from_batch(x, part.along, grid), part.along, grid) for x in found)
             outs.append(out)
@@ -103,7 +111,7 @@ class _Fused(torch.autograd.Function):
         mixed = outs[0].mul_(shares[0])
         for out, share in zip(outs[1:], shares[1:], strict=True):
             mixed.addcmul_(out, share.to(out.dtype))
-        ctx.layout = layout
+        ctx.layout, ctx.scale = layout, scale
         ctx.save_for_backward(q, mixed, total, *tensors)
         return mixed
 
@@ -112,8 +120,8 @@ class _Fused(torch.autograd.Function):
         q, out, total, *tensors = ctx.saved_tensors
         parts = _parts(ctx.layout, tensors)
         if torch.is_grad_enabled():
-            again = _plain(q, parts)
-            return None, *torch.autograd.grad(again, (q, *tensors), gradient, create_graph=True)
+            again = _plain(q, parts, ctx.scale)
+            return None, None, *torch.autograd.grad(again, (q, *tensors), gradient, create_graph=True)
         grid = q.shape[:4]
         gradient = gradient.contiguous()
         grad_q: Tensor | None = None
@@ -130,21 +138,20 @@ class _Fused(torch.autograd.Function):
                 0.0,
                 False,
                 attn_mask=_bias(q, part),
-                scale=1.0,
+                scale=ctx.scale,
             )
-            of_queries, of_keys, of_values = (_from_batch(grad, part.along, grid) for grad in grads)
-            of_queries = _to_grid(of_queries, part.along, grid)
+            # `data`: tensors in their own right, not views, so that autograd may add to them in place.
+            of_queries, of_keys, of_values = (_from_batch(grad, part.along, grid).data for grad in grads)
+            of_queries = _to_grid(of_queries, part.along, grid).data
             grad_q = of_queries if grad_q is None else grad_q.add_(of_queries)
             gradients += [of_keys, of_values]
-        return None, grad_q, *gradients
+        return None, None, grad_q, *gradients
 
 
 def _parts(layout: Sequence[Layout], tensors: Sequence[Tensor]) -> list[Part]:
     """Parts from their layout and their keys and values in turn."""
     pairs = zip(tensors[::2], tensors[1::2], strict=True)
-    return [
-        Part(keys, values, *rest) for rest, (keys, values) in zip(layout, pairs, strict=True)
-    ]
+    return [Part(keys, values, *rest) for rest, (keys, values) in zip(layout, pairs, strict=True)]
 
 
 def _total(sums: Sequence[Tensor]) -> Tensor:
@@ -179,7 +186,7 @@ def _batched(q: Tensor, part: Part) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _to_batch(x: Tensor, along: str) -> Tensor:
-    """(B, H, groups, queries, *) -> four axes with * (three without), such that outputs come in grid order."""
+    """(B, H, groups, queries, *) -> (batch, heads, queries, *) so that outputs come in grid order."""
     return x.flatten(0, 2).unsqueeze(1) if along == "row" else x.flatten(0, 1)
 
 

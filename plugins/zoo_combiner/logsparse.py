@@ -1,23 +1,27 @@
 """Combiner-Logsparse: of the past as many spans as its length has binary digits, each twice the one after it.
 
-B batch, H heads, N tokens, P = 2^levels >= N places, D channels. A node of level l holds the 2^l tokens whose
-numbers agree but for the last l bits; P / 2^l of them, in pairs of siblings.
+B batch and heads together, N tokens, P = 2^levels >= max(N, 2) places, D channels. A node of level l holds the 2^l
+tokens whose numbers agree but for the last l bits; nodes come in pairs of siblings, G = P / 2^(l + 1) pairs.
+A token sees the siblings of its nodes; if causal, those that are left ones: they come before it.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zoo_combiner.span import last
-NEG_INF=float('-inf')
+from zoo_combiner.joint import HIDDEN
+from zoo_combiner.span import add_outer, last, mixture, pool, products, span_values
 
 
-class Nodes(NamedTuple):
-    """Summaries of a level's nodes: keys, values (B, H, P / 2^l, D); valid bool (B, 1, P / 2^l) or all."""
+class Level(NamedTuple):
+    """Summaries of a level's nodes that somebody sees: keys, values (B, G, 1 or 2, D), left and unless causal
+    right ones; valid: bool (B, G, 1 or 2), `None`: all.
+    """
 
     keys: Tensor
     values: Tensor
@@ -33,33 +37,35 @@ def logsparse_attention(
     key_mask: Tensor | None,
     pooling: str,
     span_qk: tuple[Tensor, Tensor],
+    scale: float | None = None,
     dropout_p: float = 0.0,
     fused: bool = True,
 ) -> Tensor:
-    """q (scaled), k, v: (B, H, N, D), key_mask: bool (B, N) -> (B, H, N, D).
+    """q, k, v: (B, H, N, D), key_mask: bool (B, N) -> (B, H, N, D).
 
     Token i sees itself, and at each level l the sibling of its node; causal: where that comes before it,
     which is where bit l of i is set. So [0, i) falls into spans as i into powers of two.
     """
-    tokens = q.shape[2]
-    places = 2 ** (tokens - 1).bit_length()
+    batch, heads, tokens, _ = q.shape
+    places = 2 ** max(1, (tokens - 1).bit_length())
     if key_mask is None and not causal and places > tokens:
-        key_mask = torch.ones(1, tokens, dtype=torch.bool, device=q.device)
-    valid = None if key_mask is None else F.pad(key_mask, (0, places - tokens), value=False).unsqueeze(1)
-    q, k, v, pool_q, pool_k = (F.pad(x, (0, 0, 0, places - tokens)) for x in (q, k, v, *span_qk))
-    levels = _levels(k, v, pool_q, pool_k, valid, pooling=pooling)
-    scores = [
-        _masked((q * k).sum(-1), valid),
-        *(_sibling_scores(q, nodes, causal=causal) for nodes in levels),
-    ]
-    weights = _softmax(torch.stack(scores, -1))  # (B, H, P, levels + 1)
-    if dropout_p:
-        weights = F.dropout(weights, dropout_p)
-    own, *others = weights.to(v.dtype).unbind(-1)
-    out = own.unsqueeze(-1) * v
-    for weight, nodes in zip(others, levels, strict=True):
-        out = _with_siblings(out, weight, nodes)
-    return out[:, :, :tokens]
+        key_mask = torch.ones(batch, tokens, dtype=torch.bool, device=q.device)
+    q, k, v, pool_q, pool_k = (
+        F.pad(x.flatten(0, 1), (0, 0, 0, places - tokens)) for x in (q, k, v, *span_qk)
+    )
+    valid = None
+    if key_mask is not None:
+        valid = F.pad(key_mask, (0, places - tokens), value=False).repeat_interleave(heads, 0)  # (B H, P)
+    sides = 1 if causal else 2
+    levels = _levels(k, v, pool_q, pool_k, valid, sides=sides, pooling=pooling, scale=scale, fused=fused)
+    seen = _seen(valid, levels, sides)
+    q = q * (q.shape[-1] ** -0.5 if scale is None else scale)
+    summaries = [x for level in levels for x in (level.keys, level.values)]
+    if fused and not dropout_p and not torch.compiler.is_compiling():
+        out = _Siblings.apply(sides, seen, q, k, v, *summaries)
+    else:
+        out = _forward(sides, seen, q, k, v, summaries, dropout_p)[0]
+    return out.unflatten(0, (batch, heads))[:, :, :tokens]
 
 
 def _levels(
@@ -69,104 +75,164 @@ def _levels(
     pool_k: Tensor,
     valid: Tensor | None,
     *,
+    sides: int,
     pooling: str,
-) -> list[Nodes]:
-    """The summaries of every level, from single tokens on."""
-    levels: list[Nodes] = []
-    pooled = Pooled.of(pool_q, pool_k, valid, pooling)
-    size = 1
-    while 2 * size <= k.shape[2]:
-        members_k, members_v = (
-            k.unflatten(2, (-1, size)),
-            v.unflatten(2, (-1, size)),
-        )  # (B, H, nodes, size, D)
-        members = None if valid is None else valid.unflatten(2, (-1, size))  # (B, 1, nodes, size)
-        some = None if members is None else members.any(-1)
-        if size == 1 or pooling == "none":  # a single token stands for itself
-            levels.append(Nodes(last(members_k, members), last(members_v, members), some))
-        else:
-            pooled = pooled.pairwise()
-            query, key = pooled.finished()
-            local = _masked((members_k @ query.unsqueeze(-1)).squeeze(-1), members)  # (B, H, nodes, size)
-            law = _softmax(local).to(v.dtype)
-            levels.append(Nodes(key, (law.unsqueeze(-2) @ members_v).squeeze(-2), some))
-        size *= 2
-    return levels
+    scale: float | None,
+    fused: bool,
+) -> list[Level]:
+    """The summaries of every level but the lowest, whose nodes are the tokens themselves."""
+    count = (k.shape[1] - 1).bit_length()
+    spans = [2**level for level in range(1, count)]
+    there = [None if valid is None else in_pairs(valid, size)[:, :, :sides] for size in spans]
+    some = [None if x is None else x.any(-1) for x in there]
+    if pooling == "none":
+        return [
+            Level(*(last(in_pairs(x, size)[:, :, :sides], keep) for x in (k, v)), any_kept)
+            for size, keep, any_kept in zip(spans, there, some, strict=True)
+        ]
+    queries, keys = (
+        [in_pairs(nodes, 1)[:, :, :sides, 0] for nodes in pyramid(x, valid, pooling, len(spans))]
+        for x in (pool_q, pool_k)
+    )
+    values = span_values(k, v, queries, sizes=spans, valid=valid, scale=scale, fused=fused)
+    return [Level(*level) for level in zip(keys, values, some, strict=True)]
 
 
-class Pooled(NamedTuple):
-    """Queries and keys pooled over nodes, (B, H, nodes, D): their sums for means, else their maxima.
+def pyramid(x: Tensor, valid: Tensor | None, pooling: str, levels: int) -> list[Tensor]:
+    """x (B, P, D) pooled over the nodes of levels 1, 2, ...: (B, P / 2^level, D) each, 0 where nothing is.
 
-    present: how many tokens a node holds, (B, 1, nodes, 1); `None`: as many as it has places.
+    Level by level from pairs; a mean from the sums.
+    """
+    found = []
+    empty = 0.0 if pooling == "mean" else torch.finfo(x.dtype).min
+    if valid is not None:
+        x = x.masked_fill(~valid.unsqueeze(-1), empty)
+    for level in range(1, levels + 1):
+        pairs = x.unflatten(1, (-1, 2))
+        x = pairs.sum(2) if pooling == "mean" else pool(pairs, None, "max")
+        if valid is None:
+            found.append(x / 2**level if pooling == "mean" else x)
+            continue
+        kept = valid.unflatten(1, (-1, 2**level)).sum(-1).unsqueeze(-1)
+        found.append(x / kept.clamp_min(1) if pooling == "mean" else x.masked_fill(kept == 0, 0.0))
+    return found
+
+
+def _seen(valid: Tensor | None, levels: Sequence[Level], sides: int) -> Tensor | None:
+    """Which scores count, bool (levels + 1, B, P), where tokens are missing."""
+    if valid is None:
+        return None
+    seen = [valid]
+    for size, there in _by_size([in_pairs(valid, 1)[:, :, :sides, 0], *(level.valid for level in levels)]):
+        siblings = torch.zeros_like(valid)
+        for side in range(sides):
+            in_pairs(siblings, size)[:, :, 1 - side] = there[:, :, side, None]
+        seen.append(siblings)
+    return torch.stack(seen)
+
+
+def _forward(
+    sides: int,
+    seen: Tensor | None,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    summaries: Sequence[Tensor],
+    dropout_p: float = 0.0,
+) -> tuple[Tensor, Tensor]:
+    """The outputs (B, P, D); the weights of itself and of each sibling, (levels + 1, B, P)."""
+    keys, values = _siblings(k, summaries[::2], sides), _siblings(v, summaries[1::2], sides)
+    dtype = torch.promote_types(q.dtype, torch.float32)
+    scores = q.new_full((len(keys) + 1, *q.shape[:2]), HIDDEN, dtype=dtype)
+    scores[0] = torch.linalg.vecdot(q, k)
+    for score, (size, of_level) in zip(scores[1:], _by_size(keys), strict=True):
+        for side in range(sides):
+            in_pairs(score, size)[:, :, 1 - side] = products(
+                in_pairs(q, size)[:, :, 1 - side], of_level[:, :, side]
+            )
+    if seen is not None:
+        scores = scores.masked_fill(~seen, HIDDEN)
+    weights = scores.softmax(0)
+    if seen is not None:
+        weights = weights.masked_fill(~seen.any(0), 0.0)
+    weights = F.dropout(weights, dropout_p).to(v.dtype)
+    out = weights[0].unsqueeze(-1) * v
+    for weight, (size, of_level) in zip(weights[1:], _by_size(values), strict=True):
+        for side in range(sides):
+            add_outer(
+                in_pairs(out, size)[:, :, 1 - side],
+                in_pairs(weight, size)[:, :, 1 - side],
+                of_level[:, :, side],
+            )
+    return out, weights
+
+
+class _Siblings(torch.autograd.Function):
+    """`_forward` with a backward that writes all levels into one gradient each of q, k and v.
+
+    With p the weights and g the gradient of the outputs o: ds = p (g v - g o).
+    A gradient that is itself to be differentiated goes through plain operations instead.
     """
 
-    queries: Tensor
-    keys: Tensor
-    present: Tensor | None
-    size: int
-    pooling: str
+    @staticmethod
+    def forward(
+        ctx: Any, sides: int, seen: Tensor | None, q: Tensor, k: Tensor, v: Tensor, *summaries: Tensor
+    ) -> Tensor:
+        out, weights = _forward(sides, seen, q, k, v, summaries)
+        ctx.sides, ctx.seen = sides, seen
+        ctx.save_for_backward(out, weights, q, k, v, *summaries)
+        return out
 
-    @classmethod
-    def of(cls, queries: Tensor, keys: Tensor, valid: Tensor | None, pooling: str) -> Pooled:
-        if valid is None:
-            return cls(queries, keys, None, 1, pooling)
-        absent = ~valid.unsqueeze(-1)
-        empty = 0.0 if pooling == "mean" else NEG_INF
-        return cls(
-            queries.masked_fill(absent, empty), keys.masked_fill(absent, empty), (~absent).long(), 1, pooling
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        out, weights, q, k, v, *summaries = ctx.saved_tensors
+        sides = ctx.sides
+        if torch.is_grad_enabled():
+            again = _forward(sides, ctx.seen, q, k, v, summaries)[0]
+            inputs = (q, k, v, *summaries)
+            return None, None, *torch.autograd.grad(again, inputs, gradient, create_graph=True)
+        gradient = gradient.contiguous()
+        common = torch.linalg.vecdot(gradient, out)
+        own = (weights[0] * (torch.linalg.vecdot(gradient, v) - common)).unsqueeze(-1)
+        grad_q, grad_k, grad_v = own * k, own * q, weights[0].unsqueeze(-1) * gradient
+        of_summaries = [torch.zeros_like(x) for x in summaries]
+        levels = zip(
+            weights[1:],
+            *(
+                _siblings(x, rest, sides)
+                for x, rest in (
+                    (k, summaries[::2]),
+                    (v, summaries[1::2]),
+                    (grad_k, of_summaries[::2]),
+                    (grad_v, of_summaries[1::2]),
+                )
+            ),
+            strict=True,
         )
-
-    def pairwise(self) -> Pooled:
-        """One level up."""
-
-        def join(x: Tensor) -> Tensor:
-            pairs = x.unflatten(2, (-1, 2))
-            return pairs.sum(3) if self.pooling == "mean" else pairs.amax(3)
-
-        present = None if self.present is None else self.present.unflatten(2, (-1, 2)).sum(3)
-        return Pooled(join(self.queries), join(self.keys), present, 2 * self.size, self.pooling)
-
-    def finished(self) -> tuple[Tensor, Tensor]:
-        """The pooled query and key of each node, 0 where it holds nothing."""
-        if self.pooling == "mean":
-            count = self.size if self.present is None else self.present.clamp_min(1)
-            return self.queries / count, self.keys / count
-        if self.present is None:
-            return self.queries, self.keys
-        return self.queries.masked_fill(self.present == 0, 0.0), self.keys.masked_fill(self.present == 0, 0.0)
+        for level, (weight, *of_level) in enumerate(levels):
+            for side in range(sides):
+                asking = [
+                    in_pairs(x, 2**level)[:, :, 1 - side] for x in (weight, common, gradient, q, grad_q)
+                ]
+                p, o, g, queries, of_queries = asking  # (B, G, 2^level) and (B, G, 2^level, D)
+                key, value, of_key, of_value = (x[:, :, side] for x in of_level)  # (B, G, D)
+                scores = p * (products(g, value) - o)
+                add_outer(of_queries, scores, key)
+                of_key += mixture(scores, queries)
+                of_value += mixture(p, g)
+        return None, None, grad_q, grad_k, grad_v, *of_summaries
 
 
-def _siblings(x: Tensor) -> Tensor:
-    """Each node's sibling: (B, H, nodes, *) -> the same with neighbours exchanged."""
-    return x.unflatten(2, (-1, 2)).flip(3).flatten(2, 3)
+def _siblings(tokens: Tensor, summaries: Sequence[Tensor], sides: int) -> list[Tensor]:
+    """What is seen at each level, (B, G, 1 or 2, D): tokens (B, P, D) themselves at the lowest."""
+    return [in_pairs(tokens, 1)[:, :, :sides, 0], *summaries]
 
 
-def _sibling_scores(q: Tensor, nodes: Nodes, *, causal: bool) -> Tensor:
-    """Scores of every token and the sibling of its node, (B, H, P); -inf where there is nothing to see."""
-    count = nodes.keys.shape[2]
-    scores = (q.unflatten(2, (count, -1)) @ _siblings(nodes.keys).unsqueeze(-1)).squeeze(-1)
-    hidden = torch.zeros(count, 1, dtype=torch.bool, device=q.device)  # (nodes, 1)
-    if causal:
-        hidden[::2] = True  # the sibling of a left node comes after it
-    if nodes.valid is not None:
-        hidden = hidden | ~_siblings(nodes.valid).unsqueeze(-1)
-    return scores.masked_fill(hidden, NEG_INF).flatten(2)
+def _by_size(levels: Sequence[Tensor]) -> Iterator[tuple[int, Tensor]]:
+    """The levels with the size of their nodes."""
+    return ((2**level, x) for level, x in enumerate(levels))
 
 
-def _with_siblings(out: Tensor, weight: Tensor, nodes: Nodes) -> Tensor:
-    """out (B, H, P, D) plus what each token takes from its sibling, by weight (B, H, P); one product."""
-    size = out.shape[2] // nodes.values.shape[2]
-    values = _siblings(nodes.values).reshape(-1, 1, out.shape[3])  # (B H nodes, 1, D)
-    weight = weight.reshape(-1, size, 1)
-    return torch.baddbmm(out.reshape(-1, size, out.shape[3]), weight, values).view(out.shape)
-
-
-def _masked(scores: Tensor, valid: Tensor | None) -> Tensor:
-    return scores if valid is None else scores.masked_fill(~valid, NEG_INF)
-
-
-def _softmax(scores: Tensor) -> Tensor:
-    """Softmax in float32 at least; zeros where all scores are -inf."""
-    scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
-    nothing = (scores == NEG_INF).all(-1, keepdim=True)
-    return scores.masked_fill(nothing, 0.0).softmax(-1).masked_fill(nothing, 0.0)
+def in_pairs(x: Tensor, size: int) -> Tensor:
+    """(B, P, *) -> (B, G, 2, size, *): pairs of nodes of so many places."""
+    return x.unflatten(1, (-1, 2, size))

@@ -18,12 +18,12 @@ def row_values(grid: Grid) -> Tensor:
 
     It looks at later tokens of the row, and is causal all the same: only the rows below ask for it.
     """
-    return local_attention(grid.q, grid.k, grid.v, valid=grid.valid)
+    return local_attention(grid.q, grid.k, grid.v, valid=grid.valid, scale=grid.scale)
 
 
 def row_keys_wsum(grid: Grid) -> Tensor:
     """The keys of a row, weighted like its values: the summary's key for row_summary 'wsum'."""
-    return local_attention(grid.q, grid.k, grid.k, valid=grid.valid)
+    return local_attention(grid.q, grid.k, grid.k, valid=grid.valid, scale=grid.scale)
 
 
 def rowmajor_attention(
@@ -48,4 +48,4 @@ def rowmajor_attention(
         Part(grid.k, grid.v, "row", own_row(grid)),
         Part(keys.transpose(2, 3), values.transpose(2, 3), "column", other),
     ]
-    return joint_attention(grid.q, parts, dropout_p=dropout_p, fused=fused)
+    return joint_attention(grid.q, parts, scale=grid.scale, dropout_p=dropout_p, fused=fused)

@@ -16,9 +16,9 @@ from torch import Tensor
 from zoo_combiner.axial import Sides, axial_attention, sides_of
 from zoo_combiner.fixed import Spans, block_spans, fixed_attention
 from zoo_combiner.grid import Grid, in_line, make_grid
-from zoo_combiner.span import local_attention, pool
 from zoo_combiner.logsparse import logsparse_attention
 from zoo_combiner.rowmajor import rowmajor_attention
+from zoo_combiner.span import local_attention, pool
 
 #: Makes what spans are pooled from out of queries and keys.
 Features = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
