@@ -118,7 +118,7 @@ def expected(form: str, tokens: int) -> int:
     """
     if form == "logsparse":
         levels = (tokens - 1).bit_length()
-        return tokens * (levels + 1) + (levels - 1) * tokens
+        return tokens * (levels + 1) + (levels - 1) * tokens // 2  # nobody asks for a right sibling
     s = TARGETS[tokens][0]
     n = tokens // s
     width = {

@@ -192,7 +192,7 @@ class CombinerFixed(Combiner):
         self._check_state(x, state, FixedCombinerCache)
         q, k, v = self._project(x)
         out, state = state.step(
-            q / math.sqrt(self.channels),
+            q,
             k,
             v,
             block_size=self.block_size,
@@ -221,9 +221,7 @@ class CombinerLogsparse(Combiner):
         """x: the next C >= 1 tokens (B, C, width) -> (B, C, width) and the new state; equals `forward`."""
         self._check_state(x, state, LogsparseCache)
         q, k, v = self._project(x)
-        out, state = state.step(
-            q / math.sqrt(self.channels), k, v, pooling=self.pooling, features=self._features
-        )
+        out, state = state.step(q, k, v, pooling=self.pooling, features=self._features)
         return self._merge(out), state
 
 
@@ -267,7 +265,6 @@ class CombinerAxial(Combiner):
             x = torch.cat((x, x[:, -1:].expand(-1, missing, -1)), 1)
             mask = None if mask is None else F.pad(mask, (0, missing), value=False)
         q, k, v = self._project(x)
-        q = q / math.sqrt(self.channels)
         grid = make_grid(
             q,
             k,
@@ -323,7 +320,6 @@ class CombinerAxial(Combiner):
         if self.config.plan == "rowmajor":
             self._check_state(x, state, RowCache)
             q, k, v = self._project(x)
-            q = q / math.sqrt(self.channels)
             out, state = state.step(x, q, k, v, block_size=self.block_size, summarise=self._summaries)
             return self._merge(out), state
         plans = ("vertical", "horizontal") if self.config.plan == "average" else (self.config.plan,)
@@ -333,7 +329,7 @@ class CombinerAxial(Combiner):
             self._check_state(x, one, AxialCache)
             q, k, v = self._project(x)
             out, one = one.step(
-                q / math.sqrt(self.channels),
+                q,
                 k,
                 v,
                 plan=f"axial_{plan}",

@@ -1,8 +1,8 @@
 """Combiner-Logsparse: of the past as many spans as its length has binary digits, each twice the one after it.
 
-B batch and heads together, N tokens, P = 2^levels >= max(N, 2) places, D channels. A node of level l holds the 2^l
-tokens whose numbers agree but for the last l bits; nodes come in pairs of siblings, G = P / 2^(l + 1) pairs.
-A token sees the siblings of its nodes; if causal, those that are left ones: they come before it.
+B batch and heads together, N tokens, P = 2^levels >= max(N, 2) places, D channels. A node of level l holds
+the 2^l tokens whose numbers agree but for the last l bits; nodes come in pairs of siblings, G = P / 2^(l + 1)
+pairs. A token sees the siblings of its nodes; if causal, those that are left ones: they come before it.
 """
 
 from __future__ import annotations

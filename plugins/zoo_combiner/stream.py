@@ -1,7 +1,6 @@
 """Decoding: what a causal stream must remember in each form, and the next tokens from it.
 
-B batch, H heads, C new tokens, t tokens seen, s tokens per block or row, m finished ones, D channels. All
-queries here are scaled already.
+B batch, H heads, C new tokens, t tokens seen, s tokens per block or row, m finished ones, D channels.
 """
 
 from __future__ import annotations
@@ -201,7 +200,7 @@ def _span(q: Tensor, k: Tensor, v: Tensor, pooling: str, features: Features) -> 
 
 def _one_query(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Plain attention of one token, q (B, H, 1, D), on tokens and summaries."""
-    return F.scaled_dot_product_attention(q, k, v, scale=1.0)
+    return F.scaled_dot_product_attention(q, k, v)
 
 
 def _cat(old: Tensor, new: Tensor) -> Tensor:
