@@ -8,7 +8,7 @@ pairs. A token sees the siblings of its nodes; if causal, those that are left on
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,16 +16,6 @@ from torch import Tensor
 
 from zoo_combiner.joint import HIDDEN
 from zoo_combiner.span import add_outer, last, mixture, pool, products, span_values
-
-
-class Level(NamedTuple):
-    """Summaries of a level's nodes that somebody sees: keys, values (B, G, 1 or 2, D), left and unless causal
-    right ones; valid: bool (B, G, 1 or 2), `None`: all.
-    """
-
-    keys: Tensor
-    values: Tensor
-    valid: Tensor | None
 
 
 def logsparse_attention(
@@ -57,10 +47,11 @@ def logsparse_attention(
     if key_mask is not None:
         valid = F.pad(key_mask, (0, places - tokens), value=False).repeat_interleave(heads, 0)  # (B H, P)
     sides = 1 if causal else 2
-    levels = _levels(k, v, pool_q, pool_k, valid, sides=sides, pooling=pooling, scale=scale, fused=fused)
-    seen = _seen(valid, levels, sides)
+    summaries = _summaries(
+        k, v, pool_q, pool_k, valid, sides=sides, pooling=pooling, scale=scale, fused=fused
+    )
+    seen = None if valid is None else _seen(valid, sides)
     q = q * (q.shape[-1] ** -0.5 if scale is None else scale)
-    summaries = [x for level in levels for x in (level.keys, level.values)]
     if fused and not dropout_p and not torch.compiler.is_compiling():
         out = _Siblings.apply(sides, seen, q, k, v, *summaries)
     else:
@@ -68,7 +59,7 @@ def logsparse_attention(
     return out.unflatten(0, (batch, heads))[:, :, :tokens]
 
 
-def _levels(
+def _summaries(
     k: Tensor,
     v: Tensor,
     pool_q: Tensor,
@@ -79,23 +70,25 @@ def _levels(
     pooling: str,
     scale: float | None,
     fused: bool,
-) -> list[Level]:
-    """The summaries of every level but the lowest, whose nodes are the tokens themselves."""
-    count = (k.shape[1] - 1).bit_length()
-    spans = [2**level for level in range(1, count)]
-    there = [None if valid is None else in_pairs(valid, size)[:, :, :sides] for size in spans]
-    some = [None if x is None else x.any(-1) for x in there]
+) -> list[Tensor]:
+    """Keys and values in turn, (B, G, sides, D), of every level but the lowest, whose nodes are the tokens.
+
+    sides: 1, of the left nodes; 2, of the right ones too.
+    """
+    sizes = [2**level for level in range(1, (k.shape[1] - 1).bit_length())]
     if pooling == "none":
-        return [
-            Level(*(last(in_pairs(x, size)[:, :, :sides], keep) for x in (k, v)), any_kept)
-            for size, keep, any_kept in zip(spans, there, some, strict=True)
-        ]
-    queries, keys = (
-        [in_pairs(nodes, 1)[:, :, :sides, 0] for nodes in pyramid(x, valid, pooling, len(spans))]
-        for x in (pool_q, pool_k)
-    )
-    values = span_values(k, v, queries, sizes=spans, valid=valid, scale=scale, fused=fused)
-    return [Level(*level) for level in zip(keys, values, some, strict=True)]
+        members = [None if valid is None else in_pairs(valid, size)[:, :, :sides] for size in sizes]
+        keys, values = (
+            [last(in_pairs(x, size)[:, :, :sides], keep) for size, keep in zip(sizes, members, strict=True)]
+            for x in (k, v)
+        )
+    else:
+        queries, keys = (
+            [in_pairs(nodes, 1)[:, :, :sides, 0] for nodes in pyramid(x, valid, pooling, len(sizes))]
+            for x in (pool_q, pool_k)
+        )
+        values = span_values(k, v, queries, sizes=sizes, valid=valid, scale=scale, fused=fused)
+    return [x for level in zip(keys, values, strict=True) for x in level]
 
 
 def pyramid(x: Tensor, valid: Tensor | None, pooling: str, levels: int) -> list[Tensor]:
@@ -118,15 +111,14 @@ def pyramid(x: Tensor, valid: Tensor | None, pooling: str, levels: int) -> list[
     return found
 
 
-def _seen(valid: Tensor | None, levels: Sequence[Level], sides: int) -> Tensor | None:
-    """Which scores count, bool (levels + 1, B, P), where tokens are missing."""
-    if valid is None:
-        return None
+def _seen(valid: Tensor, sides: int) -> Tensor:
+    """Which scores count where tokens are missing: valid bool (B, P) -> (levels + 1, B, P)."""
     seen = [valid]
-    for size, there in _by_size([in_pairs(valid, 1)[:, :, :sides, 0], *(level.valid for level in levels)]):
+    for level in range((valid.shape[1] - 1).bit_length()):
         siblings = torch.zeros_like(valid)
         for side in range(sides):
-            in_pairs(siblings, size)[:, :, 1 - side] = there[:, :, side, None]
+            there = in_pairs(valid, 2**level)[:, :, side].any(-1)  # (B, G)
+            in_pairs(siblings, 2**level)[:, :, 1 - side] = there.unsqueeze(-1)
         seen.append(siblings)
     return torch.stack(seen)
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from zoo_combiner.layers import Combiner
+    from zoo_combiner.base import Combiner
 
 Partition = tuple[list[int], list[list[int]]]
 
@@ -200,7 +200,7 @@ def _row_keys(
         law = (torch.einsum("hd,hjd->hj", q[:, place], k[:, row]) / q.shape[-1] ** 0.5).softmax(-1)
         mixed = torch.einsum("hj,hjd->hd", law, (k if how.startswith("wsum") else v)[:, row])
         if how.endswith("proj"):
-            hidden = module.rows_norm(module.rows_in(mixed.flatten()) + x[place])
-            mixed = module.rows_out(hidden).unflatten(0, (module.heads, -1))
+            hidden = module.row_keys.norm(module.row_keys.inner(mixed.flatten()) + x[place])
+            mixed = module.row_keys.outer(hidden).unflatten(0, (module.heads, -1))
         keys[divmod(place, size)] = k[:, place] if how == "none" else mixed
     return keys

@@ -6,9 +6,9 @@ B batch, H heads, n rows of s columns, m rows with summaries, D channels.
 
 from __future__ import annotations
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from zoo_combiner.grid import Grid, other_rows, own_row
+from zoo_combiner.grid import Grid, in_rows, other_rows, own_row
 from zoo_combiner.joint import Part, joint_attention
 from zoo_combiner.span import local_attention
 
@@ -24,6 +24,24 @@ def row_values(grid: Grid) -> Tensor:
 def row_keys_wsum(grid: Grid) -> Tensor:
     """The keys of a row, weighted like its values: the summary's key for row_summary 'wsum'."""
     return local_attention(grid.q, grid.k, grid.k, valid=grid.valid, scale=grid.scale)
+
+
+class RowKeys(nn.Module):
+    """Learned keys of rows, W2 LN(W1 o + x): o what a token says of its row, over all heads, x its input."""
+
+    def __init__(self, *, width: int, heads: int, bias: bool, dropout_prob: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.inner = nn.Linear(width, width, bias=bias)
+        self.norm = nn.LayerNorm(width)
+        self.outer = nn.Linear(width, width, bias=bias)
+        self.dropout = nn.Dropout(dropout_prob)
+
+    def forward(self, said: Tensor, x: Tensor) -> Tensor:
+        """said: (B, H, n, s, D), x: (B, n s, width) -> (B, H, n, s, D)."""
+        hidden = self.inner(said.flatten(2, 3).transpose(1, 2).flatten(2))  # (B, n s, width)
+        keys: Tensor = self.outer(self.norm(self.dropout(hidden) + x))
+        return in_rows(keys.unflatten(-1, (self.heads, -1)).transpose(1, 2), said.shape[3])
 
 
 def rowmajor_attention(

@@ -1,0 +1,162 @@
+"""What the Combiner mixers share: projections, padding, the checks of streams.
+
+B batch, N tokens, H heads, D channels per head.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from zoo_combiner.config import CombinerConfig
+
+
+class Combiner(nn.Module):
+    """What the forms share: projections, padding, streams. Parameters are those of self-attention."""
+
+    def __init__(
+        self,
+        config: CombinerConfig,
+        *,
+        width: int,
+        heads: int,
+        causal: bool,
+        max_tokens: int | None = None,
+    ) -> None:
+        """`max_tokens` is no limit; it sets the size of blocks that are not given.
+
+        Raises:
+            ValueError: `heads` does not divide `width`.
+        """
+        super().__init__()
+        if heads < 1 or width % heads:
+            raise ValueError(f"width {width} must be a multiple of heads {heads}, with at least one head")
+        self.config = config
+        self.width = width
+        self.heads = heads
+        self.channels = width // heads
+        self.causal = causal
+        self.query = nn.Linear(width, width, bias=config.bias)
+        self.key = nn.Linear(width, width, bias=config.bias)
+        self.value = nn.Linear(width, width, bias=config.bias)
+        self.out = nn.Linear(width, width, bias=config.bias)
+        self.span_query: nn.Linear | None = None
+        self.span_key: nn.Linear | None = None
+        if config.pooling == "deepset":
+            self.span_query = nn.Linear(self.channels, self.channels, bias=False)
+            self.span_key = nn.Linear(self.channels, self.channels, bias=False)
+        self.pooling = "max" if config.pooling == "deepset" else config.pooling
+        self.dropout = nn.Dropout(config.dropout_prob)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Xavier, as the authors' code has it."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    def forward(self, x: Tensor, *, mask: Tensor | None = None) -> Tensor:
+        """x: (B, N, width), mask: bool (B, N), True = keep -> (B, N, width); zeros where nothing is kept.
+
+        Kept tokens are moved together first, so that blocks hold kept tokens only, wherever the padding is.
+        """
+        self._check(x)
+        if mask is None:
+            return self._merge(self._mix(x, None))
+        if mask.dtype != torch.bool or mask.shape != x.shape[:2]:
+            raise ValueError(
+                f"mask must be bool {tuple(x.shape[:2])}, True = keep; got {mask.dtype} {tuple(mask.shape)}"
+            )
+        count = mask.sum(1, keepdim=True)  # (B, 1)
+        place = torch.arange(x.shape[1], device=x.device)
+        # Behind the last kept token, that token again: whatever padding holds, it is not looked at.
+        kept_first = torch.argsort((~mask).long(), dim=1, stable=True)
+        index = kept_first.gather(1, place.minimum((count - 1).clamp_min(0)))
+        packed = x.take_along_dim(index.unsqueeze(-1), 1)
+        y = self._merge(self._mix(packed, place < count))
+        back = (mask.cumsum(1) - 1).clamp_min(0)
+        return y.take_along_dim(back.unsqueeze(-1), 1).masked_fill(~mask.unsqueeze(-1), 0.0)
+
+    def _mix(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """x: (B, N, width), mask: bool (B, N), padding on the right -> (B, H, N, D)."""
+        raise NotImplementedError
+
+    def _options(self, q: Tensor, k: Tensor, mask: Tensor | None) -> dict[str, Any]:
+        """What all forms pass on to the functions."""
+        return {
+            "causal": self.causal,
+            "key_mask": mask,
+            "pooling": self.pooling,
+            "span_qk": self._features(q, k),
+            "dropout_p": self.config.weights_dropout_prob if self.training else 0.0,
+        }
+
+    def _features(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        """What summaries are pooled from."""
+        if self.span_query is None or self.span_key is None:
+            return q, k
+        return F.relu(self.span_query(q)), F.relu(self.span_key(k))
+
+    def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, N, width) -> queries, keys, values (B, H, N, D)."""
+        q, k, v = (
+            linear(x).unflatten(-1, (self.heads, self.channels)).transpose(1, 2)
+            for linear in (self.query, self.key, self.value)
+        )
+        return q, k, v
+
+    def _merge(self, mixed: Tensor) -> Tensor:
+        """(B, H, N, D) -> (B, N, width)."""
+        return self.dropout(self.out(mixed.transpose(1, 2).flatten(2)))
+
+    def _check(self, x: Tensor) -> None:
+        if x.dim() != 3 or x.shape[-1] != self.width:
+            raise ValueError(f"x must be (B, N, {self.width}), got {tuple(x.shape)}")
+
+    # -- streams -----------------------------------------------------------------------------
+
+    def initial_state(self, batch_size: int) -> Any:
+        """The state before the first token.
+
+        Raises:
+            ValueError: the layer is not causal.
+        """
+        if not self.causal:
+            raise ValueError("a Combiner streams only when built with causal=True: else it sees later tokens")
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        return self._empty(self.query.weight.new_zeros(batch_size, self.heads, 0, self.channels))
+
+    def _empty(self, tokens: Tensor) -> Any:
+        """The first state; tokens: (B, H, 0, D)."""
+        raise NotImplementedError
+
+    def _check_state(self, x: Tensor, state: Any, kind: type) -> None:
+        self._check(x)
+        if not isinstance(state, kind):
+            raise ValueError(
+                f"state must be a {kind.__name__} from initial_state() or step() of such a layer, "
+                f"got a {type(state).__name__}"
+            )
+        keys = state.keys  # type: ignore[attr-defined]
+        expected = (x.shape[0], self.heads, self.channels)
+        given = (keys.shape[0], keys.shape[1], keys.shape[3])
+        if given != expected:
+            raise ValueError(
+                f"state must be of (batch, heads, channels) {expected} for x {tuple(x.shape)}, got {given}; "
+                f"start with initial_state({x.shape[0]})"
+            )
+        if keys.dtype != self.query.weight.dtype:
+            raise ValueError(
+                f"state must be of the layer's {self.query.weight.dtype}, got {keys.dtype}; "
+                f"start with initial_state({x.shape[0]})"
+            )
+
+    def extra_repr(self) -> str:
+        size = getattr(self, "block_size", None)
+        return f"heads={self.heads}, causal={self.causal}" + (f", block_size={size}" if size else "")
