@@ -131,6 +131,20 @@ def test_the_task_of_the_recipe_decides_what_is_monitored() -> None:
 # -- rendering ---------------------------------------------------------------------------------
 
 
+def test_a_model_sees_the_future_or_not_as_the_recipe_says() -> None:
+    for override, causal in (((), False), (("model.causal=true",), True)):
+        loaded = load_recipe("core/italy_power_demand", override)
+        assert loaded.plan.causal is causal
+        assert f"  causal: {'true' if causal else 'null'}\n" in loaded.render(comments=False)
+    for name, override, reason in (
+        ("aaren/digits", "model.causal=false", "is always causal"),
+        ("core/breast_cancer", "model.causal=true", "cannot be built causal"),
+        ("core/hawkes", "model.causal=false", "the answer would leak"),
+    ):
+        with pytest.raises(RecipeError, match=reason):
+            load_recipe(name, [override])
+
+
 def test_rendering_is_a_fixed_point(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ZOO_PRECISION", "16-mixed")
     loaded = load_recipe(recipe, ["optim.weight_decay=1e-5", "data.workers=2"])

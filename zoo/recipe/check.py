@@ -229,6 +229,7 @@ class Check:
                 head=parts.get("model.head"),
                 task=parts.get("task"),
                 transforms=[part for part in parts.values() if part.kind == "transform"],
+                causal=recipe.model.causal,
             )
         except ContractError as error:
             path = _BLAME[getattr(error, "path", "model")]

@@ -33,6 +33,10 @@ class ModelSection(Config):
     width: int = param(128, "D, the token width shared by stem, backbone and head", at_least=1)
     preset: str | None = param(None, "a named set of parameters of this model; params are laid upon it")
     params: dict[str, Any] = param(factory=dict, help="its parameters; 'zoo show NAME' lists them")
+    causal: bool | None = param(
+        None,
+        "true: it must not see later tokens; false: it must see all; null follows the task and the model",
+    )
     stem: Component | None = param(None, "data -> tokens or vector; null lets the contract choose")
     head: Component | None = param(None, "features -> answers; null lets the contract choose")
 
