@@ -61,6 +61,16 @@ WRONG = {
         r"state.m must be \(2, 2\)",
         lambda: _layer().step(torch.zeros(2, 1, 8), _layer().initial_state(3)),
     ),
+    "layer_state_type": (
+        ValueError,
+        "state.m must be torch.float32 for these inputs, got torch.float64",
+        lambda: _layer().step(torch.zeros(2, 1, 8), _layer().double().initial_state(2)),
+    ),
+    "step_state": (
+        ValueError,
+        r"state.m must be \(2, 3\) for these inputs, got \(4, 3\)",
+        lambda: aaren_step(S[..., 0], V[..., 0, :], AarenState.empty(4, 3, 5)),
+    ),
 }
 
 

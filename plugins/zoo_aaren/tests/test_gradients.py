@@ -9,7 +9,10 @@ from torch.autograd import gradcheck, gradgradcheck
 from zoo_aaren import AarenState, aaren_pool, aaren_scan
 
 # torch.func itself still calls torch.jit.script.
-pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:Anomaly Detection has been enabled"),
+]
 
 FORMS = [{"impl": "dense"}, {"impl": "blocked", "block_size": 4}, {"impl": "tree"}, {"impl": "loop"}]
 
@@ -55,6 +58,16 @@ def test_the_plain_operations_give_the_same_gradient_as_the_backward_by_hand():
     for one, other in zip(by_hand, plain, strict=True):
         assert other.requires_grad
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("form", FORMS, ids=lambda form: form["impl"])
+def test_absent_tokens_make_no_nan_on_the_way_back(form):
+    scores, values, *_ = _inputs()
+    mask = torch.tensor([[0, 0, 1, 1, 0, 1, 1, 1, 0], [0] * 9], dtype=torch.bool)
+    with torch.autograd.detect_anomaly(check_nan=True):
+        out = aaren_scan(500 * scores, values, key_mask=mask, **form)
+        gradients = torch.autograd.grad(out.sin().sum(), (scores, values), create_graph=True)
+        torch.autograd.grad(sum(part.sin().sum() for part in gradients), (scores, values))
 
 
 def test_pool_derivatives():
