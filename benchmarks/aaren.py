@@ -5,6 +5,7 @@
 Everything to be compared runs in one process, in turns, so that a busy machine slows all of it alike; the
 minimum over the turns counts. Times are for forward and backward, from queries, keys and values on; longer
 sequences take fewer turns. Peak memory is that of a fresh process, beyond what it held before the step.
+It prints the tables of benchmarks/README.md.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import json
 import math
 import multiprocessing
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,15 @@ FORMS = (SDPA, "aaren_scan", "aaren_scan tree", SCAN)
 MEASURABLE = Path("/proc/self/clear_refs").exists()
 #: Tokens seen before the one that is decoded.
 SEEN = (1024, 4096, 16384, 65536)
+#: What must be reached: (tokens, measure of the rows of `training`, at least), on one thread.
+BARS = (
+    (512, "sdpa_by_this_wall", 5.0),
+    (2048, "sdpa_by_this_wall", 10.0),
+    (8192, "sdpa_by_this_wall", 10.0),
+    (512, "scan_by_this_wall", 1.5),
+    (2048, "scan_by_this_wall", 1.5),
+    (8192, "scan_by_this_wall", 1.0),
+)
 
 
 def in_turns(runs: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, tuple[float, float]]:
@@ -198,12 +208,39 @@ def decoding(seen: int, repeats: int) -> list[Row]:
     return rows
 
 
-def show(title: str, rows: list[Row]) -> None:
-    print(f"\n{title}")
-    widths = {key: max(len(key), *(len(str(row[key])) for row in rows)) for key in rows[0]}
-    print("  ".join(key.ljust(width) for key, width in widths.items()))
-    for row in rows:
-        print("  ".join(str(row[key]).ljust(width) for key, width in widths.items()), flush=True)
+def pivot(rows: Sequence[Row], by: str, column: str, cell: Callable[[Row], str]) -> list[list[str]]:
+    """Rows as a table: a line for each `by`, a column for each `column`."""
+    names, columns = (list(dict.fromkeys(row[key] for row in rows)) for key in (by, column))
+    cells = {(row[by], row[column]): cell(row) for row in rows}
+    body = [[str(name), *(cells[name, column] for column in columns)] for name in names]
+    return [[by, *(f"{value:,}" if isinstance(value, int) else str(value) for value in columns)], *body]
+
+
+def show(title: str, table: Sequence[Sequence[str]]) -> None:
+    """Print a table as Markdown; its first line is the header."""
+    print(f"\n{title}\n")
+    for index, line in enumerate(table):
+        print("| " + " | ".join(line) + " |")
+        if not index:
+            print("|" + " --- |" * len(line), flush=True)
+
+
+def verdicts(training: Sequence[Row], memory: Sequence[Row]) -> list[list[str]]:
+    """What must be reached, what was, and whether."""
+    lines = [["bar", "must reach", "measured", ""]]
+    found = {row["tokens"]: row for row in training if row["form"] == "aaren_scan" and row["threads"] == 1}
+    for tokens, measure, least in BARS:
+        if tokens in found:
+            other, ratio = SDPA if measure.startswith("sdpa") else SCAN, float(found[tokens][measure])
+            ends = [f"{least:g}x", f"{ratio:g}x", "reached" if ratio >= least else "missed"]
+            lines.append([f"times faster than {other}, {tokens:,} tokens", *ends])
+    peaks = {(row["form"], row["tokens"]): float(row["peak_mib"]) for row in memory}
+    for (form, tokens), peak in peaks.items():
+        if form == "aaren_scan":
+            most = peaks[SCAN, tokens]
+            ends = [f"{most:g} MiB", f"{peak:g} MiB", "reached" if peak <= most else "missed"]
+            lines.append([f"no more memory than {SCAN}, {tokens:,} tokens", *ends])
+    return lines
 
 
 def main() -> None:
@@ -226,11 +263,28 @@ def main() -> None:
         "errors": errors(min(2048, max(options.tokens))),
         "decoding": [row for seen in SEEN for row in decoding(seen, options.repeats)],
     }
-    show(f"Forward and backward, B {BATCH}, H {HEADS}, D {CHANNELS}, float32", tables["training"])
+    for threads in options.threads:
+        title = (
+            f"Wall time in ms, and how many times faster than SDPA; {threads} thread{'s' * (threads > 1)}:"
+        )
+        rows = [row for row in tables["training"] if row["threads"] == threads]
+        show(
+            title,
+            pivot(rows, "form", "tokens", lambda row: f"{row['wall_ms']} ({row['sdpa_by_this_wall']}x)"),
+        )
     if MEASURABLE:
-        show("Peak memory of forward and backward", tables["memory"])
-    show("Error in float32", tables["errors"])
-    show("Decoding one token", tables["decoding"])
+        title = "Peak memory in MiB beyond the inputs, 1 thread:"
+        show(title, pivot(tables["memory"], "form", "tokens", lambda row: str(row["peak_mib"])))
+    show("On 1 thread:", verdicts(tables["training"], tables["memory"]))
+    title = f"Largest error in float32, {tables['errors'][0]['tokens']:,} tokens:"
+    show(title, pivot(tables["errors"], "tokens", "scores", lambda row: str(row["largest_error"])))
+    size = "Decoding one token after so many, width 512, 8 heads, 1 thread:"
+    show(
+        size,
+        pivot(
+            tables["decoding"], "layer", "seen", lambda row: f"{row['wall_us']} µs, {row['state_kib']} KiB"
+        ),
+    )
     if options.json:
         options.json.write_text(json.dumps({"torch": torch.__version__, **tables}, indent=2) + "\n")
 
