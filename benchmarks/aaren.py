@@ -276,8 +276,8 @@ def main() -> None:
         title = "Peak memory in MiB beyond the inputs, 1 thread:"
         show(title, pivot(tables["memory"], "form", "tokens", lambda row: str(row["peak_mib"])))
     show("On 1 thread:", verdicts(tables["training"], tables["memory"]))
-    title = f"Largest error in float32, {tables['errors'][0]['tokens']:,} tokens:"
-    show(title, pivot(tables["errors"], "tokens", "scores", lambda row: str(row["largest_error"])))
+    title = "Largest error of aaren_scan in float32:"
+    show(title, pivot(tables["errors"], "scores", "tokens", lambda row: str(row["largest_error"])))
     size = "Decoding one token after so many, width 512, 8 heads, 1 thread:"
     show(
         size,
