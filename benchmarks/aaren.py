@@ -14,22 +14,20 @@ import argparse
 import json
 import math
 import multiprocessing
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch._higher_order_ops.associative_scan import associative_scan
+from turns import Row, decoded, in_turns, one_more_token, pivot, show
 from zoo_aaren import Aaren, AarenConfig, aaren_combine, aaren_scan
 
 from zoo.layers.attention import KVCache, SoftmaxAttention
 from zoo.layers.config import SoftmaxConfig
 
-Row = dict[str, float | int | str]
 BATCH, HEADS, CHANNELS = 8, 4, 32
 SDPA, SCAN = "causal SDPA", "torch associative_scan"
 FORMS = (SDPA, "aaren_scan", "aaren_scan tree", SCAN)
@@ -46,19 +44,6 @@ BARS = (
     (2048, "scan_by_this_wall", 1.5),
     (8192, "scan_by_this_wall", 1.0),
 )
-
-
-def in_turns(runs: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, tuple[float, float]]:
-    """Milliseconds (wall clock, CPU time of the process): the least of `repeats` turns after a warm-up."""
-    best = {name: (math.inf, math.inf) for name in runs}
-    for turn in range(repeats + 1):
-        for name, run in runs.items():
-            wall, cpu = time.perf_counter(), time.process_time()
-            run()
-            wall, cpu = 1e3 * (time.perf_counter() - wall), 1e3 * (time.process_time() - cpu)
-            if turn:
-                best[name] = (min(best[name][0], wall), min(best[name][1], cpu))
-    return best
 
 
 def steps(tokens: int) -> dict[str, tuple[Callable[[], Tensor], Callable[[], object]]]:
@@ -181,48 +166,21 @@ def exact(scores: Tensor, values: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def decoding(seen: int, repeats: int) -> list[Row]:
-    """One more token after `seen`: width 512, 8 heads, batch 1, one thread.
-
-    One layer after the other, not in turns: a large KV cache would push the other layer out of the CPU's.
-    """
+    """One more token after `seen`: width 512, 8 heads, batch 1, one thread."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    layers: dict[str, Any] = {
-        "Aaren": Aaren(AarenConfig(), width=512, heads=8, causal=True),
-        "softmax with KV cache": SoftmaxAttention(SoftmaxConfig(), width=512, heads=8, causal=True),
-    }
+    aaren = Aaren(AarenConfig(), width=512, heads=8, causal=True)
+    softmax = SoftmaxAttention(SoftmaxConfig(), width=512, heads=8, causal=True)
     context, token = torch.randn(1, seen, 512), torch.randn(1, 1, 512)
-    _, aaren = layers["Aaren"].step(context, layers["Aaren"].initial_state(1))
+    _, state = aaren.step(context, aaren.initial_state(1))
     # A cache of random keys and values: reading the context would take time quadratic in it.
     keys, values = torch.randn(2, 1, 8, seen, 64)
-    states: dict[str, Any] = {
-        "Aaren": aaren,
-        "softmax with KV cache": KVCache(keys, values, torch.tensor([seen])),
+    cache = KVCache(keys, values, torch.tensor([seen]))
+    layers = {
+        "Aaren": (partial(aaren.step, token, state), state),
+        "softmax with KV cache": (partial(softmax.step, token, cache), cache),
     }
-    rows: list[Row] = []
-    for name, layer in layers.items():
-        state = states[name]
-        wall, _ = in_turns({name: partial(layer.step, token, state)}, 5 * repeats)[name]
-        size = sum(part.nbytes for part in state if part is not None) / 1024
-        rows.append({"layer": name, "seen": seen, "wall_us": round(1e3 * wall), "state_kib": round(size, 2)})
-    return rows
-
-
-def pivot(rows: Sequence[Row], by: str, column: str, cell: Callable[[Row], str]) -> list[list[str]]:
-    """Rows as a table: a line for each `by`, a column for each `column`."""
-    names, columns = (list(dict.fromkeys(row[key] for row in rows)) for key in (by, column))
-    cells = {(row[by], row[column]): cell(row) for row in rows}
-    body = [[str(name), *(cells[name, column] for column in columns)] for name in names]
-    return [[by, *(f"{value:,}" if isinstance(value, int) else str(value) for value in columns)], *body]
-
-
-def show(title: str, table: Sequence[Sequence[str]]) -> None:
-    """Print a table as Markdown; its first line is the header."""
-    print(f"\n{title}\n")
-    for index, line in enumerate(table):
-        print("| " + " | ".join(line) + " |")
-        if not index:
-            print("|" + " --- |" * len(line), flush=True)
+    return one_more_token(seen, layers, 5 * repeats)
 
 
 def verdicts(training: Sequence[Row], memory: Sequence[Row]) -> list[list[str]]:
@@ -278,13 +236,8 @@ def main() -> None:
     show("On 1 thread:", verdicts(tables["training"], tables["memory"]))
     title = "Largest error of aaren_scan in float32:"
     show(title, pivot(tables["errors"], "scores", "tokens", lambda row: str(row["largest_error"])))
-    size = "Decoding one token after so many, width 512, 8 heads, 1 thread:"
-    show(
-        size,
-        pivot(
-            tables["decoding"], "layer", "seen", lambda row: f"{row['wall_us']} µs, {row['state_kib']} KiB"
-        ),
-    )
+    title = "Decoding one token after so many, width 512, 8 heads, 1 thread:"
+    show(title, pivot(tables["decoding"], "layer", "seen", decoded))
     if options.json:
         options.json.write_text(json.dumps({"torch": torch.__version__, **tables}, indent=2) + "\n")
 

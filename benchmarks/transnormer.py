@@ -1,6 +1,6 @@
 """Lightning attention against what it replaces: training time and its growth, cost of one more token.
 
-    python benchmarks/transnormer.py [--only training|growth|decoding] [--threads 1] [--repeats 9]
+    python benchmarks/transnormer.py [--only training|growth|decoding] [--threads 1] [--repeats 5]
                                       [--json PATH]
 
 Everything to be compared runs in one process, in turns, so that a busy machine slows all of it alike; the
@@ -12,18 +12,18 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from turns import Row, decoded, in_turns, lines, one_more_token, pivot, show
 from zoo_transnormer import decay_slopes, lightning_attention, lightning_attention_step
 
 from zoo.layers import attend
 
-Row = dict[str, float | int | str]
 HEADS, CHANNELS = 8, 64
 SLOPES = decay_slopes(HEADS)
 #: Tokens per block of the published PyTorch form.
@@ -64,18 +64,6 @@ def ours(q: Tensor, k: Tensor, v: Tensor, slopes: Tensor) -> Tensor:
 FORMS = {"lightning_attention": ours, "block loop, 256": block_loop, "causal SDPA": sdpa}
 
 
-def in_turns(runs: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Milliseconds: the least of `repeats` turns after a warm-up."""
-    best = dict.fromkeys(runs, math.inf)
-    for turn in range(repeats + 1):
-        for name, run in runs.items():
-            start = time.perf_counter()
-            run()
-            if turn:
-                best[name] = min(best[name], 1e3 * (time.perf_counter() - start))
-    return best
-
-
 def step_of(form: Callable[..., Tensor], tokens: int) -> Callable[[], object]:
     """Forward and backward on fixed inputs."""
     torch.manual_seed(0)
@@ -91,70 +79,44 @@ def training(tokens: tuple[int, ...], repeats: int) -> list[Row]:
     torch.testing.assert_close(ours(q, k, v, SLOPES), block_loop(q, k, v, SLOPES), rtol=1e-4, atol=1e-3)
     rows: list[Row] = []
     for n in tokens:
-        turns = max(3, repeats * 1024 // n)
-        times = in_turns({name: step_of(form, n) for name, form in FORMS.items()}, turns)
-        base = times["lightning_attention"]
+        # Short runs are hurt most by what else the machine does: more turns for them.
+        times = in_turns({name: step_of(form, n) for name, form in FORMS.items()}, repeats * 8192 // n)
+        base = times["lightning_attention"].wall
         rows += [
-            {"tokens": n, "form": name, "ms": round(ms, 1), "times_ours": round(ms / base, 2)}
-            for name, ms in times.items()
+            {"tokens": n, "form": name, "ms": round(ms, 1), "times_ours": round(ms / base, 1)}
+            for name, (ms, _) in times.items()
         ]
     return rows
 
 
 def growth(tokens: tuple[int, ...], repeats: int) -> list[Row]:
     """Ours over a range of lengths, all in turns; the exponent is the slope of log time over log tokens."""
-    times = in_turns({str(n): step_of(ours, n) for n in tokens}, repeats)
+    times = [time.wall for time in in_turns({str(n): step_of(ours, n) for n in tokens}, repeats).values()]
     x = torch.tensor([math.log(n) for n in tokens], dtype=torch.float64)
-    y = torch.tensor([math.log(ms) for ms in times.values()], dtype=torch.float64)
+    y = torch.tensor([math.log(ms) for ms in times], dtype=torch.float64)
     exponent = (((x - x.mean()) * (y - y.mean())).sum() / (x - x.mean()).square().sum()).item()
     rows: list[Row] = [
-        {"tokens": n, "ms": round(times[str(n)], 1), "us_per_token": round(1e3 * times[str(n)] / n, 2)}
-        for n in tokens
+        {"tokens": n, "ms": round(ms, 1), "µs per token": round(1e3 * ms / n, 1)}
+        for n, ms in zip(tokens, times, strict=True)
     ]
-    ratio = times["8192"] / times["4096"]
-    return [*rows, {"tokens": "8k / 4k", "ms": round(ratio, 2), "us_per_token": f"exponent {exponent:.3f}"}]
+    ratio = times[tokens.index(8192)] / times[tokens.index(4096)]
+    end: Row = {"tokens": "exponent (must stay under 1.1)", "ms": round(exponent, 3)}
+    return [*rows, end, {"tokens": "8,192 over 4,096 (under 2.2)", "ms": round(ratio, 2)}]
 
 
 @torch.inference_mode()
-def decoding(seen: tuple[int, ...], repeats: int) -> list[Row]:
+def decoding(seen: int, repeats: int) -> list[Row]:
     """One more token after `seen`, by a prefill of that length; and the same of attention with a KV cache."""
     torch.manual_seed(0)
-    rows: list[Row] = []
-    ours: dict[int, Callable[[], object]] = {}
-    sizes: dict[int, int] = {}
     token = torch.randn(1, HEADS, CHANNELS)
-    for n in seen:
-        q, k, v = (torch.randn(1, HEADS, n, CHANNELS) for _ in range(3))
-        _, state = lightning_attention(q, k, v, SLOPES, output_final_state=True)
-        assert state is not None
-        sizes[n] = state.untyped_storage().nbytes()
-        ours[n] = lambda state=state: [
-            lightning_attention_step(token, token, token, SLOPES, state) for _ in range(100)
-        ]
-    times = in_turns({str(n): run for n, run in ours.items()}, 10 * repeats)
-    for n in seen:
-        k, v = (torch.randn(1, HEADS, n, CHANNELS) for _ in range(2))
-        cached = in_turns(
-            {"cache": lambda k=k, v=v: attend(token.unsqueeze(2), k, v, causal=True)}, 3 * repeats
-        )["cache"]
-        rows.append(
-            {
-                "seen": n,
-                "us_per_token": round(10 * times[str(n)], 1),
-                "state_bytes": sizes[n],
-                "us_with_cache": round(1e3 * cached, 1),
-                "cache_bytes": k.nbytes + v.nbytes,
-            }
-        )
-    return rows
-
-
-def show(title: str, rows: list[Row]) -> None:
-    print(f"\n{title}")
-    widths = {key: max(len(key), *(len(str(row[key])) for row in rows)) for key in rows[0]}
-    print("  ".join(key.ljust(width) for key, width in widths.items()))
-    for row in rows:
-        print("  ".join(str(row[key]).ljust(width) for key, width in widths.items()), flush=True)
+    q, k, v = (torch.randn(1, HEADS, seen, CHANNELS) for _ in range(3))
+    _, state = lightning_attention(q, k, v, SLOPES, output_final_state=True)
+    assert state is not None
+    layers = {
+        "lightning": (partial(lightning_attention_step, token, token, token, SLOPES, state), [state]),
+        "softmax with KV cache": (partial(attend, token.unsqueeze(2), k, v, causal=True), [k, v]),
+    }
+    return one_more_token(seen, layers, 20 * repeats)
 
 
 def main() -> None:
@@ -163,20 +125,30 @@ def main() -> None:
     )
     parser.add_argument("--only", choices=["training", "growth", "decoding"])
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", type=Path, help="write all rows to this file")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     parts: dict[str, Callable[[], list[Row]]] = {
         "training": lambda: training((1024, 8192), options.repeats),
-        "growth": lambda: growth((1024, 2048, 4096, 8192, 16384, 32768), max(3, options.repeats // 2)),
-        "decoding": lambda: decoding((1024, 4096, 16384, 65536), options.repeats),
+        "growth": lambda: growth((1024, 2048, 4096, 8192, 16384, 32768), options.repeats),
+        "decoding": lambda: [
+            row for seen in (1024, 4096, 16384, 65536) for row in decoding(seen, options.repeats)
+        ],
     }
-    tables = {}
-    for name, part in parts.items():
-        if options.only in (None, name):
-            tables[name] = part()
-            show(f"{name}: B 1, H {HEADS}, D {CHANNELS}, float32, {options.threads} threads", tables[name])
+    tables = {name: part() for name, part in parts.items() if options.only in (None, name)}
+    threads = f"{options.threads} thread{'s' * (options.threads > 1)}"
+    if "training" in tables:
+        title = f"Forward and backward in ms, and how many times longer than ours; {threads}:"
+        show(
+            title,
+            pivot(tables["training"], "form", "tokens", lambda row: f"{row['ms']:,} ({row['times_ours']}x)"),
+        )
+    if "growth" in tables:
+        show(f"Growth, {threads}:", lines(tables["growth"]))
+    if "decoding" in tables:
+        title = f"Decoding one token after so many, {threads}:"
+        show(title, pivot(tables["decoding"], "layer", "seen", decoded))
     if options.json:
         options.json.write_text(json.dumps({"torch": torch.__version__, **tables}, indent=2) + "\n")
 

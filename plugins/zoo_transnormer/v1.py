@@ -23,17 +23,17 @@ class _Attention(nn.Module):
     """Projections, relative positions and padding, the same for both layers."""
 
     def __init__(
-        self, *, width: int, heads: int, causal: bool, positions: str, dropout_prob: float, norm: bool
+        self, config: NormAttentionConfig | DiagAttentionConfig, *, width: int, heads: int, causal: bool
     ) -> None:
         super().__init__()
         channels = head_width(width, heads)
         self.heads = heads
         self.causal = causal
         self.qkv = init_linear(nn.Linear(width, 3 * width, bias=False))
-        self.positions = ReflectedRotary(channels=channels) if positions == "lrpe" else None
-        self.norm = SRMSNorm() if norm else nn.Identity()
+        self.positions = ReflectedRotary(channels=channels) if config.positions == "lrpe" else None
+        self.norm: nn.Module = SRMSNorm()
         self.out = init_linear(nn.Linear(width, width, bias=False))
-        self.dropout = nn.Dropout(dropout_prob)
+        self.dropout = nn.Dropout(config.dropout_prob)
 
     def forward(self, x: Tensor, *, mask: Tensor | None = None) -> Tensor:
         """x: (B, N, D) -> (B, N, D). mask: bool (B, N), True = keep."""
@@ -92,14 +92,7 @@ class NormAttention(_Attention):
         causal: bool,
         max_tokens: int | None = None,
     ) -> None:
-        super().__init__(
-            width=width,
-            heads=heads,
-            causal=causal,
-            positions=config.positions,
-            dropout_prob=config.dropout_prob,
-            norm=True,
-        )
+        super().__init__(config, width=width, heads=heads, causal=causal)
         self.activation = ACTIVATIONS[config.activation]
         self.register_buffer("slopes", torch.zeros(heads), persistent=False)  # no decay
 
@@ -158,14 +151,9 @@ class DiagAttention(_Attention):
         causal: bool,
         max_tokens: int | None = None,
     ) -> None:
-        super().__init__(
-            width=width,
-            heads=heads,
-            causal=causal,
-            positions=config.positions,
-            dropout_prob=config.dropout_prob,
-            norm=config.weights == "relu",  # a softmax keeps the scale by itself
-        )
+        super().__init__(config, width=width, heads=heads, causal=causal)
+        if config.weights == "softmax":  # it keeps the scale by itself
+            self.norm = nn.Identity()
         self.block = config.block
         self.weights = config.weights
 

@@ -1,0 +1,77 @@
+"""What benchmarks share: runs in turns, the cost of one more token, tables as the README shows them."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+Row = dict[str, Any]
+
+
+class Time(NamedTuple):
+    """Milliseconds: on the wall clock, and of the process's CPUs."""
+
+    wall: float
+    cpu: float
+
+
+def in_turns(runs: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, Time]:
+    """The least of `repeats` turns after a warm-up, so that a busy machine slows all of them alike."""
+    best = dict.fromkeys(runs, Time(math.inf, math.inf))
+    for turn in range(repeats + 1):
+        for name, run in runs.items():
+            wall, cpu = time.perf_counter(), time.process_time()
+            run()
+            wall, cpu = 1e3 * (time.perf_counter() - wall), 1e3 * (time.process_time() - cpu)
+            if turn:
+                best[name] = Time(min(best[name].wall, wall), min(best[name].cpu, cpu))
+    return best
+
+
+def one_more_token(
+    seen: int, layers: Mapping[str, tuple[Callable[[], object], Iterable[Tensor | None]]], repeats: int
+) -> list[Row]:
+    """What a step after `seen` tokens costs: by layer, the step and the state that it starts from.
+
+    One layer after the other, not in turns: a large KV cache would push the other's state out of the CPU's.
+    """
+    return [
+        {
+            "layer": name,
+            "seen": seen,
+            "wall_us": round(1e3 * in_turns({name: step}, repeats)[name].wall, 1),
+            "state_kib": round(sum(part.nbytes for part in state if part is not None) / 1024, 2),
+        }
+        for name, (step, state) in layers.items()
+    ]
+
+
+def decoded(row: Row) -> str:
+    """A cell of the table of `one_more_token`."""
+    return f"{row['wall_us']:,} µs, {row['state_kib']:,} KiB"
+
+
+def lines(rows: Sequence[Row]) -> list[list[str]]:
+    """Rows as a table, a line for each; all have the keys of the first, or fewer."""
+    return [list(rows[0]), *([str(row.get(key, "")) for key in rows[0]] for row in rows)]
+
+
+def pivot(rows: Sequence[Row], by: str, column: str, cell: Callable[[Row], str]) -> list[list[str]]:
+    """Rows as a table: a line for each `by`, a column for each `column`."""
+    names, columns = (list(dict.fromkeys(row[key] for row in rows)) for key in (by, column))
+    cells = {(row[by], row[column]): cell(row) for row in rows}
+    body = [[str(name), *(cells[name, column] for column in columns)] for name in names]
+    return [[by, *(f"{value:,}" if isinstance(value, int) else str(value) for value in columns)], *body]
+
+
+def show(title: str, table: Sequence[Sequence[str]]) -> None:
+    """Print a table as Markdown; its first line is the header."""
+    print(f"\n{title}\n")
+    for index, line in enumerate(table):
+        print("| " + " | ".join(line) + " |")
+        if not index:
+            print("|" + " --- |" * len(line), flush=True)
