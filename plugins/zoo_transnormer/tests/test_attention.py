@@ -115,6 +115,19 @@ def test_many_pieces_and_rows(monkeypatch):
         assert_same(grads, found, 1e-9)
 
 
+def test_a_second_backward_finds_all_as_it_was():
+    """Results are written in place, but never into what was given or kept."""
+    leaves = inputs(150)
+    given = [x.detach().clone() for x in leaves]
+    out, end = lightning_attention(
+        *leaves[:3], DECAYS["alibi"], initial_state=leaves[3], output_final_state=True
+    )
+    loss = out.square().sum() + end.square().sum()
+    first, second = (torch.autograd.grad(loss, leaves, retain_graph=True) for _ in range(2))
+    assert all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
+    assert all(torch.equal(one, other) for one, other in zip(leaves, given, strict=True))
+
+
 def test_gradients_by_finite_differences():
     leaves = inputs(7, batch=1)
     mask = torch.tensor([[True, True, False, True, True, True, False]])
