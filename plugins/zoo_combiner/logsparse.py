@@ -134,17 +134,18 @@ def _forward(
 ) -> tuple[Tensor, Tensor]:
     """The outputs (B, P, D); the weights of itself and of each sibling, (levels + 1, B, P)."""
     keys, values = _siblings(k, summaries[::2], sides), _siblings(v, summaries[1::2], sides)
-    dtype = torch.promote_types(q.dtype, torch.float32)
-    scores = q.new_full((len(keys) + 1, *q.shape[:2]), HIDDEN, dtype=dtype)
-    scores[0] = torch.linalg.vecdot(q, k)
-    for score, (size, of_level) in zip(scores[1:], _by_size(keys), strict=True):
+    own = torch.linalg.vecdot(q, k).to(torch.promote_types(q.dtype, torch.float32))
+    scores = [own]
+    for size, of_level in _by_size(keys):
+        siblings = torch.full_like(own, HIDDEN)
         for side in range(sides):
-            in_pairs(score, size)[:, :, 1 - side] = products(
-                in_pairs(q, size)[:, :, 1 - side], of_level[:, :, side]
-            )
+            asking = in_pairs(q, size)[:, :, 1 - side]  # (B, G, size, D)
+            in_pairs(siblings, size)[:, :, 1 - side] = products(asking, of_level[:, :, side])
+        scores.append(siblings)
+    joint = torch.stack(scores)  # (levels + 1, B, P)
     if seen is not None:
-        scores = scores.masked_fill(~seen, HIDDEN)
-    weights = scores.softmax(0)
+        joint = joint.masked_fill(~seen, HIDDEN)
+    weights = joint.softmax(0)
     if seen is not None:
         weights = weights.masked_fill(~seen.any(0), 0.0)
     weights = F.dropout(weights, dropout_p).to(v.dtype)

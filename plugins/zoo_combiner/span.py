@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from zoo_combiner.joint import HIDDEN
 
@@ -218,6 +219,7 @@ class _MaxBefore(torch.autograd.Function):
         return out
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         x, out = ctx.saved_tensors
         grad = torch.zeros_like(x)

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 from zoo_combiner import combiner_attention, combiner_mixture, implied_attention
 from zoo_combiner.checks import PLANS
 from zoo_combiner.grid import default_block_size
@@ -86,7 +87,7 @@ def test_equals_the_implied_matrix_with_gradients(plan, tokens, size, causal, ma
     q, k, v = _qkv(tokens)
     mask = _mask(plan, tokens) if masked else None
     weights = _expected(q, k, mask, plan=plan, block_size=size, causal=causal)
-    impls = ("einsum", "sdpa") if plan == "fixed" else ("auto",)
+    impls = ("auto", "einsum", "sdpa") if plan == "fixed" else ("auto", "einsum")
     for impl in impls:
         found = combiner_attention(
             q, k, v, plan=plan, block_size=size, causal=causal, key_mask=mask, impl=impl
@@ -266,6 +267,75 @@ def test_gradients_equal_finite_differences(plan):
         return combiner_attention(q, k, v, plan=plan, block_size=size)
 
     assert torch.autograd.gradcheck(attend, tuple(x.detach().requires_grad_() for x in inputs))
+
+
+@pytest.mark.parametrize("plan", ["fixed", "logsparse"])
+def test_gradients_can_be_differentiated(plan):
+    size = None if plan == "logsparse" else 2
+
+    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return combiner_attention(q, k, v, plan=plan, block_size=size)
+
+    inputs = tuple(x[:1, :1, :, :1].detach().requires_grad_() for x in _qkv(4))
+    assert torch.autograd.gradgradcheck(attend, inputs)
+
+
+@pytest.mark.parametrize("plan", PLANS)
+def test_dropout_keeps_the_mean(plan):
+    size = None if plan == "logsparse" else 4
+    q, k, v = (x[:1] for x in _qkv(12))
+    torch.manual_seed(0)
+    many = [x.expand(2000, -1, -1, -1) for x in (q, k, v)]
+    out = combiner_attention(*many, plan=plan, block_size=size, dropout_p=0.2)
+    assert (out[0] - out[1]).abs().max() > 1e-3
+    exact = combiner_attention(q, k, v, plan=plan, block_size=size)
+    torch.testing.assert_close(out.mean(0, keepdim=True), exact, rtol=0, atol=0.1)
+    assert all(g.isfinite().all() for g in torch.autograd.grad(out.sum(), (q, k, v)))
+
+
+class Sizes(TorchDispatchMode):
+    """The largest tensor that is made, and how many products of a query and a key end in a softmax."""
+
+    largest, scores = 0, 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        name = func._schema.name
+        made = out if isinstance(out, tuple | list) else (out,)
+        self.largest = max([self.largest, *(x.numel() for x in made if isinstance(x, Tensor))])
+        if name == "aten::_softmax":
+            self.scores += out.numel()
+        elif "scaled_dot_product" in name and "backward" not in name:
+            self.scores += args[0].shape[:-1].numel() * args[1].shape[-2]
+        return out
+
+
+@pytest.mark.parametrize("plan", PLANS)
+def test_scores_are_as_many_as_said_and_no_tensor_is_quadratic(plan):
+    tokens, s, n = 512, 16, 32
+    q, k, v = (x[:1, :1] for x in _qkv(tokens))
+    with Sizes() as sizes:
+        out = combiner_attention(q, k, v, plan=plan, block_size=None if plan == "logsparse" else s)
+    direct_and_spans = {  # the joint softmax of a query
+        "fixed": s + n,
+        "logsparse": 9 + 1,
+        "axial_rowmajor": s + n,
+        "axial_vertical": n + 2 * s,
+        "axial_horizontal": s + 3 * n,
+        "axial_mixture": 2 * s + 3 * n,
+    }
+    within_spans = {  # the local laws; of the nodes of logsparse the left half is asked for
+        "fixed": 1,
+        "logsparse": 8 / 2,
+        "axial_rowmajor": s,
+        "axial_vertical": n,
+        "axial_horizontal": 2 * s,
+        "axial_mixture": n + 2 * s,
+    }
+    assert sizes.scores == tokens * (direct_and_spans[plan] + within_spans[plan])
+    with sizes:
+        torch.autograd.grad(out.sum(), (q, k, v))
+    assert sizes.largest <= tokens * max(direct_and_spans[plan], q.shape[-1])
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])

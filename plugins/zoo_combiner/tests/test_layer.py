@@ -83,6 +83,19 @@ def test_sparse_layers_take_padding(name, causal):
     torch.testing.assert_close(layer(garbage, mask=mask)[1:, 4:], layer(x[1:, 4:]), rtol=0, atol=1e-11)
 
 
+@pytest.mark.parametrize("causal", [True, False], ids=["causal", "both"])
+@pytest.mark.parametrize("name", LAYERS)
+def test_an_example_that_keeps_nothing_is_zero(name, causal):
+    layer, x = _layer(name, causal=causal), _x(11).requires_grad_()
+    mask = torch.ones(2, 11, dtype=torch.bool)
+    mask[1] = False
+    y = layer(x, mask=mask)
+    assert y[1].eq(0).all()
+    torch.testing.assert_close(y[:1], layer(x[:1]), rtol=0, atol=1e-11)
+    gradients = torch.autograd.grad(y.square().sum(), (x, *layer.parameters()))
+    assert gradients[0][1].eq(0).all() and all(gradient.isfinite().all() for gradient in gradients)
+
+
 @torch.no_grad()
 def test_what_the_cache_of_fixed_holds():
     layer = _layer("fixed_mean")
