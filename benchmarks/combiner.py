@@ -7,7 +7,8 @@ those of benchmarks/README.md and of the plugin's README.
 
 Everything to be timed runs in one process, in turns, so that a busy machine slows all of it alike; the
 minimum over the turns counts. Times are for forward and backward, from queries, keys and values on: B 1,
-H 4, D 64, float32. Memory is the highest of a process of its own for each form, less what it has before.
+H 4, D 64, float32. Memory (on Linux) is the highest of a process of its own for each form, less what it
+has before.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import resource
 import subprocess
 import sys
 import time
@@ -177,9 +177,16 @@ def peak(form: str, tokens: int) -> float:
     run = attention(form, tokens)
     small = [x[:, :, :256] for x in leaves]
     torch.autograd.grad(run(*small), leaves, gradient[:, :, :256])
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    Path("/proc/self/clear_refs").write_text("5")  # the highest from here on
+    before = resident("VmRSS")
     torch.autograd.grad(run(*leaves), leaves, gradient)
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    return resident("VmHWM") - before
+
+
+def resident(which: str) -> float:
+    """MiB of this process now (VmRSS) or at most (VmHWM), as Linux tells it."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(which))
+    return int(line.split()[1]) / 1024
 
 
 class OneLayer(nn.Module):

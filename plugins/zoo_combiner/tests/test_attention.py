@@ -344,12 +344,12 @@ def test_low_precision_is_finite_and_close(plan, dtype):
     size = None if plan == "logsparse" else 4
     q, k, v = (x.detach() for x in _qkv(20))
     low = [x.to(dtype).requires_grad_() for x in (q, k, v)]
-    for causal in (True, False):
-        out = combiner_attention(*low, plan=plan, block_size=size, causal=causal)
+    mask = torch.arange(20) < torch.tensor([[13], [0]])
+    for causal, key_mask in ((True, None), (False, None), (True, mask), (False, mask)):
+        options = {"plan": plan, "block_size": size, "causal": causal, "key_mask": key_mask}
+        out = combiner_attention(*low, **options)
         assert out.dtype == dtype
-        exact = combiner_attention(
-            *(x.detach().double() for x in low), plan=plan, block_size=size, causal=causal
-        )
+        exact = combiner_attention(*(x.detach().double() for x in low), **options)
         atol = {torch.float32: 2e-5, torch.float16: 2e-2, torch.bfloat16: 1e-1}[dtype]
         torch.testing.assert_close(out.double(), exact, rtol=0, atol=atol)
         assert all(g.isfinite().all() for g in torch.autograd.grad(out.sum(), low))
