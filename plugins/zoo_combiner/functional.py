@@ -50,7 +50,7 @@ def combiner_attention(
             summarised; of each only one token is seen, the last (row-major: the one in the query's column),
             in the other axial plans none. That is sparse attention of the same pattern, to compare with.
         span_qk: what they are made from instead of q and k, two tensors (B, H, N, D); for DeepSets
-            relu(q W_q) and relu(k W_k).
+            relu(q W_q) and relu(k W_k). The row-major plan pools nothing.
         row_summary: what the row-major plan takes as key of a row: "none", the key of its token in the same
             column; "wsum", the keys of the row weighted as its values are; "proj", "wsum_proj": `row_keys`.
         row_keys: (B, n, s, H, D), those keys.

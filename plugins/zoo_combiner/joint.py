@@ -93,7 +93,10 @@ Layout = tuple[Literal["row", "column", "all"], Tensor, Tensor | None]
 
 
 class _Fused(torch.autograd.Function):
-    """The parts one by one through torch's kernel. A gradient of the gradient takes plain operations."""
+    """The parts one by one through torch's kernel. A gradient of the gradient takes plain operations.
+
+    The kernel is called by its inner name, for `scaled_dot_product_attention` does not give the log-sums.
+    """
 
     @staticmethod
     def forward(ctx: Any, layout: list[Layout], scale: float | None, q: Tensor, *tensors: Tensor) -> Tensor:
