@@ -18,8 +18,8 @@ import json
 import math
 import subprocess
 import sys
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from turns import Row, in_turns, lines, show
 from zoo_combiner import combiner_attention
 
-Row = dict[str, float | int | str]
 HEADS, CHANNELS = 4, 64
 PLANS = ("fixed", "logsparse", "axial_vertical", "axial_horizontal", "axial_mixture", "axial_rowmajor")
 #: Tokens, tokens per block, and what the time may be of that of causal SDPA.
@@ -63,28 +63,30 @@ def materialised(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return (q @ k.mT / math.sqrt(CHANNELS)).masked_fill(future, -math.inf).softmax(-1) @ v
 
 
+def step(run: Callable[..., Tensor], leaves: tuple[Tensor, ...], gradient: Tensor) -> None:
+    """Forward and backward."""
+    torch.autograd.grad(run(*leaves), leaves, gradient)
+
+
 def times(tokens: int, repeats: int) -> list[Row]:
     """Milliseconds of a step, in turns, and the scores that are computed for each query."""
     leaves, gradient = inputs(tokens)
-    best = dict.fromkeys(("causal SDPA", *PLANS), math.inf)
-    for turn in range(repeats + 1):
-        for form in best:
-            run = attention(form, tokens)
-            started = time.process_time()
-            torch.autograd.grad(run(*leaves), leaves, gradient)
-            if turn:
-                best[form] = min(best[form], 1e3 * (time.process_time() - started))
+    runs = {
+        form: partial(step, attention(form, tokens), leaves, gradient) for form in ("causal SDPA", *PLANS)
+    }
+    best = {form: taken.cpu for form, taken in in_turns(runs, repeats).items()}
     rows: list[Row] = []
     for form, cpu in best.items():
-        row: Row = {
+        plan = form != "causal SDPA"
+        row = {
             "form": form,
-            "tokens": tokens,
+            "tokens": f"{tokens:,}",
             "CPU ms": round(cpu, 1),
             "of SDPA": round(cpu / best["causal SDPA"], 3),
             "at most": TARGETS[tokens][1].get(form, ""),
+            "scores": f"{counted(form, tokens):,}" if plan else "",
+            "by formula": f"{expected(form, tokens):,}" if plan else "",
         }
-        if form != "causal SDPA":
-            row |= {"scores": counted(form, tokens), "by formula": expected(form, tokens)}
         rows.append(row)
     return rows
 
@@ -145,8 +147,8 @@ def expected(form: str, tokens: int) -> int:
 
 def growth(rows: list[Row]) -> list[Row]:
     """How many times longer a step on 16,384 tokens takes than one on 4,096, and for each doubling."""
-    cpu = {(row["form"], row["tokens"]): float(row["CPU ms"]) for row in rows}
-    longer = {form: cpu[form, 16384] / cpu[form, 4096] for form in ("causal SDPA", *PLANS)}
+    cpu = {(row["form"], row["tokens"]): row["CPU ms"] for row in rows}
+    longer = {form: cpu[form, "16,384"] / cpu[form, "4,096"] for form in ("causal SDPA", *PLANS)}
     return [
         {
             "form": form,
@@ -165,9 +167,9 @@ def memory(tokens: int) -> list[Row]:
     for form in forms:
         command = [sys.executable, __file__, "--peak", form, str(tokens)]
         peak = float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-        rows.append({"form": form, "tokens": tokens, "peak MiB": round(peak)})
-    sdpa = next(float(row["peak MiB"]) for row in rows if row["form"] == "causal SDPA")
-    return [row | {"of SDPA": round(float(row["peak MiB"]) / sdpa, 2)} for row in rows]
+        rows.append({"form": form, "tokens": f"{tokens:,}", "peak MiB": round(peak)})
+    sdpa = next(row["peak MiB"] for row in rows if row["form"] == "causal SDPA")
+    return [row | {"of SDPA": round(row["peak MiB"] / sdpa, 2)} for row in rows]
 
 
 def peak(form: str, tokens: int) -> float:
@@ -248,18 +250,6 @@ def retrievals(plans: list[str], seeds: list[int]) -> list[Row]:
     return rows
 
 
-def show(title: str, rows: list[Row]) -> None:
-    """A table in Markdown."""
-    print(f"\n{title}\n")
-    keys = list(dict.fromkeys(key for row in rows for key in row))
-    lines = [{key: key for key in keys}, dict.fromkeys(keys, "---"), *rows]
-    for line in lines:
-        cells = (
-            f"{line.get(key, ''):,}" if isinstance(line.get(key), int) else line.get(key, "") for key in keys
-        )
-        print("|", " | ".join(map(str, cells)), "|", flush=True)
-
-
 def main() -> None:
     if sys.argv[1:2] == ["--peak"]:
         print(peak(sys.argv[2], int(sys.argv[3])))
@@ -280,16 +270,16 @@ def main() -> None:
     tables: dict[str, list[Row]] = {}
     if "time" in options.only:
         tables["time"] = [row for tokens in options.tokens for row in times(tokens, options.repeats)]
-        show(f"Forward and backward, B 1, H {HEADS}, D {CHANNELS}, float32", tables["time"])
+        show(f"Forward and backward, B 1, H {HEADS}, D {CHANNELS}, float32", lines(tables["time"]))
         if set(options.tokens) == set(TARGETS):
             tables["growth"] = growth(tables["time"])
-            show("From 4,096 to 16,384 tokens", tables["growth"])
+            show("From 4,096 to 16,384 tokens", lines(tables["growth"]))
     if "memory" in options.only:
         tables["memory"] = [row for tokens in options.tokens for row in memory(tokens)]
-        show("Peak memory beyond the inputs", tables["memory"])
+        show("Peak memory beyond the inputs", lines(tables["memory"]))
     if "retrieval" in options.only:
         tables["retrieval"] = retrievals(options.plans, options.seeds)
-        show("Marked-token retrieval in one layer", tables["retrieval"])
+        show("Marked-token retrieval in one layer", lines(tables["retrieval"]))
     if options.json:
         options.json.write_text(json.dumps({"torch": torch.__version__, **tables}, indent=2) + "\n")
 
