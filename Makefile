@@ -27,6 +27,7 @@ bench: $(STAMP)  ## measure speed and memory, side by side
 	$(BIN)/python benchmarks/aaren.py
 	$(BIN)/python benchmarks/transnormer.py
 	$(BIN)/python benchmarks/sigmareparam.py
+	$(BIN)/python benchmarks/landmark.py
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/kill.py
 

@@ -1,0 +1,264 @@
+"""The mixers: `landmark/tokens`, whose input brings landmarks, and `landmark/landmark`, which makes its own.
+
+B batch, N tokens, D width, H heads, d channels per head, L places per block with its landmark.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from zoo.layers import Rotary
+from zoo.layers.init import EMBEDDING_STD, init_linear
+from zoo.layers.precision import full_precision, sum_dtype
+from zoo_landmark.cache import Blocks, LandmarkCache, turned
+from zoo_landmark.config import LandmarkConfig
+from zoo_landmark.functional import landmark_attention
+from zoo_landmark.grid import insert_rows, places
+from zoo_landmark.padding import Packed
+from zoo_landmark.stream import LandmarkState, advance, attend_from, by_age, empty_state
+
+
+class LandmarkTokens(nn.Module):
+    """Attention on a sequence in which every (block + 1)-th token is a landmark; landmarks ask, too.
+
+    In training a token sees all earlier blocks. In evaluation and in streams it sees the `window` blocks
+    before its own, and fetches `top_k` of the older ones; the two agree while there are no more than these.
+    """
+
+    def __init__(
+        self,
+        config: LandmarkConfig,
+        *,
+        width: int,
+        heads: int,
+        causal: bool,
+        max_tokens: int | None = None,
+        rotary: Rotary | None = None,
+    ) -> None:
+        """`max_tokens` sets no limit: that is what the architecture is for.
+
+        Raises:
+            ValueError: `causal` is false, or `heads` does not divide `width`.
+        """
+        super().__init__()
+        if not causal:
+            raise ValueError(
+                "landmark attention is causal only: a landmark sums up a block for later tokens. "
+                "Build it with causal=True, or take another mixer"
+            )
+        if heads < 1 or width % heads:
+            raise ValueError(f"width {width} must be a multiple of heads {heads}, with at least one head")
+        self.config = config
+        self.heads = heads
+        self.size = config.block + 1
+        self.rotary = rotary
+        self.qkv = init_linear(nn.Linear(width, 3 * width, bias=config.bias))
+        self.out = init_linear(nn.Linear(width, width, bias=config.bias))
+        self.dropout = nn.Dropout(config.dropout_prob)
+
+    def forward(self, x: Tensor, *, mask: Tensor | None = None) -> Tensor:
+        """x: (B, N, D) -> (B, N, D). mask: bool (B, N), True = keep; blocks hold kept tokens only."""
+        self._check(x)
+        if mask is not None:
+            packed = Packed(mask, x)
+            return packed.unpack(self(packed.pack(x)))
+        q, k, v = self._project(x, 0)
+        return self._merge(self._attend(q, k, v))
+
+    def initial_state(self, batch_size: int) -> LandmarkState:
+        """The state before the first token."""
+        weight = self.out.weight
+        like = weight.new_zeros(batch_size, self.heads, 0, weight.shape[0] // self.heads)
+        return empty_state(like, offload=self.config.offload, size=self.size)
+
+    def step(self, x: Tensor, state: LandmarkState) -> tuple[Tensor, LandmarkState]:
+        """The next tokens of streams, x: (B, C, D) -> (B, C, D), and the new state; equals `forward`.
+
+        Streams of different ages may stand side by side; each age is computed by itself.
+
+        Raises:
+            ValueError: x has another shape, or the state belongs to another layer or number of streams.
+        """
+        self._check(x)
+        self._check_state(state)
+        return by_age(self._step, x, state, state.position)
+
+    def _step(self, x: Tensor, state: LandmarkState, age: int) -> tuple[Tensor, LandmarkState]:
+        q, k, v = self._project(x, age % self.size)
+        out, state = self._advance(q, k, v, state, age)
+        return self._merge(out), state
+
+    # -- on places: tokens and landmarks --------------------------------------------------------
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """All places of a sequence, (B, H, M, d) each, keys turned by their place in the block."""
+        config, total = self.config, q.shape[2]
+        fetched = self._limit
+        # So far every block is near or fetched: one pass, at true places.
+        exact = total if self.training or fetched is None else (config.window + fetched + 1) * self.size
+        if exact >= total:
+            return self._attend_exactly(q, k, v)
+        head = self._attend_exactly(*(t[:, :, :exact] for t in (q, k, v)))
+        cache = self._cache(None)
+        complete = total // self.size * self.size
+        cache.extend(k[:, :, :complete], v[:, :, :complete])
+        tail = attend_from(
+            self._scaled(q[:, :, exact:]),
+            k,
+            v,
+            start=exact,
+            first=0,
+            cache=cache,
+            dropped=0,
+            window=config.window,
+        )
+        return torch.cat((head, tail), 2)
+
+    def _attend_exactly(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        at = torch.arange(q.shape[2], device=q.device)
+        q, k = turned(q, self.rotary, at), turned(k, self.rotary, at - at % self.size)
+        return landmark_attention(q, k, v, block_len=self.config.block)
+
+    def _advance(
+        self, q: Tensor, k: Tensor, v: Tensor, state: LandmarkState, age: int
+    ) -> tuple[Tensor, LandmarkState]:
+        window = self.config.window
+        return advance(self._scaled(q), k, v, state, age=age, make_cache=self._cache, window=window)
+
+    @property
+    def _limit(self) -> int | None:
+        """How many blocks are fetched at most, `None`: all."""
+        config = self.config
+        return config.max_blocks if config.top_k is None else config.top_k
+
+    def _cache(self, blocks: Blocks | None) -> LandmarkCache:
+        config = self.config
+        return LandmarkCache(
+            block_len=config.block,
+            top_k=config.top_k,
+            max_blocks=config.max_blocks,
+            select=config.select,
+            offload="cpu" if config.offload else None,
+            turn=self.rotary,
+            blocks=blocks,
+        )
+
+    def _project(self, x: Tensor, phase: int) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, N, D), `phase` places into a block -> q, k, v (B, H, N, d), keys turned by that place."""
+        # Under autocast the state is of the weights' type all the same.
+        projected = self.qkv(x).to(self.out.weight.dtype)
+        q, k, v = projected.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        return q, turned(k, self.rotary, self._within(phase, x.shape[1], x.device)), v
+
+    def _within(self, phase: int, count: int, device: torch.device) -> Tensor:
+        """The places of tokens in their blocks, (N,)."""
+        return (phase + torch.arange(count, device=device)) % self.size
+
+    def _scaled(self, q: Tensor) -> Tensor:
+        return q / math.sqrt(q.shape[-1])
+
+    def _merge(self, mixed: Tensor) -> Tensor:
+        """(B, H, N, d) -> (B, N, D)."""
+        return self.dropout(self.out(mixed.transpose(1, 2).flatten(2)))
+
+    def _check(self, x: Tensor) -> None:
+        width = self.out.in_features
+        if x.dim() != 3 or x.shape[-1] != width:
+            raise ValueError(f"x must be (B, N, {width}), got {tuple(x.shape)}")
+
+    def _check_state(self, state: Any) -> None:
+        if not isinstance(state, LandmarkState):
+            raise ValueError(
+                f"state must be a LandmarkState from initial_state() or step(), got {type(state).__name__}"
+            )
+        blocks = state.blocks.keys
+        expected = (self.heads, self.size, self.out.in_features // self.heads, self.out.weight.dtype)
+        found = (blocks.shape[1], blocks.shape[3], blocks.shape[4], blocks.dtype)
+        if found != expected:
+            raise ValueError(
+                f"the state is of (heads, places per block, channels, type) {found}, not {expected}"
+            )
+
+    def extra_repr(self) -> str:
+        config = self.config
+        return f"heads={self.heads}, block={config.block}, window={config.window}, top_k={config.top_k}"
+
+
+class LandmarkAttention(LandmarkTokens):
+    """Attention that puts a landmark of its own behind every block, inside the layer.
+
+    In the paper a landmark is a token that earlier layers have filled with what its block is about. Here
+    there are none: a learned query per head reads the block once it is complete, by softmax attention within
+    it, and a linear map of what it read is the landmark's key. What follows is the paper's attention.
+    Landmarks take places (positions count them), but no token of the input or output.
+    """
+
+    def __init__(
+        self,
+        config: LandmarkConfig,
+        *,
+        width: int,
+        heads: int,
+        causal: bool,
+        max_tokens: int | None = None,
+        rotary: Rotary | None = None,
+    ) -> None:
+        super().__init__(
+            config, width=width, heads=heads, causal=causal, max_tokens=max_tokens, rotary=rotary
+        )
+        self.landmark_query = nn.Parameter(torch.empty(width))
+        nn.init.trunc_normal_(self.landmark_query, std=EMBEDDING_STD)
+        self.landmark_key = init_linear(nn.Linear(width, width, bias=config.bias))
+
+    def landmarks(self, k: Tensor, v: Tensor) -> Tensor:
+        """Keys (turned) and values of whole blocks, (B, H, n block, d) -> landmarks' keys (B, H, n, d)."""
+        every, dtype = self.config.block, sum_dtype(k.dtype)
+        keys, values = (t.to(dtype).unflatten(2, (t.shape[2] // every, every)) for t in (k, v))
+        query = self.landmark_query.to(dtype).view(1, self.heads, 1, -1)
+        behind = torch.tensor([every], device=k.device)  # a landmark stands behind the last token
+        query = self._scaled(turned(query, self.rotary, behind))
+        with full_precision(k.device):
+            scores = (keys @ query.unsqueeze(-1)).squeeze(-1)  # (B, H, n, block)
+            read = (scores.softmax(-1).unsqueeze(-2) @ values).squeeze(-2)  # (B, H, n, d)
+        made = self.landmark_key(read.to(k.dtype).transpose(1, 2).flatten(2))  # (B, n, D)
+        made = made.to(k.dtype).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        return turned(made, self.rotary, behind.expand(made.shape[2]))
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        tokens = q.shape[2]
+        q, k, v = self._with_landmarks(q, k, v, k[:, :, :0], v[:, :, :0])
+        return super()._attend(q, k, v).index_select(2, places(tokens, self.config.block, device=q.device))
+
+    def _advance(
+        self, q: Tensor, k: Tensor, v: Tensor, state: LandmarkState, age: int
+    ) -> tuple[Tensor, LandmarkState]:
+        phase, tokens = age % self.size, q.shape[2]
+        mine = state.of_age(age, size=self.size, window=self.config.window, max_blocks=self.config.max_blocks)
+        begun = mine.keys.shape[2] - phase  # where the block that is not complete begins
+        q, k, v = self._with_landmarks(q, k, v, mine.keys[:, :, begun:], mine.values[:, :, begun:])
+        out, state = super()._advance(q, k, v, state, age)
+        return out.index_select(2, places(tokens, self.config.block, phase, device=q.device)), state
+
+    def _with_landmarks(
+        self, q: Tensor, k: Tensor, v: Tensor, begun_k: Tensor, begun_v: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Tokens (B, H, N, d) with landmarks between them; begun_k, begun_v: those of the block so far."""
+        every, phase = self.config.block, begun_k.shape[2]
+        complete = (phase + q.shape[2]) // every * every
+        if complete == 0:
+            return q, k, v
+        blocks = (torch.cat(pair, 2)[:, :, :complete] for pair in ((begun_k, k), (begun_v, v)))
+        landmarks = self.landmarks(*blocks)
+        nothing = torch.zeros_like(landmarks)
+        return (
+            insert_rows(q, nothing, every, phase),
+            insert_rows(k, landmarks, every, phase),
+            insert_rows(v, nothing, every, phase),
+        )
+
+    def _within(self, phase: int, count: int, device: torch.device) -> Tensor:
+        return (phase + torch.arange(count, device=device)) % self.config.block

@@ -1,0 +1,29 @@
+"""Padding anywhere: kept tokens move to the front, where blocks begin, and back. B batch, N tokens."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+class Packed:
+    """The places of kept tokens. mask: bool (B, N), True = keep.
+
+    Raises:
+        ValueError: the mask is not bool, or of another shape than (B, N) of the tokens.
+    """
+
+    def __init__(self, mask: Tensor, x: Tensor) -> None:
+        if mask.dtype != torch.bool or mask.shape != x.shape[:2]:
+            got = f"{mask.dtype} {tuple(mask.shape)}"
+            raise ValueError(f"mask must be bool {tuple(x.shape[:2])}, True = keep; got {got}")
+        self.mask = mask.unsqueeze(-1)
+        self.order = mask.long().argsort(dim=1, descending=True, stable=True).unsqueeze(-1)
+
+    def pack(self, x: Tensor) -> Tensor:
+        """(B, N, D) with kept tokens in front, zeros behind them."""
+        return x.masked_fill(~self.mask, 0.0).take_along_dim(self.order, 1)
+
+    def unpack(self, y: Tensor) -> Tensor:
+        """Back to where they were, zeros elsewhere."""
+        return y.take_along_dim(self.order.argsort(1), 1).masked_fill(~self.mask, 0.0)
