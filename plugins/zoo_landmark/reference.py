@@ -84,12 +84,14 @@ def _layer(module: Any, x: Tensor, mask: Tensor | None, *, own: bool) -> Tensor:
     rows = []
     for example, kept in zip(x, keep, strict=True):
         row = torch.zeros_like(example)
-        if kept.any():
+        count = int(kept.sum())
+        if count:
+            packed = torch.cat((example[kept], torch.zeros_like(example[count:])))
             q, k, v = (
                 t.unflatten(-1, (module.heads, -1)).transpose(0, 1)
-                for t in module.qkv(example[kept]).chunk(3, dim=-1)
-            )  # (H, n, d)
-            at = list(range(q.shape[1]))  # the places of the tokens
+                for t in module.qkv(packed).chunk(3, dim=-1)
+            )  # (H, N, d)
+            at = list(range(count))  # the places of the kept tokens
             if own:
                 k, v = _own_landmarks(module, k, v)
                 at = [i + i // (module.size - 1) for i in at]
