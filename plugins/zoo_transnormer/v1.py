@@ -15,7 +15,7 @@ from zoo.layers.precision import sum_dtype
 from zoo_transnormer.config import DiagAttentionConfig, NormAttentionConfig
 from zoo_transnormer.functional import diag_attention, lightning_attention, linear_attention_bidirectional
 from zoo_transnormer.layers import LightningState, head_width
-from zoo_transnormer.padding import front_order, kept_in_front, put_back
+from zoo.layers.padding import front_order, kept_in_front, put_back
 from zoo_transnormer.parts import ACTIVATIONS, ReflectedRotary, SRMSNorm
 
 

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from zoo.layers.model import Model as Model
     from zoo.layers.model import build_model as build_model
     from zoo.layers.norm import make_norm as make_norm
+    from zoo.layers.padding import front_order as front_order
+    from zoo.layers.padding import kept_in_front as kept_in_front
+    from zoo.layers.padding import put_back as put_back
     from zoo.layers.pooling import Pool as Pool
     from zoo.layers.positions import LearnedPositions as LearnedPositions
     from zoo.layers.positions import Rotary as Rotary
@@ -56,6 +59,9 @@ _MODULE_OF = {
     "Model": "model",
     "build_model": "model",
     "make_norm": "norm",
+    "front_order": "padding",
+    "kept_in_front": "padding",
+    "put_back": "padding",
     "Pool": "pooling",
     "LearnedPositions": "positions",
     "Rotary": "positions",

@@ -1,0 +1,193 @@
+"""The memory of every Titans layer: what it is told of each token, and how it learns and reads.
+
+B streams, N tokens, D width, H heads, d = D / H channels of each.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from zoo.layers.init import init_linear
+from zoo.layers.precision import full_precision, sum_dtype
+from zoo_titans.chunk import Form
+from zoo_titans.config import MacConfig, MemoryConfig
+from zoo_titans.functional import read_weights, scan_in_phase
+from zoo_titans.state import MemoryState, Told
+
+EPS = 1e-6
+
+
+class StreamState(NamedTuple):
+    """What a memory layer remembers of B streams.
+
+    memory: the memories themselves.
+    tail: what the convolutions saw last, (B, conv - 1, 3 D).
+    gates: logits of the chunk under way, (B, 3 H), where gates go by the chunk; else `None`.
+    """
+
+    memory: MemoryState
+    tail: Tensor
+    gates: Tensor | None
+
+
+class Memory(nn.Module):
+    """Projections, gates, and a network per head that learns to give values for keys (section 3.1, eq. 8-15).
+
+    q, k, v = SiLU(conv(W x)), q and k of norm 1; theta, eta, alpha = sigmoid(W x + b), theta times its most.
+    The memory's first weights are learned; each stream and head then changes a copy of its own.
+    """
+
+    def __init__(self, config: MemoryConfig | MacConfig, *, width: int, heads: int) -> None:
+        """
+        Raises:
+            ValueError: `heads` does not divide `width`.
+        """
+        super().__init__()
+        if heads < 1 or width % heads:
+            raise ValueError(f"width {width} must be a multiple of heads {heads}, with at least one head")
+        self.heads = heads
+        self.chunk = config.chunk
+        self.by_chunk = config.gates == "chunk"
+        channels = width // heads
+        limit = None if config.max_surprise is None else 2 * config.loss_scale * config.max_surprise
+        self.form = Form(
+            act=config.activation,
+            residual=config.residual,
+            loss_scale=config.loss_scale,
+            limit=None if limit is None else limit * math.sqrt(channels),
+        )
+        # Keys all alike are the worst case: then 2 loss_scale theta chunk / (1 - eta) <= 1 is safe, and holds
+        # at the start with theta_init 0.25 and eta_init 0.5.
+        self.theta_max = config.theta_max or 1 / (config.chunk * config.loss_scale)
+        self.starts = [_logit(p) for p in (config.theta_init, config.eta_init, config.alpha_init)]
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.conv = nn.Parameter(torch.empty(3 * width, 1, config.conv)) if config.conv > 1 else None
+        self.gate = nn.Linear(width, 3 * heads)
+        hidden = max(1, round(config.expansion * channels))
+        sizes = [channels, *[hidden] * (config.depth - 1), channels]
+        self.first = nn.ParameterList(
+            nn.Parameter(torch.empty(heads, n, m)) for n, m in itertools.pairwise(sizes)
+        )
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Our choice, the paper states none: maps keep the scale, gates hardly depend on the token."""
+        init_linear(self.qkv)
+        if self.conv is not None:
+            nn.init.trunc_normal_(self.conv, std=self.conv.shape[-1] ** -0.5)
+        init_linear(self.gate, std=0.02)
+        with torch.no_grad():
+            for part, start in zip(self.gate.bias.chunk(3), self.starts, strict=True):
+                part.fill_(start)
+            for weight in self.first:
+                nn.init.trunc_normal_(weight, std=weight.shape[1] ** -0.5)
+
+    def initial_state(self, batch_size: int) -> StreamState:
+        """Streams that have seen nothing."""
+        weight = self.qkv.weight
+        tail = weight.new_zeros(batch_size, 0 if self.conv is None else self.conv.shape[-1] - 1, len(weight))
+        gates = weight.new_zeros(batch_size, 3 * self.heads, dtype=sum_dtype(weight.dtype))
+        memory = MemoryState.start(list(self.first), batch_size)
+        return StreamState(memory, tail, gates if self.by_chunk else None)
+
+    def run(self, phase: int, state: StreamState, x: Tensor) -> tuple[Tensor, StreamState]:
+        """Learn and read the next tokens, x: (B, C, D) -> (B, C, D), and the new state.
+
+        phase: how many tokens of their chunk all streams have seen.
+        """
+        told, tail, gates = self.tell(x, state, phase=phase)
+        read, memory = self.learn(told, state.memory, phase=phase)
+        return read, StreamState(memory, tail, gates)
+
+    def learn(self, told: Told, memory: MemoryState, *, phase: int) -> tuple[Tensor, MemoryState]:
+        """What each token reads once it has been learned, (B, N, D), and the memory after all."""
+        q, k, v, theta, eta, alpha = told
+        y, memory = scan_in_phase(
+            q, k, v, theta, eta, alpha, memory, phase=phase, chunk=self.chunk, form=self.form
+        )
+        return y.transpose(1, 2).flatten(2), memory
+
+    def recall(self, q: Tensor, weights: tuple[Tensor, ...]) -> Tensor:
+        """q: (B, H, N, d) -> what these weights give for it, (B, N, D) (eq. 15)."""
+        y = read_weights(q, weights, act=self.form.act, residual=self.form.residual)
+        return y.transpose(1, 2).flatten(2)
+
+    def tell(self, x: Tensor, state: StreamState, *, phase: int) -> tuple[Told, Tensor, Tensor | None]:
+        """x: (B, N, D) -> what the memory is told, the convolutions' new tail, gates of the open chunk."""
+        projected = self.qkv(x)
+        q, k, v = (self._in_heads(t) for t in self._convolve(projected, state.tail).chunk(3, -1))
+        logits = self._logits(x)
+        gates = None
+        if state.gates is not None:
+            logits, gates = _held(logits, state.gates, phase=phase, chunk=self.chunk)
+        theta, eta, alpha = logits.sigmoid().transpose(1, 2).chunk(3, 1)  # (B, H, N)
+        told = Told(_unit(q), _unit(k), v, theta * self.theta_max, eta, alpha)
+        return told, self._tail(projected, state.tail), gates
+
+    def ask(self, x: Tensor, tail: Tensor) -> tuple[Tensor, Tensor]:
+        """Queries alone, x: (B, N, D) -> q (B, H, N, d), and their convolution's tail, (B, conv - 1, D)."""
+        projected = F.linear(x, self.qkv.weight[: x.shape[-1]])
+        return _unit(self._in_heads(self._convolve(projected, tail))), self._tail(projected, tail)
+
+    def _convolve(self, projected: Tensor, tail: Tensor) -> Tensor:
+        """SiLU of the causal convolution of the first channels, (B, N, E) after the tail -> (B, N, E)."""
+        if self.conv is None:
+            return F.silu(projected)
+        kernel = self.conv[: projected.shape[-1]].to(projected.dtype)
+        padded = torch.cat((tail.to(projected.dtype), projected), 1).transpose(1, 2)
+        return F.silu(F.conv1d(padded, kernel, groups=len(kernel))).transpose(1, 2)
+
+    def _tail(self, projected: Tensor, tail: Tensor) -> Tensor:
+        size = tail.shape[1]
+        joined = torch.cat((tail, projected[:, max(0, projected.shape[1] - size) :].to(tail.dtype)), 1)
+        return joined[:, joined.shape[1] - size :].clone()
+
+    def _logits(self, x: Tensor) -> Tensor:
+        """Of theta, eta and alpha for each head, in full precision: (B, N, 3 H)."""
+        dtype = sum_dtype(x.dtype)
+        with full_precision(x.device):
+            return F.linear(x.to(dtype), self.gate.weight.to(dtype), self.gate.bias.to(dtype))
+
+    def _in_heads(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+    def extra_repr(self) -> str:
+        sizes = [self.first[0].shape[1], *(w.shape[2] for w in self.first)]
+        return f"heads={self.heads}, channels={sizes}, chunk={self.chunk}, theta_max={self.theta_max:g}"
+
+
+def require_tokens(x: Tensor, width: int, streams: Tensor | None = None) -> None:
+    """x (B, N, width), of as many streams as the state.
+
+    Raises:
+        ValueError: naming both shapes.
+    """
+    if x.dim() != 3 or x.shape[-1] != width:
+        raise ValueError(f"expected x (B, N, {width}), got {tuple(x.shape)}")
+    if streams is not None and len(streams) != len(x):
+        raise ValueError(f"the state is of {len(streams)} streams, but x holds {len(x)}: {tuple(x.shape)}")
+
+
+def _held(logits: Tensor, under_way: Tensor, *, phase: int, chunk: int) -> tuple[Tensor, Tensor]:
+    """Each token has the logits of its chunk's first: (B, N, 3 H), and those of the last chunk, (B, 3 H)."""
+    first = min(chunk - phase, logits.shape[1]) if phase else 0
+    rest = logits[:, first:]
+    held = rest[:, ::chunk].repeat_interleave(chunk, 1)[:, : rest.shape[1]]
+    held = torch.cat((under_way.unsqueeze(1).expand(-1, first, -1), held), 1)
+    return held, held[:, -1].clone()
+
+
+def _unit(x: Tensor) -> Tensor:
+    """Of norm 1; zeros stay zeros, and have a gradient."""
+    wide = x.to(sum_dtype(x.dtype))
+    return (wide * torch.rsqrt(wide.square().sum(-1, keepdim=True) + EPS)).to(x.dtype)
+
+
+def _logit(share: float) -> float:
+    return math.log(share / (1 - share))

@@ -1,0 +1,284 @@
+"""Every form of the scan is the paper's recurrence, for any chunk, length, depth and split."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from torch import Tensor
+from zoo_titans import (
+    MemoryState,
+    gate_products,
+    neural_memory_read,
+    neural_memory_scan,
+    neural_memory_update,
+)
+
+from zoo.layers import put_rows
+
+B, H = 2, 3
+CASES = [
+    pytest.param(17, 5, (4, 4), {}, id="linear"),
+    pytest.param(17, 5, (4, 6, 3), {"limit": 0.3}, id="limit"),
+    pytest.param(16, 16, (4, 6, 5, 4), {"residual": True, "act": "gelu"}, id="depth-3-residual-gelu"),
+    pytest.param(50, 1, (4, 6, 3), {"limit": 2.0}, id="chunk-1"),
+    pytest.param(70, 1, (3, 4, 3), {"read": "before"}, id="checkpointed-read-before"),
+    pytest.param(15, 18, (4, 6, 3), {"read": "before"}, id="shorter-than-a-chunk"),
+    pytest.param(17, 2, (4, 3, 3, 3, 4), {"loss_scale": 0.5}, id="depth-4"),
+    pytest.param(1, 2, (2, 3, 2), {}, id="one-token"),
+]
+
+
+def unit(x: Tensor) -> Tensor:
+    return x / x.norm(dim=-1, keepdim=True)
+
+
+def problem(tokens: int, sizes: tuple[int, ...], seed: int = 0, dtype=torch.float64) -> tuple[list, list]:
+    """q, k, v, theta, eta, alpha, and the first weights."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    def uniform(most: float) -> Tensor:
+        return most * torch.rand(B, H, tokens, generator=generator, dtype=torch.float64)
+
+    inputs = [unit(normal(B, H, tokens, sizes[0])) for _ in range(2)] + [normal(B, H, tokens, sizes[-1])]
+    inputs += [uniform(0.05), uniform(1.0), uniform(0.2)]
+    weights = [normal(H, n, m) / n**0.5 for n, m in itertools.pairwise(sizes)]
+    return [t.to(dtype) for t in inputs], [w.to(dtype) for w in weights]
+
+
+def leaves(y: Tensor, state: MemoryState) -> list[Tensor]:
+    return [y, *state.weights, *state.momentum, *state.anchor]
+
+
+def with_gradients(inputs, weights, run) -> list[Tensor]:
+    """All that `run` gives, and the gradients of a sum over all of it."""
+    variables = [t.clone().requires_grad_() for t in (*inputs, *weights)]
+    found = leaves(*run(variables[: len(inputs)], MemoryState.start(variables[len(inputs) :], B)))
+    total = sum((t * torch.arange(t.numel(), dtype=t.dtype).cos().view_as(t)).sum() for t in found)
+    return [*found, *torch.autograd.grad(total, variables, allow_unused=True)]
+
+
+def require_equal(found: list[Tensor], expected: list[Tensor]) -> None:
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("impl", ["chunked", "autograd"])
+@pytest.mark.parametrize(("tokens", "chunk", "sizes", "options"), CASES)
+def test_equals_the_recurrence_with_gradients(tokens, chunk, sizes, options, impl):
+    inputs, weights = problem(tokens, sizes)
+    found, expected = (
+        with_gradients(
+            inputs,
+            weights,
+            lambda x, state, impl=form: neural_memory_scan(*x, state, chunk=chunk, impl=impl, **options),
+        )
+        for form in (impl, "recurrent")
+    )
+    require_equal(found, expected)
+
+
+@pytest.mark.parametrize("chunk", [1, 5, 16])
+@pytest.mark.parametrize("read", ["after", "before"])
+def test_padding_is_the_identity(chunk, read):
+    inputs, weights = problem(16, (4, 6, 4))
+    valid = torch.rand(B, 16, generator=torch.Generator().manual_seed(3)) > 0.3
+    found, expected = (
+        with_gradients(
+            inputs,
+            weights,
+            lambda x, s, f=form: neural_memory_scan(*x, s, chunk=chunk, read=read, valid=valid, impl=f),
+        )
+        for form in ("chunked", "recurrent")
+    )
+    require_equal(found, expected)
+    if chunk != 5:  # one token, or all, per chunk: then padding does not move where chunks begin
+        row = valid[0]
+        kept = [t[:1, :, row] for t in inputs]
+        alone, state = neural_memory_scan(*kept, MemoryState.start(weights, 1), chunk=chunk, read=read)
+        torch.testing.assert_close(alone, found[0][:1, :, row])
+        torch.testing.assert_close(state.weights[0], found[1][:1])
+
+
+@pytest.mark.parametrize("pieces", [[1] * 23, [4, 1, 1, 7, 2, 8], [0, 22, 1], [16, 7], [3, 20]])
+@pytest.mark.parametrize("chunk", [1, 4, 7, 30])
+def test_any_split_gives_the_same_outputs_and_state(pieces, chunk):
+    inputs, weights = problem(23, (4, 6, 4))
+    expected = with_gradients(inputs, weights, lambda x, s: neural_memory_scan(*x, s, chunk=chunk, limit=1.0))
+
+    def in_pieces(x, state):
+        outputs, start = [], 0
+        for size in pieces:
+            part = [t[:, :, start : start + size] for t in x]
+            y, state = neural_memory_scan(*part, state, chunk=chunk, limit=1.0)
+            outputs.append(y)
+            start += size
+        return torch.cat(outputs, 2), state
+
+    require_equal(with_gradients(inputs, weights, in_pieces), expected)
+
+
+def test_streams_of_different_phases_stand_side_by_side():
+    inputs, weights = problem(9, (4, 6, 4))
+    state = MemoryState.start(weights, B)
+    first = torch.tensor([0])
+    _, later = neural_memory_scan(*(t[:1, :, :3] for t in inputs), state.select(first), chunk=4)
+    state = put_rows(state, first, later)
+    y, after = neural_memory_scan(*inputs, state, chunk=4)
+    expected, slow = neural_memory_scan(*inputs, state, chunk=4, impl="recurrent")
+    require_equal(leaves(y, after), leaves(expected, slow))
+    assert after.phase.tolist() == [0, 1]
+
+
+def test_updating_without_reading_and_reading_without_updating():
+    inputs, weights = problem(11, (4, 6, 4))
+    state = MemoryState.start(weights, B)
+    y, expected = neural_memory_scan(*inputs, state, chunk=4)
+    found = neural_memory_update(*inputs[1:], state, chunk=4)
+    require_equal([*found.weights, *found.momentum], [*expected.weights, *expected.momentum])
+    last = neural_memory_read(inputs[0][:, :, -1:], expected)
+    torch.testing.assert_close(last, y[:, :, -1:])
+    gradients = with_gradients(
+        inputs, weights, lambda x, s: (x[0].sum(), neural_memory_update(*x[1:], s, chunk=4))
+    )
+    assert all(g is not None and g.isfinite().all() for g in gradients)
+
+
+def test_a_linear_memory_without_momentum_is_the_delta_rule():
+    """Appendix C: eta = 0, one layer, chunk 1: S_t = (1 - alpha) S + 2 theta (v - S k) k^T."""
+    (q, k, v, theta, _, alpha), weights = problem(12, (4, 4))
+    y, _ = neural_memory_scan(
+        q, k, v, theta, torch.zeros_like(theta), alpha, MemoryState.start(weights, B), chunk=1
+    )
+    memory = weights[0].expand(B, -1, -1, -1)
+    for t in range(12):
+        error = v[:, :, t] - torch.einsum("bhn,bhnm->bhm", k[:, :, t], memory)
+        step, forget = theta[:, :, t, None, None], alpha[:, :, t, None, None]
+        memory = (1 - forget) * memory + 2 * step * k[:, :, t].unsqueeze(-1) * error.unsqueeze(-2)
+        torch.testing.assert_close(y[:, :, t], torch.einsum("bhn,bhnm->bhm", q[:, :, t], memory))
+
+
+def test_one_chunk_without_decay_and_momentum_is_causal_attention_to_the_errors():
+    (q, k, v, *_), weights = problem(12, (4, 4))
+    step, none = torch.full((B, H, 12), 0.1, dtype=torch.float64), torch.zeros(B, H, 12, dtype=torch.float64)
+    y, _ = neural_memory_scan(q, k, v, step, none, none, MemoryState.start(weights, B), chunk=12)
+    errors = v - k @ weights[0]
+    expected = q @ weights[0] + 0.2 * (q @ k.mT).tril() @ errors
+    torch.testing.assert_close(y, expected)
+
+
+def test_gates_at_their_ends():
+    inputs, weights = problem(9, (4, 6, 4))
+    q, k, v, theta, eta, alpha = inputs
+    state = MemoryState.start(weights, B)
+    zero, one = torch.zeros_like(theta), torch.ones_like(theta)
+    y, after = neural_memory_scan(q, k, v, zero, eta, zero, state, chunk=4)
+    torch.testing.assert_close(y, neural_memory_read(q, state))  # theta 0: nothing is learned
+    _, after = neural_memory_scan(q, k, v, theta, eta, one, state, chunk=4)
+    require_equal(list(after.weights), list(after.momentum))  # alpha 1: the last surprise alone
+    moved = state._replace(momentum=tuple(torch.randn_like(s) for s in state.momentum))
+    found = neural_memory_scan(q, k, v, theta, zero, alpha, moved, chunk=4)
+    require_equal(leaves(*found), leaves(*neural_memory_scan(q, k, v, theta, zero, alpha, state, chunk=4)))
+    for gates in ((zero, zero, zero), (one * 0.01, one, one), (zero, one, zero), (theta, zero, one)):
+        step, inertia, forget = gates
+        found = with_gradients(
+            [q, k, v, step, inertia, forget], weights, lambda x, s: neural_memory_scan(*x, s, chunk=4)
+        )
+        slow = with_gradients(
+            [q, k, v, step, inertia, forget],
+            weights,
+            lambda x, s: neural_memory_scan(*x, s, chunk=4, impl="recurrent"),
+        )
+        require_equal(found, slow)
+
+
+def test_gate_products_are_the_unrolled_recurrence():
+    generator = torch.Generator().manual_seed(0)
+    alpha, eta, theta = (torch.rand(2, 3, 6, dtype=torch.float64, generator=generator) for _ in range(3))
+    alpha[0, 0, 3], eta[0, 1, 2] = 1.0, 0.0
+    products = gate_products(alpha, eta, theta)
+    for token in range(6):  # a surprise of 1 at one token: S and W are the weights that it has later
+        weight = momentum = torch.zeros(2, 3, dtype=torch.float64)
+        for t in range(6):
+            momentum = eta[..., t] * momentum + (theta[..., t] if t == token else 0.0)
+            weight = (1 - alpha[..., t]) * weight + momentum
+            torch.testing.assert_close(products.share[..., t, token], weight)
+            torch.testing.assert_close(products.surprise[..., t, token], momentum)
+    weight, momentum = torch.zeros(2, 3, dtype=torch.float64), torch.ones(2, 3, dtype=torch.float64)
+    for t in range(6):
+        momentum = eta[..., t] * momentum
+        weight = (1 - alpha[..., t]) * weight + momentum
+        torch.testing.assert_close(products.carry[..., t], weight)
+        torch.testing.assert_close(products.momentum[..., t], momentum)
+    torch.testing.assert_close(products.keep, (1 - alpha).cumprod(-1))
+
+
+def test_long_chunks_of_small_gates_do_not_slow_down_in_subnormal_numbers():
+    gates = [torch.full((1, 200), share) for share in (0.5, 0.1, 0.1)]
+    products = gate_products(*gates)
+    for part in (products.share, products.surprise):
+        assert not ((part > 0) & (part < torch.finfo(torch.float32).tiny)).any()
+
+
+def test_second_derivatives_where_asked_for():
+    inputs, weights = problem(5, (2, 3, 2))
+    state = MemoryState.start(weights, B)
+
+    def scan(k: Tensor, theta: Tensor) -> Tensor:
+        q, _, v, _, eta, alpha = inputs
+        return neural_memory_scan(q, k, v, theta, eta, alpha, state, chunk=2, impl="autograd")[0]
+
+    variables = [inputs[1].clone().requires_grad_(), inputs[3].clone().requires_grad_()]
+    assert torch.autograd.gradgradcheck(scan, variables)
+
+
+def test_gradients_are_finite_differences():
+    inputs, weights = problem(5, (2, 3, 2))
+    variables = [t.clone().requires_grad_() for t in (*inputs, *weights)]
+
+    def scan(*x: Tensor) -> tuple[Tensor, ...]:
+        return tuple(leaves(*neural_memory_scan(*x[:6], MemoryState.start(x[6:], B), chunk=2, limit=1.0)))
+
+    assert torch.autograd.gradcheck(scan, variables)
+
+
+def test_a_detached_state_stops_the_gradient_and_resets_act_on_rows():
+    inputs, weights = problem(8, (4, 4))
+    inputs[2].requires_grad_()
+    _, state = neural_memory_scan(*inputs, MemoryState.start(weights, B), chunk=3)
+    y, _ = neural_memory_scan(*(t.detach() for t in inputs), state.detach(), chunk=3)
+    assert state.weights[0].requires_grad and not y.requires_grad
+    fresh = state.reset(torch.tensor([False, True]), weights)
+    torch.testing.assert_close(fresh.weights[0][0], state.weights[0][0])
+    torch.testing.assert_close(fresh.weights[0][1], weights[0])
+    assert fresh.phase.tolist() == [2, 0] and not fresh.momentum[0][1].any()
+    assert state.nbytes == 3 * state.weights[0].nbytes + state.phase.nbytes
+
+
+def test_half_types_keep_a_full_state():
+    inputs, weights = problem(20, (4, 6, 4), dtype=torch.bfloat16)
+    state = MemoryState.start(weights, B)
+    y, after = neural_memory_scan(*inputs, state, chunk=4)
+    assert y.dtype == torch.bfloat16 and after.weights[0].dtype == torch.float32
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        _, under = neural_memory_scan(*(t.float() for t in inputs), state, chunk=4)
+    require_equal(list(under.weights), list(after.weights))
+
+
+def test_the_memory_learns_what_is_repeated():
+    """Section 13A of the experiments: 32 random pairs again and again, no outer training."""
+    generator = torch.Generator().manual_seed(0)
+    k, v = (unit(torch.randn(1, 1, 32, 32, generator=generator)) for _ in range(2))
+    weights = [torch.randn(1, n, m, generator=generator) / n**0.5 for n, m in ((32, 128), (128, 32))]
+    state = MemoryState.start(weights, 1)
+    step, inertia, forget = (torch.full((1, 1, 32), share) for share in (0.02, 0.9, 0.0))
+    losses = []
+    for _ in range(8):
+        error = neural_memory_read(k, state, act="gelu") - v
+        losses.append(error.square().sum(-1).mean().item())
+        state = neural_memory_update(k, v, step, inertia, forget, state, chunk=16, act="gelu")
+    assert losses == sorted(losses, reverse=True) and losses[-1] < 0.25 * losses[0]
