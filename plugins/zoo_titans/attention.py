@@ -160,4 +160,6 @@ class Gate(nn.Module):
 
     def forward(self, y: Tensor, read: Tensor) -> Tensor:
         """y, read: (B, N, D) -> (B, N, D)."""
-        return self.attention_norm(y) * F.silu(self.memory_norm(read.to(y.dtype)))
+        dtype = self.memory_norm.weight.dtype  # under autocast y comes in half precision
+        gated = self.attention_norm(y.to(dtype)) * F.silu(self.memory_norm(read.to(dtype)))
+        return gated.to(y.dtype)

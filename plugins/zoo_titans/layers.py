@@ -80,5 +80,6 @@ class NeuralMemory(nn.Module):
 
     def finish(self, x: Tensor, read: Tensor) -> Tensor:
         """Norm, gate, output: x, read (B, N, D) -> (B, N, D)."""
-        normed = self.norm(read.unflatten(-1, (self.memory.heads, -1))).flatten(-2)
+        in_heads = read.to(self.norm.weight.dtype).unflatten(-1, (self.memory.heads, -1))
+        normed = self.norm(in_heads).flatten(-2)
         return self.dropout(self.out(normed.to(x.dtype) * F.silu(self.gate(x))))

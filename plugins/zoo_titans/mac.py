@@ -114,7 +114,8 @@ class MemoryAsContext(nn.Module):
         if phase == 0:  # convolutions start anew: only the memory crosses segments
             memory, asked = memory._replace(tail=torch.zeros_like(memory.tail)), torch.zeros_like(asked)
         q, asked = self.memory.ask(x, asked)
-        h = self.recall_norm(self.memory.recall(q, memory.memory.anchor).to(x.dtype))  # eq. (21)
+        h = self.memory.recall(q, memory.memory.anchor)  # eq. (21)
+        h = self.recall_norm(h.to(self.recall_norm.weight.dtype)).to(x.dtype)
         y, recalled, seen = self._attend(phase, x, h, state)
         told, tail, gates = self.memory.tell(y, memory, phase=phase)
         read, learned = self.memory.learn(told, memory.memory, phase=phase)  # eq. (24)

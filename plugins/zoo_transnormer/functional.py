@@ -17,12 +17,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from zoo.layers.padding import front_order, kept_in_front, put_back
 from zoo.layers.precision import full_precision, sum_dtype
 from zoo_transnormer import backend as fla
 from zoo_transnormer import checks
 from zoo_transnormer.chunked import chunked_attention
 from zoo_transnormer.decay import decay_slopes as decay_slopes
-from zoo.layers.padding import front_order, kept_in_front, put_back
 
 Backend = Literal["auto", "torch", "fla"]
 

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from zoo.layers.init import init_linear
+from zoo.layers.padding import front_order, kept_in_front, put_back
 from zoo.layers.precision import sum_dtype
 from zoo_transnormer.config import LightningConfig, SgluConfig
 from zoo_transnormer.decay import slope_values
 from zoo_transnormer.functional import lightning_attention, lightning_attention_step
-from zoo.layers.padding import front_order, kept_in_front, put_back
 from zoo_transnormer.parts import ACTIVATIONS, GATES, Lrpe, make_norm
 
 

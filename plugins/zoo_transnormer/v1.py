@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from zoo.layers.init import init_linear
+from zoo.layers.padding import front_order, kept_in_front, put_back
 from zoo.layers.precision import sum_dtype
 from zoo_transnormer.config import DiagAttentionConfig, NormAttentionConfig
 from zoo_transnormer.functional import diag_attention, lightning_attention, linear_attention_bidirectional
 from zoo_transnormer.layers import LightningState, head_width
-from zoo.layers.padding import front_order, kept_in_front, put_back
 from zoo_transnormer.parts import ACTIVATIONS, ReflectedRotary, SRMSNorm
 
 
