@@ -11,7 +11,7 @@ from zoo_titans.window import MemoryAsGate, MemoryAsLayer
 
 from zoo.layers import Rotary, put_rows, select_rows
 
-WIDTH, TOKENS = 16, 29
+WIDTH, TOKENS = 16, 13
 SHORT = {"chunk": 4, "window": 5, "persistent": 3}
 LAYERS = {
     "memory": (NeuralMemory, MemoryConfig, {"chunk": 4}, reference.memory_layer),
@@ -49,7 +49,7 @@ def test_equals_the_slow_form_with_gradients(name, options):
 
 @pytest.mark.parametrize("name", LAYERS)
 @pytest.mark.parametrize("options", [{}, {"gates": "chunk"}], ids=["by-token", "by-chunk"])
-@pytest.mark.parametrize("pieces", [[1] * TOKENS, [3, 1, 12, 13], [28, 1]])
+@pytest.mark.parametrize("pieces", [[1] * TOKENS, [3, 1, 7, 2], [12, 1]])
 def test_any_split_gives_the_same(name, options, pieces):
     layer, x = build(name, **options), tokens()
     _, whole = layer.step(x, layer.initial_state(2))
@@ -65,7 +65,7 @@ def test_any_split_gives_the_same(name, options, pieces):
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_streams_of_any_age_stand_side_by_side(name):
-    layer, x = build(name), tokens(batch=3)
+    layer, x = build(name), tokens(20, batch=3)
     _, state = layer.step(x[:, :7], layer.initial_state(3))
     state = put_rows(state, torch.tensor([1]), layer.initial_state(1))
     y, _ = layer.step(x[:, 7:20], state)
@@ -79,18 +79,18 @@ def test_streams_of_any_age_stand_side_by_side(name):
 def test_documents_of_a_row_are_apart(name):
     layer, x = build(name), tokens()
     starts = torch.zeros(2, TOKENS, dtype=torch.bool)
-    starts[0, 13] = starts[1, 0] = starts[1, 20] = starts[1, 21] = True
+    starts[0, 6] = starts[1, 0] = starts[1, 5] = starts[1, 6] = True
     mask = torch.ones_like(starts)
-    mask[0, 2] = mask[1, 25] = False
+    mask[0, 2] = mask[1, 9] = False
     y = layer(x, starts=starts)
-    torch.testing.assert_close(y[0, :13], layer(x[:1, :13])[0])
-    torch.testing.assert_close(y[0, 13:], layer(x[:1, 13:])[0])
-    torch.testing.assert_close(y[1, 20:21], layer(x[1:, 20:21])[0])
+    torch.testing.assert_close(y[0, :6], layer(x[:1, :6])[0])
+    torch.testing.assert_close(y[0, 6:], layer(x[:1, 6:])[0])
+    torch.testing.assert_close(y[1, 5:6], layer(x[1:, 5:6])[0])
     padded = layer(x, starts=starts, mask=mask)
-    kept = [t for t in range(21, TOKENS) if t != 25]
+    kept = [t for t in range(6, TOKENS) if t != 9]
     torch.testing.assert_close(padded[1, kept], layer(x[1:, kept])[0])
-    assert not padded[1, 25].any()
-    with pytest.raises(ValueError, match=r"starts must be bool \(2, 29\)"):
+    assert not padded[1, 9].any()
+    with pytest.raises(ValueError, match=r"starts must be bool \(2, 13\)"):
         layer(x, starts=starts.long())
 
 
