@@ -5,7 +5,8 @@
 
 Width 256, 4 heads of 64 channels, a memory of 2 layers with 128 hidden channels, B 2, 512 tokens, float32.
 The other side takes its gradients anew for each chunk, as we do (`batch_size` = `chunk_size`); it gates by
-chunk and reads at the ends of chunks, we gate and read at every token. CPU time of forward and backward, by
+chunk and reads at the ends of chunks, we gate and read at every token; "matched" leaves out what it does not
+have, our convolutions and the bound on a token's gradient. CPU time of forward and backward, by
 turns in one process, minimum over the turns. Peak memory is that of a process of its own for each figure.
 """
 
@@ -27,12 +28,17 @@ from zoo_titans import MemoryConfig, NeuralMemory
 
 Row = dict[str, float | int | str]
 WIDTH, HEADS, BATCH, TOKENS = 256, 4, 2, 512
-CHUNKS = (64, 16, 4, 1)
+CHUNKS = (64, 16, 4)
 OTHER = "titans-pytorch"
 
 
 def ours(chunk: int) -> nn.Module:
     return NeuralMemory(MemoryConfig(chunk=chunk), width=WIDTH, heads=HEADS)
+
+
+def matched(chunk: int) -> nn.Module:
+    """Without what the other side does not have: convolutions, a bound on the surprise."""
+    return NeuralMemory(MemoryConfig(chunk=chunk, conv=1, max_surprise=None), width=WIDTH, heads=HEADS)
 
 
 def theirs(chunk: int) -> nn.Module:
@@ -49,7 +55,8 @@ def theirs(chunk: int) -> nn.Module:
     )
 
 
-FORMS: dict[str, Callable[[int], nn.Module]] = {"ours": ours, OTHER: theirs}
+OURS: dict[str, Callable[[int], nn.Module]] = {"ours": ours, "ours, matched": matched}
+FORMS = {**OURS, OTHER: theirs}
 
 
 def forms() -> dict[str, Callable[[int], nn.Module]]:
@@ -58,7 +65,7 @@ def forms() -> dict[str, Callable[[int], nn.Module]]:
         import titans_pytorch  # noqa: F401
     except ModuleNotFoundError:
         print(f"{OTHER} is not installed (pip install {OTHER}): our figures alone")
-        return {"ours": ours}
+        return OURS
     return FORMS
 
 
@@ -89,13 +96,19 @@ def training(chunks: tuple[int, ...], repeats: int) -> list[Row]:
     rows: list[Row] = []
     for chunk in chunks:
         torch.manual_seed(0)
-        turns = repeats if chunk >= 16 else max(1, repeats // 3)
+        turns = repeats if chunk >= 16 else max(1, repeats // 2)
         times = in_turns({name: step_of(make(chunk)) for name, make in forms().items()}, turns)
         for name, ms in times.items():
             speed = BATCH * TOKENS / ms * 1e3
-            ratio = "" if name != "ours" or OTHER not in times else f"{times[OTHER] / ms:.2f}"
+            ratio = "" if name == OTHER or OTHER not in times else f"{times[OTHER] / ms:.2f}"
             rows.append(
-                {"chunk": chunk, "form": name, "ms": round(ms, 1), "tokens_per_s": round(speed), "x": ratio}
+                {
+                    "chunk": chunk,
+                    "form": name,
+                    "ms": round(ms, 1),
+                    "tokens_per_s": round(speed),
+                    "x": ratio,
+                }
             )
     return rows
 
@@ -107,7 +120,14 @@ def memory(chunks: tuple[int, ...]) -> list[Row]:
         for chunk in chunks:
             command = [sys.executable, __file__, "--peak", name, str(chunk)]
             out = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
-            rows.append({"form": name, "chunk": chunk, "peak_mib": int(out[1]), "imports_mib": int(out[0])})
+            rows.append(
+                {
+                    "form": name,
+                    "chunk": chunk,
+                    "peak_mib": int(out[1]),
+                    "imports_mib": int(out[0]),
+                }
+            )
     return rows
 
 
@@ -134,7 +154,14 @@ def decoding(seen: tuple[int, ...], repeats: int) -> list[Row]:
         token = torch.randn(1, 1, WIDTH)
         runs[str(n)] = lambda state=state, token=token: [layer.step(token, state) for _ in range(20)]
     times = in_turns(runs, 4 * repeats)
-    return [{"seen": n, "us_per_token": round(50 * times[str(n)], 1), "state_bytes": sizes[n]} for n in seen]
+    return [
+        {
+            "seen": n,
+            "us_per_token": round(50 * times[str(n)], 1),
+            "state_bytes": sizes[n],
+        }
+        for n in seen
+    ]
 
 
 def show(title: str, rows: list[Row]) -> None:
@@ -142,7 +169,10 @@ def show(title: str, rows: list[Row]) -> None:
     widths = {key: max(len(key), *(len(str(row[key])) for row in rows)) for key in rows[0]}
     print("  ".join(key.ljust(width) for key, width in widths.items()))
     for row in rows:
-        print("  ".join(str(row[key]).ljust(width) for key, width in widths.items()), flush=True)
+        print(
+            "  ".join(str(row[key]).ljust(width) for key, width in widths.items()),
+            flush=True,
+        )
 
 
 def main() -> None:
@@ -161,14 +191,17 @@ def main() -> None:
         return
     parts: dict[str, Callable[[], list[Row]]] = {
         "training": lambda: training(CHUNKS, options.repeats),
-        "memory": lambda: memory(CHUNKS),
+        "memory": lambda: memory((*CHUNKS, 1)),
         "decoding": lambda: decoding((1024, 4096, 16384, 65536), options.repeats),
     }
     tables = {}
     for name, part in parts.items():
         if options.only in (None, name):
             tables[name] = part()
-            show(f"{name}: width {WIDTH}, {HEADS} heads, {options.threads} threads", tables[name])
+            show(
+                f"{name}: width {WIDTH}, {HEADS} heads, {options.threads} threads",
+                tables[name],
+            )
     if options.json:
         options.json.write_text(json.dumps({"torch": torch.__version__, **tables}, indent=2) + "\n")
 

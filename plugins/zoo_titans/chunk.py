@@ -48,7 +48,8 @@ class Layer(NamedTuple):
     a, h, slope: what goes in (R, C, n), what comes out (R, C, m) before the activation, and the activation's
         slope there; back: the error arriving at the layer, before that slope; e, shrink, learned: the error,
         the factor that bounds it (R, C, 1), and their product.
-    x, z, z_slope: the same as a, h, slope of the tokens that read; seen: x a^T (R, C, C).
+    x, z_slope: the same as a and slope of the tokens that read; seen: x a^T, weighted: that times the gates'
+        share, (R, C, C); left, written: x and a times both factors of what is read and written (R, C, 2 n).
     """
 
     a: Tensor
@@ -59,9 +60,11 @@ class Layer(NamedTuple):
     shrink: Tensor | None
     learned: Tensor
     x: Tensor
-    z: Tensor
     z_slope: Tensor | None
     seen: Tensor
+    weighted: Tensor
+    left: Tensor
+    written: Tensor
 
 
 Stacks = list[Tensor]
@@ -99,25 +102,28 @@ def forward(
         shrink = None if form.limit is None else _shrink(a, e, form.limit)
         learned = e if shrink is None else e * shrink
         seen = torch.bmm(x, a.mT)  # (R, C, C)
-        z = torch.bmm(_beside(x, gates.read), stack)
-        z.baddbmm_(seen * gates.share, learned, alpha=-1)
+        weighted = seen * gates.share
+        left, written = _beside(x, gates.read), _beside(a, gates.write)
+        z = torch.bmm(left, stack).baddbmm_(weighted, learned, alpha=-1)
         mixed = torch.bmm(gates.mix, stack.unflatten(1, (2, -1)).flatten(2)).view_as(stack)
-        after.append(mixed.baddbmm_(_beside(a, gates.write).mT, learned, alpha=-1))
+        after.append(mixed.baddbmm_(written.mT, learned, alpha=-1))
         inner = depth < last
         value, z_slope = both(z) if inner else (z, None)
         layers.append(
             Layer(
-                a,
-                outputs[depth],
-                slopes[depth] if inner else None,
-                arriving[depth] if inner else None,
-                e,
-                shrink,
-                learned,
-                x,
-                z,
-                z_slope,
-                seen,
+                a=a,
+                h=outputs[depth],
+                slope=slopes[depth] if inner else None,
+                back=arriving[depth] if inner else None,
+                e=e,
+                shrink=shrink,
+                learned=learned,
+                x=x,
+                z_slope=z_slope,
+                seen=seen,
+                weighted=weighted,
+                left=left,
+                written=written,
             )
         )
         x = value
@@ -146,22 +152,21 @@ def backward(
     for depth in range(last, -1, -1):
         layer, stack, new = layers[depth], stacks[depth], grad_after[depth]
         g_z = g_x if layer.z_slope is None else g_x * layer.z_slope
-        left, written = _beside(layer.x, gates.read), _beside(layer.a, gates.write)
         flat, flat_new = (t.unflatten(1, (2, -1)).flatten(2) for t in (stack, new))
         g_mix += torch.bmm(flat_new, flat.mT)
         back = torch.bmm(gates.mix.mT, flat_new).view_as(stack)
-        g_stacks[depth] = back.baddbmm_(left.mT, g_z)
+        g_stacks[depth] = back.baddbmm_(layer.left.mT, g_z)
         g_x, more = _beside_back(torch.bmm(g_z, stack.mT), layer.x, gates.read)
         g_read += more
-        weighted = layer.seen * gates.share
-        g_weighted = -torch.bmm(g_z, layer.learned.mT)
-        g_share += g_weighted * layer.seen
-        g_seen = g_weighted * gates.share
-        g_x.baddbmm_(g_seen, layer.a)
-        g_learned = torch.bmm(weighted.mT, g_z).baddbmm_(written, new).neg_()
-        g_a[depth], more = _beside_back(torch.bmm(layer.learned, new.mT).neg_(), layer.a, gates.write)
-        g_write += more
-        g_a[depth].baddbmm_(g_seen.mT, layer.x)
+        # What was subtracted has its gradients with the other sign.
+        g_weighted = torch.bmm(g_z, layer.learned.mT)
+        g_share.addcmul_(g_weighted, layer.seen, value=-1)
+        g_seen = g_weighted.mul_(gates.share)
+        g_x.baddbmm_(g_seen, layer.a, alpha=-1)
+        g_learned = torch.bmm(layer.weighted.mT, g_z).baddbmm_(layer.written, new, beta=-1, alpha=-1)
+        g_a[depth], more = _beside_back(torch.bmm(layer.learned, new.mT), layer.a, -gates.write)
+        g_write -= more
+        g_a[depth].baddbmm_(g_seen.mT, layer.x, alpha=-1)
         if layer.shrink is None:
             g_e[depth] = g_learned
         else:

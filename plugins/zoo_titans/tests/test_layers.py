@@ -145,8 +145,9 @@ def test_persistent_tokens_are_seen_by_all_and_learn(name):
 def test_the_window_ends_where_it_says(name):
     """With a memory that learns nothing and no convolutions, a change is seen for `window` tokens."""
     layer, x = build(name, conv=1, max_surprise=None), tokens(70)
-    layer.memory_of = layer.memory if name == "mag" else layer.memory.memory
-    layer.memory_of.theta_max = 0.0
+    memory = layer.memory if name == "mag" else layer.memory.memory
+    memory.theta_max = 0.0
+    torch.nn.init.zeros_(memory.gate.weight)  # all tokens forget alike
     changed = x.clone()
     changed[:, 10] += 1.0
     moved = (layer(changed) - layer(x)).abs().amax((0, 2)) > 1e-12
