@@ -25,7 +25,7 @@ from zoo.layers.precision import full_precision, sum_dtype
 
 NEG_INF = float("-inf")
 #: Scores held at once, and queries per tile; the fastest of those tried on CPU (README).
-TILE = 2**20
+TILE = 3 * 2**17
 QUERIES = 128
 
 _softmax_backward = torch.ops.aten._softmax_backward_data
