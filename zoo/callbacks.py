@@ -6,7 +6,7 @@ A recipe switches one on by name, `callbacks: {attention_entropy: {every_steps: 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -18,7 +18,8 @@ class LiveRun(Protocol):
     """A run while it trains, as a callback sees it.
 
     Attributes:
-        model: what is trained, `forward(x, *, mask=None)`. Look, do not change.
+        model: what is trained, `forward(x, *, mask=None)`. Look, do not change; a callback whose spec says
+            `changes_model` may, see `forget`.
         folder: the run's folder; files in it should be named after the callback.
         step: updates of the weights done so far. steps: those of the whole run.
     """
@@ -37,6 +38,12 @@ class LiveRun(Protocol):
 
     def log(self, values: Mapping[str, float]) -> None:
         """Write a row to metrics.csv and every other logger; names are among the callback's `columns`."""
+
+    def forget(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Drop what the optimiser remembers of these, whose values or shapes have been changed.
+
+        A parameter must stay the same object: give it another shape by `parameter.data = ...`.
+        """
 
     def note(self, text: str) -> None:
         """Tell the user something, now and in the run's record."""

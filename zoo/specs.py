@@ -302,9 +302,15 @@ class Transformed:
 
 @dataclass(frozen=True, kw_only=True)
 class CallbackSpec(Spec):
-    """Behaviour added to a run. Target: `Callback(config)`, a subclass of `zoo.callbacks.Callback`."""
+    """Behaviour added to a run. Target: `Callback(config)`, a subclass of `zoo.callbacks.Callback`.
+
+    changes_model: it changes the model, its weights or their shapes; others only look on. Such a run trains
+        in one process and without averaging of the weights.
+    """
 
     kind: ClassVar[str] = "callback"
+
+    changes_model: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -79,6 +79,17 @@ class Model(nn.Module):
         x, mask = self._enter(x, mask)
         return self.backbone.forward_intermediates(x, indices=indices, **self._masked(mask))
 
+    def penalty(self) -> Tensor | None:
+        """What its layers add to the loss of the last forward pass in training; `None`: nothing.
+
+        Any module may have a method `penalty() -> Tensor | None`, a scalar for its last inputs in training
+        mode: weights that should be few, experts that should share the work.
+        """
+        asked: list[Any] = [m for m in self.modules() if m is not self and hasattr(m, "penalty")]
+        found = [module.penalty() for module in asked]
+        given = [penalty for penalty in found if penalty is not None]
+        return torch.stack(given).sum() if given else None
+
     def reset_head(self, targets: TargetKind | int, *, catalogue: Catalogue | None = None) -> None:
         """Replace the head by a fresh one for other targets; the same kind of head where the kind stays.
 

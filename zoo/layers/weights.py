@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from zoo.catalogue import Catalogue, Part
 from zoo.catalogue import catalogue as default_catalogue
@@ -148,6 +147,7 @@ def _read_plan(path: Path, data: dict[str, Any], catalogue: Catalogue) -> Plan:
 
 def _fill(path: Path, model: Model, file: Any) -> None:
     """Copy every tensor of the file into the model, once names, shapes and types agree."""
+    take_sizes(model, {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()})  # noqa: SIM118
     ours, theirs = _tensors(model), set(file.keys())
     problems = [f"{name} is missing" for name in ours if name not in theirs]
     problems += [f"{name} is unexpected" for name in sorted(theirs - ours.keys())]
@@ -164,9 +164,20 @@ def _fill(path: Path, model: Model, file: Any) -> None:
         raise ZooError(
             f"{path}: its tensors are not the model's: {'; '.join(problems[:MOST_PROBLEMS])}{more}"
         )
-    with torch.no_grad():
-        for name, tensor in loaded.items():
-            ours[name].copy_(tensor)
+    model.load_state_dict(loaded, strict=False)  # names that are tied are there once
+
+
+def take_sizes(model: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Let layers whose weights change in number while they train make room for saved ones.
+
+    Such a layer has a method `take_sizes(shapes)`, name -> shape of its own tensors. It is called before
+    weights are compared with it, and ignores what cannot be its own.
+    """
+    for path, module in model.named_modules():
+        resize = getattr(module, "take_sizes", None)
+        if resize is not None:
+            start = f"{path}." if path else ""
+            resize({name.removeprefix(start): s for name, s in shapes.items() if name.startswith(start)})
 
 
 def _tensors(model: Model) -> dict[str, Tensor]:

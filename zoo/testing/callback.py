@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -106,6 +106,9 @@ class _Rehearsal:
         outputs: Tensor = self.model(batch["input"], mask=mask)
         self.model.train()
         return outputs
+
+    def forget(self, parameters: Iterable[nn.Parameter]) -> None:
+        pass  # there is no optimiser
 
     def log(self, values: Mapping[str, float]) -> None:
         self.rows.append((self.step, dict(values)))

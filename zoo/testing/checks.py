@@ -96,6 +96,11 @@ def _has_config(claims: Spec) -> bool:
     return claims.config is not None
 
 
+def _looks_on(claims: Spec) -> bool:
+    """Not a callback that says it changes the model."""
+    return not getattr(claims, "changes_model", False)
+
+
 def _has_presets(claims: Spec) -> bool:
     return isinstance(claims, ModelSpec) and bool(claims.presets)
 
@@ -339,8 +344,13 @@ CHECKS: tuple[Check, ...] = (
     *_checks(
         "callback",
         ("callback",),
+        {"callback_looks_on": "a run with it changes no weight, mode or hook of the model"},
+        where=_looks_on,
+    ),
+    *_checks(
+        "callback",
+        ("callback",),
         {
-            "callback_looks_on": "a run with it changes no weight, mode or hook of the model",
             "callback_logs": "it logs what its columns say",
             "callback_resumes": "a run that is interrupted and resumed logs and leaves what another does",
         },

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 
 from zoo.data.batch import Batch, mask_of
 from zoo.errors import ZooError
+from zoo.layers.model import Model
 from zoo.tasks.base import Task
 from zoo.tasks.metrics import MetricCollection, values_of
 from zoo.training.lean import skip_idle_hooks
@@ -98,6 +99,8 @@ class TrainingModule(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         loss = self.task.loss(self.model(batch["input"], mask=mask_of(batch)), batch)
+        penalty = self.model.penalty() if isinstance(self.model, Model) else None
+        loss = loss if penalty is None else loss + penalty
         self.batches_done = batch_idx + 1
         if self.trainer.world_size > 1:
             loss = loss * self._share(batch)

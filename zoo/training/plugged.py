@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -126,6 +126,11 @@ class _Live:
 
     def log(self, values: Mapping[str, float]) -> None:
         self._module.write(values)
+
+    def forget(self, parameters: Iterable[nn.Parameter]) -> None:
+        for optimizer in self._trainer.optimizers:
+            for parameter in parameters:
+                optimizer.state.pop(parameter, None)
 
     def note(self, text: str) -> None:
         print(f"note: {self._id}: {text}", file=sys.stderr)

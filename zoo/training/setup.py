@@ -172,8 +172,23 @@ def prepare(loaded: LoadedRecipe) -> Setup:
             raise loaded.mistake("trainer.gradient_checkpointing", message) from None
     if setup.sharded and setup.callbacks:
         raise loaded.mistake("callbacks", "those of plugins need whole weights: use trainer.strategy ddp")
+    _check_changers(setup)
     setup.make_optimizer(model)  # a mistake in optim or schedule shows before anything is written
     return setup
+
+
+def _check_changers(setup: Setup) -> None:
+    """Refuse what cannot follow a callback that changes the model."""
+    loaded = setup.loaded
+    for part in loaded.callbacks:
+        if not getattr(loaded.catalogue.get("callback", part.id), "changes_model", False):
+            continue
+        if setup.processes.count > 1:
+            raise loaded.mistake("callbacks", f"{part.id} changes the model: train it in one process")
+        if loaded.recipe.callbacks.ema is not None:
+            raise loaded.mistake(
+                "callbacks.ema", f"averages weights that {part.id} changes on the way: leave one of them out"
+            )
 
 
 def settled(data: DataSection) -> int:

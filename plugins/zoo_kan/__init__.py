@@ -1,0 +1,32 @@
+"""KAN: networks whose edges are learned functions of one variable."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from zoo_kan.functional import bspline_basis as bspline_basis
+    from zoo_kan.functional import coef2curve as coef2curve
+    from zoo_kan.functional import curve2coef as curve2coef
+    from zoo_kan.layers import KANLinear as KANLinear
+
+# Lazy, so that the plugin's specs and configs load without torch.
+_HOME = {
+    "KANLinear": "layers",
+    "bspline_basis": "functional",
+    "coef2curve": "functional",
+    "curve2coef": "functional",
+}
+
+__all__ = sorted(_HOME)  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,387 @@
+"""The bases of `KANLinear`: B-splines, radial functions, Chebyshev polynomials, Fourier series.
+
+Shapes: N rows, I input features, K basis functions, M knots. Each is a module `basis(x)`: (..., I) ->
+(..., I, K), with `count` = K. What `zoo_kan.edges` works with has the rows last, (I, K, N).
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from zoo.layers import full_precision, sum_dtype
+from zoo_kan import functional
+from zoo_kan.edges import Blocks
+
+Extrapolate = Literal["zero", "clamp", "linear"]
+EXTRAPOLATE: tuple[Extrapolate, ...] = ("zero", "clamp", "linear")
+
+#: (a^3 - 4 b^3) with a = relu(2 A - |u|), b = relu(a - A) is the cubic B-spline of u / A: 1 / 6 in the cubes.
+_A = 6.0 ** (-1 / 3)
+
+
+class Basis(nn.Module):
+    """What every basis has. count: K, functions per input."""
+
+    count: int
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (..., I) -> (..., I, K), in float32 (float64 for float64 inputs) also under autocast."""
+        with full_precision(x.device):
+            rows = x.reshape(-1, x.shape[-1]).to(sum_dtype(x.dtype))
+            return self.values(rows).transpose(1, 2).unflatten(0, x.shape[:-1])
+
+    def values(self, x: Tensor, features: int = 1) -> Tensor:
+        """x: (N, I) -> (N, K, I); or, with the features first (`features=0`), (I, N) -> (I, K, N)."""
+        raise NotImplementedError
+
+    def slopes(self, x: Tensor, features: int = 1) -> Tensor:
+        """Derivatives of `values`."""
+        raise NotImplementedError
+
+    def part(self, at: slice) -> Basis:
+        """The basis of some features only; itself, where all features have the same."""
+        return self
+
+    def blocks(self, x: Tensor) -> Blocks:
+        """The basis at x (I, N), to be computed by blocks of features."""
+        return _PlainBlocks(self, x)
+
+
+class _PlainBlocks:
+    def __init__(self, basis: Basis, x: Tensor) -> None:
+        self.basis, self.x = basis, x
+        self.sign = 1.0
+        self.chain: Tensor | None = None
+
+    def values(self, at: slice) -> Tensor:
+        return self.basis.part(at).values(self.x[at], 0)
+
+    def both(self, at: slice) -> tuple[Tensor, Tensor]:
+        basis = self.basis.part(at)
+        return basis.values(self.x[at], 0), basis.slopes(self.x[at], 0)
+
+
+class _CubicBlocks:
+    """Cubic splines on equal steps: few passes over memory, and the same memory for each block.
+
+    u: (I, N), A times the steps from the grid's start. per_input: du / dx.
+    """
+
+    sign = -1.0
+
+    def __init__(self, u: Tensor, middles: Tensor, per_input: Tensor) -> None:
+        self.u, self.middles = u, middles
+        self.chain: Tensor | None = -3 * per_input
+        self._memory: list[Tensor] = []
+
+    def values(self, at: slice) -> Tensor:
+        a, b = self._room(at, 2)
+        torch.sub(self.u[at].unsqueeze(1), self.middles, out=a).abs_()
+        self._cut(a, b)
+        return torch.sub(a.pow_(3), b.pow_(3), alpha=4, out=a)
+
+    def both(self, at: slice) -> tuple[Tensor, Tensor]:
+        a, b, distance, slopes = self._room(at, 4)
+        torch.sub(self.u[at].unsqueeze(1), self.middles, out=distance)
+        torch.abs(distance, out=a)
+        self._cut(a, b)
+        torch.mul(a, a, out=slopes)
+        torch.mul(a, slopes, out=a)  # a^3
+        slopes.addcmul_(b, b, value=-4).mul_(distance.sign_())
+        return torch.sub(a, b.pow_(3), alpha=4, out=a), slopes
+
+    @staticmethod
+    def _cut(a: Tensor, b: Tensor) -> None:
+        """Distances in `a` become a and b as they are at `_A`, but for their sign: both are negative."""
+        a.sub_(2 * _A).clamp_max_(0)
+        torch.ops.aten.softshrink.out(a, _A, out=b)  # torch.nn.functional has none with out=
+
+    def _room(self, at: slice, count: int) -> list[Tensor]:
+        features = at.stop - at.start
+        shape = (features, len(self.middles), self.u.shape[1])
+        while len(self._memory) < count:
+            self._memory.append(self.u.new_empty(shape))
+        return [memory[:features] for memory in self._memory[:count]]
+
+
+class SplineBasis(Basis):
+    """B-splines on a grid per input feature.
+
+    Args:
+        intervals: G, grid intervals. order: k, the degree; 3 is cubic.
+        low, high: ends of the grid at the start.
+        extrapolate: outside the core of the grid, "zero": what the functions are there, which fades to
+            0 within k intervals; "clamp": their value at the end; "linear": on along their slope at the end.
+
+    Attributes:
+        grid: the knots, (I, M), a buffer, in float64 whatever the weights are. uniform: whether those of each
+            feature are equally spaced, which allows the closed form of cubic splines; both forms are equal.
+
+    Raises:
+        ValueError: no interval, a negative order, ends that do not increase, an unknown `extrapolate`.
+    """
+
+    grid: Tensor
+    low: Tensor
+    high: Tensor
+
+    def __init__(
+        self,
+        *,
+        features: int,
+        intervals: int = 5,
+        order: int = 3,
+        low: float = -1.0,
+        high: float = 1.0,
+        extrapolate: Extrapolate = "zero",
+    ) -> None:
+        super().__init__()
+        if extrapolate not in EXTRAPOLATE:
+            raise ValueError(f"extrapolate must be one of {', '.join(EXTRAPOLATE)}, got {extrapolate!r}")
+        self.order = order
+        self.extrapolate: Extrapolate = extrapolate
+        grid = functional.uniform_grid(low, high, intervals, order, features=features, dtype=torch.float64)
+        self.register_buffer("grid", grid)
+        # Of the grid, as vectors of their own: compiled code reads every twelfth number without SIMD.
+        self.register_buffer("low", self.core()[:, 0].clone(), persistent=False)
+        self.register_buffer("high", self.core()[:, -1].clone(), persistent=False)
+        self.uniform = True
+
+    @property
+    def count(self) -> int:  # type: ignore[override]
+        return self.grid.shape[1] - self.order - 1
+
+    @property
+    def intervals(self) -> int:
+        """G."""
+        return self.grid.shape[1] - 1 - 2 * self.order
+
+    def core(self) -> Tensor:
+        """The knots without those outside: (I, G + 1)."""
+        return self.grid[:, self.order : self.order + self.intervals + 1]
+
+    def set_grid(self, grid: Tensor) -> None:
+        """Take another grid (I, M), of any size."""
+        functional.check_grid(grid)
+        # A resized buffer has to stay the same tensor for nobody: it is replaced.
+        self.grid = grid.to(self.grid)
+        self.note_grid()
+
+    def note_grid(self) -> None:
+        """Look at the grid anew: where it ends, and whether it is uniform. After its values were changed."""
+        self.low, self.high = self.core()[:, 0].clone(), self.core()[:, -1].clone()
+        steps = self.grid.double().diff(dim=1)
+        mean = steps.mean(1, keepdim=True)
+        self.uniform = bool(((steps - mean).abs() <= 1e-12 + 1e-9 * mean).all())
+
+    def _apply(self, fn: Any, recurse: bool = True) -> SplineBasis:
+        """To other devices, but not to other types: rounded knots are no longer those of the splines."""
+        for name, buffer in self._buffers.items():
+            if buffer is not None:
+                moved = fn(buffer.float())
+                wide = moved.device.type != "mps"  # which has no float64
+                self._buffers[name] = buffer.to(moved.device, torch.float64 if wide else torch.float32)
+        return self
+
+    def values(self, x: Tensor, features: int = 1) -> Tensor:
+        inside = self._taken(x, features)
+        values = self._values(inside, features)
+        if self.extrapolate != "linear":
+            return values
+        return values + self._slopes(inside, features) * (x - inside).unsqueeze(1)
+
+    def slopes(self, x: Tensor, features: int = 1) -> Tensor:
+        slopes = self._slopes(self._taken(x, features), features)
+        return slopes * self._inside(x, features).unsqueeze(1) if self.extrapolate == "clamp" else slopes
+
+    def part(self, at: slice) -> SplineBasis:
+        part = copy.copy(self)
+        part._buffers = {name: buffer[at] for name, buffer in self._buffers.items() if buffer is not None}
+        return part
+
+    def blocks(self, x: Tensor) -> Blocks:
+        if not self._closed or self.extrapolate == "linear":
+            return super().blocks(x)
+        per_input = _A * self._per_step(x, 0)
+        if self.extrapolate == "clamp":
+            per_input = per_input * self._inside(x, 0)
+        return _CubicBlocks(self._places(self._taken(x, 0), 0), self._middles(x), per_input)
+
+    # -- the two forms: closed for cubic splines on equal steps, else the recursion ----------------
+
+    @property
+    def _closed(self) -> bool:
+        return self.uniform and self.order == 3
+
+    def _values(self, x: Tensor, features: int) -> Tensor:
+        if not self._closed:
+            return functional.spline_planes(x, self.grid.to(x.dtype), self.order, features=features)
+        a = (2 * _A - (self._places(x, features).unsqueeze(1) - self._middles(x)).abs()).relu()
+        b = (a - _A).relu()
+        return a * a * a - 4 * (b * b * b)
+
+    def _slopes(self, x: Tensor, features: int) -> Tensor:
+        if not self._closed:
+            grid = self.grid.to(x.dtype)
+            return functional.spline_planes(x, grid, self.order, features=features, derivative=1)
+        distance = self._places(x, features).unsqueeze(1) - self._middles(x)
+        a = (2 * _A - distance.abs()).relu()
+        b = (a - _A).relu()
+        per_input = (_A * self._per_step(x, features)).expand_as(x).unsqueeze(1)
+        return (a * a - 4 * (b * b)) * distance.sign() * (-3 * per_input)
+
+    def _places(self, x: Tensor, features: int) -> Tensor:
+        """A times the steps from the grid's start, of the shape of x."""
+        return (x - self._ends(x, features)[0]) * (_A * self._per_step(x, features))
+
+    def _middles(self, x: Tensor) -> Tensor:
+        """The place where each function is largest: (K, 1)."""
+        return torch.arange(-1, self.count - 1, dtype=x.dtype, device=x.device)[:, None] * _A
+
+    def _per_step(self, x: Tensor, features: int) -> Tensor:
+        """1 / h of each feature."""
+        low, high = self._ends(x, features)
+        return self.intervals / (high - low)
+
+    def _taken(self, x: Tensor, features: int) -> Tensor:
+        """x, or the nearest place on the grid."""
+        return x if self.extrapolate == "zero" else x.clamp(*self._ends(x, features))
+
+    def _inside(self, x: Tensor, features: int) -> Tensor:
+        low, high = self._ends(x, features)
+        return (x >= low) & (x <= high)
+
+    def _ends(self, x: Tensor, features: int) -> tuple[Tensor, Tensor]:
+        """First and last core knot of each feature: (I,), or (I, 1) with the features first."""
+        low, high = self.low.to(x.dtype), self.high.to(x.dtype)
+        return (low, high) if features == 1 else (low.unsqueeze(1), high.unsqueeze(1))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        saved = state_dict.get(f"{prefix}grid")
+        if saved is not None and saved.dim() == 2 and saved.shape[0] == self.grid.shape[0]:
+            self.take_sizes({"grid": tuple(saved.shape)})
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+        if not self.grid.is_meta:
+            self.note_grid()
+
+    def take_sizes(self, shapes: dict[str, tuple[int, ...]]) -> None:
+        """Make room for a grid of the size that is about to be loaded."""
+        if shapes.get("grid", self.grid.shape) != tuple(self.grid.shape):
+            self.grid = self.grid.new_empty(shapes["grid"])
+
+
+class RbfBasis(Basis):
+    """Gaussian bumps exp(-((x - m_j) / h)^2) with fixed, equally spaced middles, h apart (FastKAN).
+
+    Li 2024, https://arxiv.org/abs/2405.06721, eq. (3). Nowhere exactly 0, so that no input is lost.
+    """
+
+    middles: Tensor
+
+    def __init__(self, *, count: int = 8, low: float = -2.0, high: float = 2.0) -> None:
+        super().__init__()
+        if count < 2 or not low < high:
+            raise ValueError(f"need at least 2 bumps from low to high, got {count} from {low} to {high}")
+        self.count = count
+        self.register_buffer("middles", torch.linspace(low, high, count))
+        self.per_step = (count - 1) / (high - low)
+
+    def values(self, x: Tensor, features: int = 1) -> Tensor:
+        return self._distances(x).square().neg().exp()
+
+    def slopes(self, x: Tensor, features: int = 1) -> Tensor:
+        distance = self._distances(x)
+        return distance.square().neg().exp() * distance * (-2 * self.per_step)
+
+    def _distances(self, x: Tensor) -> Tensor:
+        return (x.unsqueeze(1) - self.middles.to(x.dtype)[:, None]) * self.per_step
+
+
+class ChebyshevBasis(Basis):
+    """T_0 to T_degree of tanh(x), by T_n = 2 z T_n-1 - T_n-2.
+
+    Implementations by cos(n arccos z) give NaN slopes where tanh is 1 in float32, from |x| = 10 on.
+    """
+
+    def __init__(self, *, degree: int = 7) -> None:
+        super().__init__()
+        if degree < 1:
+            raise ValueError(f"the degree must be at least 1, got {degree}")
+        self.count = degree + 1
+
+    def values(self, x: Tensor, features: int = 1) -> Tensor:
+        return _chebyshev(x.tanh(), self.count, start=(1.0, 1.0))
+
+    def slopes(self, x: Tensor, features: int = 1) -> Tensor:
+        z = x.tanh()  # T'_n = n U_n-1, U by the same recurrence from 1, 2 z
+        second = _chebyshev(z, self.count - 1, start=(1.0, 2.0))
+        orders = torch.arange(1, self.count, dtype=x.dtype, device=x.device)[:, None]
+        slopes = second * orders * (1 - z * z).unsqueeze(1)
+        return torch.cat([torch.zeros_like(slopes[:, :1]), slopes], dim=1)
+
+
+def _chebyshev(z: Tensor, count: int, *, start: tuple[float, float]) -> Tensor:
+    """The first `count` polynomials after start[0] and start[1] z: (., .) -> (., count, .)."""
+    found = [torch.full_like(z, start[0]), start[1] * z]
+    while len(found) < count:
+        found.append(2 * z * found[-1] - found[-2])
+    return torch.stack(found[:count], dim=1)
+
+
+class FourierBasis(Basis):
+    """cos(n x) and sin(n x), n from 1 to `waves`: periodic, for inputs of a few units."""
+
+    def __init__(self, *, waves: int = 4) -> None:
+        super().__init__()
+        if waves < 1:
+            raise ValueError(f"a Fourier basis needs at least one wave, got {waves}")
+        self.count = 2 * waves
+
+    def values(self, x: Tensor, features: int = 1) -> Tensor:
+        turns = self._turns(x)
+        return torch.cat([turns.cos(), turns.sin()], dim=1)
+
+    def slopes(self, x: Tensor, features: int = 1) -> Tensor:
+        turns, waves = self._turns(x), self._waves(x)
+        return torch.cat([-waves * turns.sin(), waves * turns.cos()], dim=1)
+
+    def _waves(self, x: Tensor) -> Tensor:
+        return torch.arange(1, self.count // 2 + 1, dtype=x.dtype, device=x.device)[:, None]
+
+    def _turns(self, x: Tensor) -> Tensor:
+        return x.unsqueeze(1) * self._waves(x)
+
+
+def make_basis(
+    name: str,
+    *,
+    features: int,
+    intervals: int = 5,
+    order: int = 3,
+    low: float = -1.0,
+    high: float = 1.0,
+    extrapolate: Extrapolate = "zero",
+) -> Basis:
+    """A basis by name; all have intervals + order functions per input (Fourier: one less where that is odd).
+
+    Raises:
+        ValueError: there is no basis of this name, or it cannot have these sizes.
+    """
+    functional.check_sizes(intervals, order)
+    count = intervals + order
+    if name == "bspline":
+        return SplineBasis(
+            features=features, intervals=intervals, order=order, low=low, high=high, extrapolate=extrapolate
+        )
+    if name == "rbf":
+        return RbfBasis(count=count, low=low, high=high)
+    if name == "chebyshev":
+        return ChebyshevBasis(degree=count - 1)
+    if name == "fourier":
+        return FourierBasis(waves=math.floor(count / 2))
+    raise ValueError(f"basis must be one of bspline, rbf, chebyshev, fourier, got {name!r}")

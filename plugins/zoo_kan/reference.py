@@ -1,0 +1,53 @@
+"""KAN layers the slow and obvious way, edge by edge in float64; the fast forms are tested against it."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from zoo_kan.layers import KANLinear
+
+
+def bspline(x: float, knots: list[float], j: int, order: int) -> float:
+    """B_j,order(x) by the recursion of Cox and de Boor, term by term, 0 / 0 = 0."""
+    if order == 0:
+        return float(knots[j] <= x < knots[j + 1])
+    left, right = knots[j + order] - knots[j], knots[j + order + 1] - knots[j + 1]
+    value = 0.0
+    if left > 0:
+        value += (x - knots[j]) / left * bspline(x, knots, j, order - 1)
+    if right > 0:
+        value += (knots[j + order + 1] - x) / right * bspline(x, knots, j + 1, order - 1)
+    return value
+
+
+def edge(layer: KANLinear, o: int, i: int, x: float) -> float:
+    """phi_oi(x) = w_b silu(x) + w_s sum_j c_j B_j(x): eq. (2.10) to (2.12) of the KAN paper.
+
+    Of a layer on B-splines with `extrapolate="zero"` and the SiLU base.
+    """
+    knots = layer.basis.grid[i].double().tolist()
+    coef = layer.coef[o, i].double().tolist()
+    value = sum(c * bspline(x, knots, j, layer.basis.order) for j, c in enumerate(coef))
+    if layer.scale is not None:
+        value *= layer.scale[o, i].item()
+    if layer.base_weight is None:
+        return value
+    return layer.base_weight[o, i].item() * x / (1 + math.exp(-x)) + value
+
+
+def kan_linear(layer: KANLinear, x: Tensor) -> Tensor:
+    """y_o = sum_i phi_oi(x_i) over the edges that are kept: eq. (2.5). x: (N, I) -> (N, O), float64."""
+    kept = layer.edge_mask.bool()
+    rows = [
+        [
+            sum(edge(layer, o, i, value) for i, value in enumerate(row) if kept[o, i])
+            for o in range(layer.out_features)
+        ]
+        for row in x.double().tolist()
+    ]
+    return torch.tensor(rows, dtype=torch.float64)

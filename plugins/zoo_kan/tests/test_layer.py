@@ -1,0 +1,267 @@
+"""`KANLinear`: against the reference, edge by edge, and all its paths against each other."""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from zoo_kan import KANLinear
+from zoo_kan.bases import EXTRAPOLATE, SplineBasis, make_basis
+from zoo_kan.edges import _plain
+from zoo_kan.reference import kan_linear
+
+F64 = torch.float64
+BASES = ["bspline", "rbf", "chebyshev", "fourier"]
+
+
+def layer(inputs: int = 3, outputs: int = 2, *, seed: int = 0, **options: Any) -> KANLinear:
+    torch.manual_seed(seed)
+    made = KANLinear(inputs, outputs, **options).double()
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.3)
+    if isinstance(made.basis, SplineBasis):  # knots that are exact in float64
+        low, high = (
+            made.basis.grid[0, made.basis.order].item(),
+            made.basis.grid[0, -1 - made.basis.order].item(),
+        )
+        made.basis.set_grid(
+            make_basis(
+                "bspline",
+                features=inputs,
+                intervals=made.basis.intervals,
+                order=made.basis.order,
+                low=round(low, 3),
+                high=round(high, 3),
+            ).grid.double()
+        )
+    return made
+
+
+def inputs(rows: int, features: int = 3, *, scale: float = 1.0, seed: int = 1) -> torch.Tensor:
+    return scale * torch.randn(rows, features, dtype=F64, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"edge_scale": True}, {"order": 1}, {"order": 2, "grid_intervals": 1}, {"grid_range": (-3, 2)}],
+)
+def test_equals_the_reference(options: dict[str, Any]) -> None:
+    made = layer(**options)
+    made.prune_(torch.tensor([[True, False, True], [True, True, True]]))
+    x = inputs(9)
+    torch.testing.assert_close(made(x), kan_linear(made, x), rtol=0, atol=1e-7)
+    made.update_grid(inputs(200))  # no longer uniform
+    assert made.basis.uniform == (made.grid_intervals == 1)
+    torch.testing.assert_close(made(x), kan_linear(made, x), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("basis", BASES)
+@pytest.mark.parametrize("rows", [1, 5, 700])
+def test_blocks_equal_plain_operations(basis: str, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zoo_kan.edges.BLOCK", 3 * 8 * rows)  # three features per block, and one left over
+    made = layer(7, 4, basis=basis)
+    x = inputs(rows, 7).requires_grad_()
+    results = []
+    for form in (made, lambda x: _plain(x, made.effective_coef(), made.effective_base(), made.basis, "silu")):
+        y = form(x)
+        grads = torch.autograd.grad((y * y.detach().cos()).sum(), [x, made.coef, made.base_weight])
+        results.append([y.detach(), *grads])
+    for fast, slow in zip(*results, strict=True):
+        torch.testing.assert_close(fast, slow, rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("basis", BASES)
+@pytest.mark.parametrize("extrapolate", EXTRAPOLATE)
+@pytest.mark.parametrize("adaptive", [False, True])
+def test_gradients_of_first_and_second_order(basis: str, extrapolate: Any, adaptive: bool) -> None:
+    if basis != "bspline" and (adaptive or extrapolate != "zero"):
+        pytest.skip("only splines have a grid")
+    made = layer(2, 2, basis=basis, extrapolate=extrapolate)
+    if adaptive:
+        made.update_grid(inputs(50, 2))
+    x = torch.tensor([[0.13, -0.71], [1.53, -2.9], [0.31, 0.97]], dtype=F64, requires_grad=True)
+
+    def run(x: torch.Tensor, coef: torch.Tensor, base: torch.Tensor) -> torch.Tensor:
+        return torch.func.functional_call(made, {"coef": coef, "base_weight": base}, (x,))
+
+    weights = (
+        x,
+        made.coef.detach().clone().requires_grad_(),
+        made.base_weight.detach().clone().requires_grad_(),
+    )
+    assert torch.autograd.gradcheck(run, weights)
+    assert torch.autograd.gradgradcheck(run, weights)
+
+
+def test_extrapolation_is_what_it_is_called() -> None:
+    x = torch.tensor([[-5.0], [-1.0], [1.0], [1.5], [40.0]], dtype=F64)
+    values, slopes = {}, {}
+    for kind in EXTRAPOLATE:
+        basis = make_basis("bspline", features=1, extrapolate=kind).double()
+        values[kind], slopes[kind] = basis.values(x), basis.slopes(x)
+    assert not values["zero"][[0, 4]].any() and values["zero"][3].sum() < 0.7
+    assert (values["clamp"][[3, 4]] == values["clamp"][2]).all() and not slopes["clamp"][[0, 3, 4]].any()
+    torch.testing.assert_close(values["clamp"].sum(1), torch.ones(5, 1, dtype=F64))
+    torch.testing.assert_close(values["linear"][3], values["linear"][2] + 0.5 * slopes["linear"][2])
+    for kind in EXTRAPOLATE:  # the same within the grid
+        torch.testing.assert_close(values[kind][1:3], values["zero"][1:3], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("basis", BASES)
+@pytest.mark.parametrize("scale", [0.0, 1.0, 1e3])
+def test_float32_is_finite_and_close_to_float64(basis: str, scale: float) -> None:
+    made = layer(5, 3, basis=basis)
+    single = copy.deepcopy(made).float()
+    x = inputs(33, 5, scale=scale).float().requires_grad_()
+    y = single(x)
+    y.square().sum().backward()
+    assert x.grad is not None and x.grad.isfinite().all()
+    if basis != "fourier" or scale < 10:  # turns of thousands are beyond float32
+        torch.testing.assert_close(y.double(), made(x.detach().double()), rtol=1e-5, atol=2e-5)
+
+
+def test_autocast_and_half_weights_keep_the_basis_in_float32() -> None:
+    made = layer(4, 3, grid_intervals=20).float()
+    x = inputs(50, 4, scale=0.4).float()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        torch.testing.assert_close(made(x), made(x).float(), rtol=0, atol=1e-6)
+        assert made.basis(x).dtype == torch.float32
+    half = copy.deepcopy(made).bfloat16()(x.bfloat16())
+    assert half.dtype == torch.bfloat16
+    assert (half.float() - made(x)).abs().max() < 0.1 * made(x).abs().max()
+
+
+def test_leading_shapes_and_no_rows() -> None:
+    made = layer()
+    x = inputs(24).view(2, 3, 4, 3)
+    torch.testing.assert_close(made(x).flatten(0, 2), made(x.flatten(0, 2)))
+    assert made(x[:0]).shape == (0, 3, 4, 2)
+
+
+def test_curves_sum_to_the_outputs() -> None:
+    made = layer(edge_scale=True)
+    x = inputs(11)
+    torch.testing.assert_close(made.curves(x).sum(2), made(x))
+
+
+def test_export_and_compile_equal_eager() -> None:
+    made = layer(4, 3).eval()
+    x, other = inputs(6, 4), inputs(6, 4, seed=5)
+    exported = torch.export.export(made, (x,)).module()
+    torch.testing.assert_close(exported(other), made(other))
+    compiled: Any = torch.compile(made, backend="aot_eager")
+    made.update_grid(inputs(100, 4))
+    made.refine(10)
+    torch.testing.assert_close(compiled(other), made(other))
+
+
+def test_keeps_less_than_a_fifth_of_plain_operations_memory() -> None:
+    made = KANLinear(64, 16)
+    x = torch.randn(256, 64, requires_grad=True)
+    kept = 0
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        nonlocal kept
+        kept += tensor.numel()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+        made(x)
+    fast, kept = kept, 0
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+        _plain(x, made.coef, made.base_weight, made.basis, "silu")
+    assert fast < kept / 5
+
+
+def test_edge_scores_are_deviations_of_the_curves() -> None:
+    made = layer(4, 3, edge_scale=True)
+    made.prune_(torch.rand(3, 4) > 0.3)
+    x = inputs(300, 4)
+    torch.testing.assert_close(made.edge_scores(x), made.curves(x).std(0), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("samples", [True, False])
+def test_the_penalty_makes_edges_vanish(samples: bool) -> None:
+    made = layer(4, 3)
+    x = inputs(64, 4) if samples else None
+    before = made.regularization_loss(x)
+    optimiser = torch.optim.Adam(made.parameters(), lr=0.05)
+    for _ in range(60):
+        optimiser.zero_grad()
+        made.regularization_loss(x).backward()
+        optimiser.step()
+    assert made.regularization_loss(x) < 0.3 * before
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.zero_()
+    made.zero_grad()
+    made.regularization_loss(x).backward()  # at zero, where others are NaN
+    assert all(p.grad.isfinite().all() for p in made.parameters() if p.grad is not None)
+
+
+def test_pruned_edges_have_no_effect_and_no_gradient() -> None:
+    made = layer()
+    keep = torch.tensor([[True, False, True], [False, True, True]])
+    made.prune_(keep)
+    x = inputs(5)
+    changed = x.clone()
+    changed[:, 1] += 1
+    torch.testing.assert_close(made(changed)[:, 0], made(x)[:, 0])
+    made(x).square().sum().backward()
+    assert made.coef.grad is not None and not made.coef.grad[~keep].any() and made.coef.grad[keep].any()
+    with pytest.raises(ValueError, match="keep must be bool"):
+        made.prune_(keep.float())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"in_features": 0}, "at least 1"),
+        ({"grid_intervals": 0}, "at least one interval"),
+        ({"order": -1}, "order"),
+        ({"grid_range": (1.0, -1.0)}, "low to high"),
+        ({"basis": "hats"}, "bspline, rbf"),
+        ({"base": "relu"}, "base must be"),
+        ({"extrapolate": "mirror"}, "extrapolate must be"),
+        ({"basis": "rbf", "grid_intervals": 1, "order": 0}, "at least 2 bumps"),
+        ({"basis": "chebyshev", "grid_intervals": 1, "order": 0}, "degree"),
+        ({"basis": "fourier", "grid_intervals": 1, "order": 0}, "one wave"),
+    ],
+)
+def test_sizes_that_cannot_be(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        KANLinear(**{"in_features": 2, "out_features": 2, **options})
+
+
+def test_another_number_of_features_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"expected x \(\.\.\., 3\)"):
+        layer()(inputs(2, 4))
+
+
+def test_weights_of_another_grid_are_taken_by_state_dict() -> None:
+    made, fresh = layer(), layer(seed=3)
+    made.refine(10)
+    made.update_grid(inputs(100))
+    net, other = nn.Sequential(made), nn.Sequential(fresh)
+    other.load_state_dict(net.state_dict())
+    x = inputs(20)
+    torch.testing.assert_close(other(x), net(x))
+    assert fresh.grid_intervals == 10 and fresh.basis.uniform == made.basis.uniform
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        nn.Sequential(layer(4, 2)).load_state_dict(net.state_dict())
+
+
+def test_nan_stays_in_its_row() -> None:
+    for adaptive in (False, True):
+        made = layer()
+        if adaptive:
+            made.update_grid(inputs(50))
+        x = inputs(4)
+        x[2, 1] = math.nan
+        y = made(x)
+        assert y[2].isnan().all() and y[[0, 1, 3]].isfinite().all()
