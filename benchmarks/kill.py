@@ -65,11 +65,16 @@ RECIPES: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Kill:
-    """One run to be killed: at which shares of an uninterrupted run's time, one after another."""
+    """One run to be killed. seed: of the moments."""
 
     number: int
     recipe: str
-    shares: tuple[float, ...]
+    seed: int
+
+    def shares(self, attempt: int) -> list[float]:
+        """At which shares of an uninterrupted run's time, one after another."""
+        draw = random.Random(f"{self.seed}/{self.number}/{attempt}")
+        return [draw.uniform(0, 0.7) for _ in range(draw.choice((1, 1, 2, 3)))]
 
 
 def command() -> int:
@@ -88,11 +93,8 @@ def measure(options: argparse.Namespace, folder: Path) -> int:
     for name, recipe in RECIPES.items():
         (folder / f"{name}.yaml").write_text(json.dumps({"schema": 1, **recipe}))
     wholes = {name: uninterrupted(folder, name) for name in RECIPES}
-    draw, names = random.Random(options.seed), list(RECIPES)
-    kills = [
-        Kill(i, names[i % len(names)], tuple(draw.uniform(0, 0.7) for _ in range(draw.choice((1, 1, 2, 3)))))
-        for i in range(options.runs)
-    ]
+    names = list(RECIPES)
+    kills = [Kill(i, names[i % len(names)], options.seed) for i in range(options.runs)]
     for worker in [
         fork(lambda i=i: work(kills[i :: options.jobs], folder, wholes)) for i in range(options.jobs)
     ]:
@@ -131,26 +133,35 @@ def outcome(folder: Path, kill: Kill, whole: dict[str, Any]) -> dict[str, Any]:
     record = folder / f"kill-{kill.number}.json"
     if record.exists():
         return json.loads(record.read_text())
-    place, moments = folder / f"kill-{kill.number}", []
-    shutil.rmtree(place, ignore_errors=True)  # of a call that was stopped
-    arguments = ["train", str(folder / f"{kill.recipe}.yaml")]
-    for share in kill.shares:
-        process = run(place, *arguments)
-        begun = has_begun(process, place)
-        if not process.wait(until=begun + share * whole["seconds"]):
-            moments.append(phase(place))
-            process.kill()
-        arguments = ["train", "--resume", "latest"]
-        if has_ended(place):
-            break
+    place, attempt = folder / f"kill-{kill.number}", 0
+    while not (moments := killed(place, folder / f"{kill.recipe}.yaml", kill.shares(attempt), whole)):
+        attempt += 1  # that run ended before its moment, which is no kill
     if not has_ended(place):
-        run(place, *arguments).wait()
+        run(place, "train", "--resume", "latest").wait()
     ended = traces(place)
     differs = sorted(key for key in {*whole["traces"], *ended} if ended.get(key) != whole["traces"].get(key))
-    result = {"recipe": kill.recipe, "shares": kill.shares, "kills": moments, "differs": differs}
+    result = {"recipe": kill.recipe, "attempts": attempt + 1, "kills": moments, "differs": differs}
     record.write_text(json.dumps(result))
     print(f"{kill.number:>3} {kill.recipe:<7} {', '.join(moments)}: {differs or 'the same'}", flush=True)
     return result
+
+
+def killed(place: Path, recipe: Path, shares: Sequence[float], whole: dict[str, Any]) -> list[str]:
+    """A new run, killed at each of these shares of its time that it lives to see; what it was doing then."""
+    shutil.rmtree(place, ignore_errors=True)  # of an attempt before
+    moments: list[str] = []
+    arguments = ["train", str(recipe)]
+    for share in shares:
+        process = run(place, *arguments)
+        if process.wait(until=has_begun(process, place) + share * whole["seconds"]):
+            break
+        if has_ended(place):
+            process.wait()
+            break
+        moments.append(phase(place))
+        process.kill()
+        arguments = ["train", "--resume", "latest"] if found(place) else arguments
+    return moments
 
 
 def run(place: Path, *arguments: str) -> Process:
@@ -221,8 +232,6 @@ def phase(place: Path) -> str:
         return "before the folder was there"
     if list(folder.glob("checkpoints/.*.partial")):
         return "inside a save"
-    if has_ended(place):
-        return "after the end"
     if (folder / "model.safetensors").exists() or (folder / "curves.png").exists():
         return "while reporting"
     if (folder / "checkpoints/last.ckpt").exists():

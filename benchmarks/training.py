@@ -4,8 +4,9 @@
 
 Each case trains a recipe as the command would (schedule, clipping, metrics.csv, checkpoints), and between any
 two of its steps a bare PyTorch loop makes one with a copy of the model: batch from a `DataLoader`, forward,
-backward, clipping, optimiser. So both meet the same machine. A step of the zoo is all the time from one bare
-step to the next, whatever it goes into. `wait` is the part of it spent waiting for the next batch.
+backward, clipping, optimiser, schedule, the loss noted. So both meet the same machine. A step of the zoo is
+all the time from one bare step to the next, whatever it goes into. `wait` is the part of it spent waiting for
+the next batch.
 
 Targets: at most 1.05 times the bare step, for steps of 20 ms or more; exits with 1 where one is missed.
 """
@@ -117,6 +118,9 @@ class Bare:
         self.task, self.clip = setup.task, recipe.trainer.gradient_clip_norm
         self.model = copy.deepcopy(setup.model).train()
         self.optimizer, _ = setup.make_optimizer(self.model)
+        steps = recipe.trainer.max_steps
+        self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimizer, steps)
+        self.losses: list[float] = []
         self.loader = DataLoader(
             setup.splits.train,
             batch_size=recipe.data.batch_size,
@@ -137,6 +141,8 @@ class Bare:
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
         self.optimizer.step()
+        self.schedule.step()
+        self.losses.append(loss.item())
 
 
 class Beside(pl.Callback):

@@ -15,7 +15,7 @@ import torch
 
 from zoo.baselines import baselines_of, measure, stored
 from zoo.baselines.features import nearby, rows_of, whole
-from zoo.baselines.measure import best_season, bigrams, seasonal
+from zoo.baselines.measure import Score, best_season, bigrams, seasonal
 from zoo.baselines.models import fit, rounds_for
 from zoo.catalogue import catalogue
 from zoo.cli import main
@@ -335,3 +335,12 @@ def test_a_result_shows_them_and_says_which_is_better() -> None:
     assert not outdone({"test/mse": 0.5}, {"mean": {"test/mse": float("nan")}}, of_mse)
     assert not outdone({"test/mse": 0.5}, {"best possible": {"test/mse": 0.1}}, of_mse)
     assert not outdone({"test/mse": 0.5}, {}, {})
+
+
+def test_what_is_left_out_is_said_each_time(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = [Score(name="mean", metrics={"loss": 1.0}), Score(name="trees", note="left out: 99 outputs")]
+    monkeypatch.setattr(stored, "measure_each", lambda *a, **k: iter(scores))
+    for _ in range(2):  # measured, then read
+        said: list[str] = []
+        assert [score.name for score in kept(said=said)] == ["mean"]
+        assert said[-1] == "baseline trees is left out: 99 outputs"

@@ -26,7 +26,8 @@ from zoo.data.own.table_columns import encode, fit_encoder
 from zoo.data.own.table_file import read_table, table_of
 from zoo.errors import ZooError
 from zoo.kinds import Classes, Multi, Values
-from zoo.recipe import load_recipe, validate
+from zoo.recipe import RecipeError, load_recipe, validate
+from zoo.training import evaluate, predict
 
 
 @pytest.fixture(autouse=True)
@@ -396,3 +397,28 @@ def test_whatever_a_column_holds_its_code_is_finite(cells: list[str]) -> None:
         return
     code = encode(table, [encoder])
     assert code.shape[0] == len(cells) and np.isfinite(code).all()
+
+
+def test_a_run_whose_data_was_moved_says_how_to_name_the_new_place(tmp_path: Path) -> None:
+    before = Path(write(tmp_path / "rows.csv", rows()))
+    recipe = {
+        "schema": 1,
+        "model": {"name": "core/mlp_net", "width": 8, "params": {"depth": 1}},
+        "data": {"name": "core/table", "params": {"path": str(before), "target": "y"}},
+        "trainer": {"max_steps": 1},
+        "output": {"dir": str(tmp_path / "runs")},
+    }
+    result = zoo.train(recipe, quiet=True)
+    run, after = result.run, before.rename(tmp_path / "moved.csv")
+    assert run is not None
+    hint = "If it lies elsewhere now, add data.params.path=PLACE"
+    with pytest.raises(RecipeError, match=hint):
+        evaluate(run)
+    with pytest.raises(RecipeError, match=hint):
+        predict(run, after)
+    with pytest.raises(RecipeError, match="nothing at") as wrong:
+        evaluate(run, overrides=["data.params.path=nowhere.csv"])
+    assert hint not in str(wrong.value)
+    there = [f"data.params.path={after}"]
+    assert evaluate(run, overrides=there).metrics == pytest.approx(dict(result.metrics))
+    assert len(predict(run, after, overrides=there)) == 40

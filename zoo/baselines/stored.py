@@ -35,13 +35,13 @@ def baselines_of(
     splits: Splits,
     say: Callable[[str], None],
 ) -> list[Score]:
-    """The scores of `zoo baseline`, by the metrics of this task; those left out are not among them.
+    """The scores of `zoo baseline`, by the metrics of this task; those left out are only told of.
 
     A fitted one that fails, or Ctrl-C while it is fitted, costs no result: what is there by then is
     returned, and nothing is kept. A cache that cannot be written is no error either.
 
     Args:
-        say: told what is being done, if it is not just read.
+        say: told what is being done, if it is not just read, and what is left out.
 
     Raises:
         ZooError: not even the naive answer can be scored.
@@ -54,6 +54,9 @@ def baselines_of(
         kept, complete = _measure(catalogue, dataset, task=task, splits=splits, say=say)
         if complete:
             _write(path, kept)
+    for left_out in kept:
+        if not left_out.metrics:
+            say(f"baseline {left_out.name} is {left_out.note}")
     return [score for score in kept if score.metrics]
 
 

@@ -47,6 +47,13 @@ def add_verbs(verbs: Any) -> None:
         help="as the run's dataset asks: a picture or .npy; CSV rows; a series as CSV or .npy; "
         "times and marks as CSV; text",
     )
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        default=[],
+        metavar="KEY=VALUE",
+        help="where the training data lies now: data.params.path=moved.csv",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -104,7 +111,7 @@ def predict(options: argparse.Namespace) -> int:
     run = find_run(options.run_folder)
     from zoo.training import predict as answer
 
-    predictions = answer(run, options.file)
+    predictions = answer(run, options.file, overrides=options.overrides)
     if options.json:
         print_json(predictions)
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +17,7 @@ from zoo.data.split import Splits
 from zoo.errors import ZooError
 from zoo.kinds import Forecast, Multi, NextId, Values
 from zoo.layers.model import Model, build_model
-from zoo.recipe import LoadedRecipe, load_recipe
+from zoo.recipe import LoadedRecipe, RecipeError, load_recipe
 from zoo.runs import Run, find_run
 from zoo.tasks.base import Task
 from zoo.tasks.metrics import values_of
@@ -53,7 +54,7 @@ def evaluate(
             raise ZooError(
                 f"{text!r} changes nothing in an evaluation: overrides begin with data., model. or task."
             )
-    loaded = load_recipe(run.resolved, overrides)
+    loaded = _recipe_of(run, overrides)
     model, task, splits = _best_model(run, loaded), build_task(loaded), load_splits(loaded)
     metrics = score(model, task, splits, split, loaded=loaded)
     baselines = measured_baselines(loaded, task, splits, quiet=quiet) if split == "test" else {}
@@ -78,16 +79,19 @@ def measured_baselines(
     return {s.name: {f"test/{name}": value for name, value in s.metrics.items()} for s in scores}
 
 
-def predict(run: Run | str | Path, file: str | Path) -> list[Any]:
+def predict(run: Run | str | Path, file: str | Path, *, overrides: Sequence[str] = ()) -> list[Any]:
     """Predictions of the best checkpoint for the examples in a file, as plain data.
 
     A class with its probability, values in natural units, or the next symbol or event of each sequence.
+
+    Args:
+        overrides: `data.params....=value` each, e.g. where the training data lies now.
 
     Raises:
         ZooError: the file does not hold what the model was trained on, or as `evaluate`.
     """
     run = run if isinstance(run, Run) else find_run(run)
-    loaded = load_recipe(run.resolved)
+    loaded = _recipe_of(run, overrides)
     plan = loaded.plan
     splits = load_splits(loaded)
     if splits.encode is None:
@@ -161,6 +165,20 @@ def fill(model: Model, checkpoint: dict[str, Any], path: Path) -> None:
         model.load_state_dict(model_weights(checkpoint))
     except RuntimeError as error:
         raise ZooError(f"checkpoint {str(path)!r} does not fit the model of its run: {error}") from None
+
+
+def _recipe_of(run: Run, overrides: Sequence[str]) -> LoadedRecipe:
+    """The recipe of a run, which was right when the run began: own data may have been moved since."""
+    try:
+        return load_recipe(run.resolved, overrides)
+    except RecipeError as error:
+        given = [text.partition("=")[0] for text in overrides]
+        raise RecipeError(
+            replace(m, message=f"{m.message}. If it lies elsewhere now, add {m.path}=PLACE to the command")
+            if m.path.startswith("data.params.") and m.path not in given
+            else m
+            for m in error.mistakes
+        ) from None
 
 
 def _best_model(run: Run, loaded: LoadedRecipe) -> Model:

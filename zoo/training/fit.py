@@ -206,8 +206,9 @@ def _fit(
 def _finish(setup: Setup, run: Run, saver: SaveCheckpoints, trainer: pl.Trainer, *, quiet: bool) -> RunResult:
     """Score the best checkpoint, and write everything that a complete run folder holds."""
     loaded, splits = setup.loaded, setup.splits
-    # A fresh one: what was trained may be compiled, or lie in shares on several devices.
-    model = build_model(loaded.plan, catalogue=loaded.catalogue, fresh=False)
+    model = setup.model
+    if setup.sharded or loaded.recipe.trainer.compile:  # in shares or compiled: a plain one is made
+        model = build_model(loaded.plan, catalogue=loaded.catalogue, fresh=False)
     load_best(run, model)
     step = int(read_checkpoint(run.last)["global_step"])
     device = trainer.strategy.root_device
