@@ -207,7 +207,7 @@ def _finish(setup: Setup, run: Run, saver: SaveCheckpoints, trainer: pl.Trainer,
     """Score the best checkpoint, and write everything that a complete run folder holds."""
     loaded, splits = setup.loaded, setup.splits
     model = setup.model
-    if setup.sharded or loaded.recipe.trainer.compile:  # in shares or compiled: a plain one is made
+    if setup.processes.count > 1 or loaded.recipe.trainer.compile:  # no plain one: make it
         model = build_model(loaded.plan, catalogue=loaded.catalogue, fresh=False)
     load_best(run, model)
     step = int(read_checkpoint(run.last)["global_step"])
