@@ -420,3 +420,16 @@ def _part_to_dict(part: Part) -> dict[str, Any]:
 
 def _part_from_dict(catalogue: Catalogue, kind: str, data: dict[str, Any]) -> Part:
     return replace(catalogue.part(kind, data["id"], data["params"]), revision=data["revision"])
+
+
+def revisions_of(plan: Plan, catalogue: Catalogue) -> dict[str, int]:
+    """The revision of each component that decides what the weights compute: "kind id" -> revision."""
+    return {f"{part.kind} {part.id}": part.revision for part in _weighty_parts(plan, catalogue)}
+
+
+def _weighty_parts(plan: Plan, catalogue: Catalogue) -> Iterator[Part]:
+    """The components that decide what the weights compute, with those that the backbone is made of."""
+    yield from (part for part in (plan.stem, plan.model, plan.head, *plan.transforms) if part is not None)
+    inner = getattr(plan.model.config, "parts", None)
+    if inner is not None:
+        yield from inner(catalogue)

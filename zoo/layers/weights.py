@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from zoo.catalogue import Catalogue, Part
+from zoo.catalogue import Catalogue
 from zoo.catalogue import catalogue as default_catalogue
-from zoo.contract import Plan
+from zoo.contract import Plan, revisions_of
 from zoo.errors import UnknownName, ZooError
 from zoo.layers.model import Model, build_model
 
@@ -106,11 +106,6 @@ def _read_header(path: Path, metadata: dict[str, str] | None) -> dict[str, Any]:
     return header
 
 
-def revisions_of(plan: Plan, catalogue: Catalogue) -> dict[str, int]:
-    """The revision of each component that decides what the weights compute: "kind id" -> revision."""
-    return {f"{part.kind} {part.id}": part.revision for part in _parts(plan, catalogue)}
-
-
 def check_revisions(path: Path, revisions: dict[str, Any], catalogue: Catalogue) -> None:
     """Refuse weights of components that since give other outputs for the same weights.
 
@@ -184,11 +179,3 @@ def _tensors(model: Model) -> dict[str, Tensor]:
     """Parameters and buffers by name; one that has two names (a tied embedding) by the first."""
     first = {id(tensor): name for name, tensor in reversed(model.state_dict(keep_vars=True).items())}
     return {name: t for name, t in model.state_dict(keep_vars=True).items() if first[id(t)] == name}
-
-
-def _parts(plan: Plan, catalogue: Catalogue) -> Iterator[Part]:
-    """The components that decide what the weights compute, with those that the backbone is made of."""
-    yield from (part for part in (plan.stem, plan.model, plan.head, *plan.transforms) if part is not None)
-    inner = getattr(plan.model.config, "parts", None)
-    if inner is not None:
-        yield from inner(catalogue)

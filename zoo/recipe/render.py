@@ -80,17 +80,17 @@ def _lines(data: Mapping[str, Any], path: str, indent: str) -> Iterator[tuple[st
         elif isinstance(value, (list, tuple)) and any(isinstance(item, Mapping) for item in value):
             yield here, f"{indent}{key}:"
             for index, item in enumerate(value):
-                yield join(here, str(index)), f"{indent}  - {_flow(item)}"
+                yield join(here, str(index)), f"{indent}  - {flow(item)}"
         else:
-            yield here, f"{indent}{key}: {_flow(value)}"
+            yield here, f"{indent}{key}: {flow(value)}"
 
 
-def _flow(value: Any) -> str:
+def flow(value: Any) -> str:
     """A value on one line."""
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{key}: {_flow(item)}" for key, item in value.items()) + "}"
+        return "{" + ", ".join(f"{key}: {flow(item)}" for key, item in value.items()) + "}"
     if isinstance(value, (list, tuple)):
-        return "[" + ", ".join(map(_flow, value)) + "]"
+        return "[" + ", ".join(map(flow, value)) + "]"
     if value is None:
         return "null"
     if isinstance(value, bool):

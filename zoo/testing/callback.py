@@ -14,11 +14,12 @@ from torch import Tensor, nn
 
 from zoo.callbacks import Callback
 from zoo.contract import resolve
+from zoo.data.random_inputs import normal
 from zoo.errors import UnknownName
 from zoo.kinds import Classes, Series
 from zoo.testing.checks import NotApplicable
 from zoo.testing.measure import require
-from zoo.testing.subject import Subject, normal, seeded
+from zoo.testing.subject import Subject, seeded
 
 _STEPS = 4
 _TOKENS = 6

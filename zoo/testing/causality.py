@@ -10,9 +10,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from zoo.data.random_inputs import normal
 from zoo.testing.checks import NotApplicable
 from zoo.testing.measure import CLOSE, SAME, difference, require, require_close
-from zoo.testing.subject import Subject, normal, seeded
+from zoo.testing.subject import Subject, seeded
 
 #: With approximate causality: the change of earlier outputs, as a share of the largest.
 LEAK = 0.05

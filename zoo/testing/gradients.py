@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from zoo.data.random_inputs import normal
 from zoo.testing.checks import NotApplicable
 from zoo.testing.measure import require, require_finite, weights_like
-from zoo.testing.subject import MAX_TOKENS, ModelSubject, Subject, normal, seeded
+from zoo.testing.subject import MAX_TOKENS, ModelSubject, Subject, seeded
 from zoo.testing.whole import batch_of, build_whole
 
 EPSILON = 1e-5

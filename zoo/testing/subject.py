@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from zoo.catalogue import Catalogue, Part
 from zoo.config import ConfigError
+from zoo.data.random_inputs import normal, sample_of
 from zoo.kinds import (
     PER_TOKEN,
     STEPWISE,
@@ -322,40 +323,6 @@ def fitting_width(config: Any) -> int:
             if width == widths[-1]:
                 raise
     raise AssertionError("unreachable")
-
-
-def sample_of(
-    inputs: DataKind, batch: int, n: int, *, seed: int = 0, dtype: torch.dtype = torch.float32
-) -> Tensor:
-    """A batch of a data kind; n is the number of symbols or steps, where it has any."""
-    if isinstance(inputs, Ids):
-        return torch.randint(inputs.vocab, (batch, n), generator=generator(seed))
-    if isinstance(inputs, Events):
-        gaps = inputs.scale * normal((batch, n), seed=seed, dtype=torch.float64).exp()
-        marks = torch.randint(inputs.marks, (batch, n), generator=generator(seed))
-        return torch.stack([gaps.cumsum(1), gaps, marks], dim=-1).to(dtype)
-    if isinstance(inputs, Episodes):
-        values = normal((batch, n, inputs.columns), seed=seed, dtype=torch.float64)
-        values[..., 0] = torch.arange(n) % 3
-        values[..., 1] = torch.arange(n) // 3 % inputs.horizon
-        return values.to(dtype)
-    shape: tuple[int, ...]
-    if isinstance(inputs, Series):
-        shape = (batch, n, inputs.channels)
-    elif isinstance(inputs, Image):
-        shape = (batch, inputs.channels, inputs.height, inputs.width)
-    else:
-        shape = (batch, inputs.features)
-    return normal(shape, seed=seed, dtype=dtype)
-
-
-def normal(shape: tuple[int, ...], *, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Standard normal numbers; the same ones in every dtype."""
-    return torch.randn(shape, generator=generator(seed), dtype=torch.float64).to(dtype)
-
-
-def generator(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 class seeded:  # noqa: N801 (reads as a statement: `with seeded(0):`)

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from zoo.data.random_inputs import generator, normal
 from zoo.data.split import TensorSplit
 from zoo.kinds import IGNORE, Actions, Classes, Forecast, Labels, Multi, NextEvent, NextId, Values
 from zoo.specs import TaskSpec
 from zoo.testing.measure import require, require_close, require_finite
-from zoo.testing.subject import TARGETS, Subject, generator, normal
+from zoo.testing.subject import TARGETS, Subject
 
 #: The metrics of two batches against those of one, in float32.
 ROUNDING = 1e-4

@@ -15,11 +15,12 @@ from torch import Tensor, nn
 
 from zoo import torchvision_shim
 from zoo.contract import resolve
+from zoo.data.random_inputs import normal
 from zoo.errors import UnknownName, ZooError
 from zoo.kinds import Classes, Image
 from zoo.testing.checks import NotApplicable
 from zoo.testing.measure import CLOSE, require, require_close, require_finite
-from zoo.testing.subject import Subject, normal, seeded
+from zoo.testing.subject import Subject, seeded
 
 _STEPS = 30
 _LR = 1e-2

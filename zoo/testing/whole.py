@@ -9,10 +9,11 @@ from torch import Tensor
 
 from zoo.catalogue import Part
 from zoo.contract import Plan, resolve
+from zoo.data.random_inputs import generator, normal, sample_of
 from zoo.errors import ContractError
 from zoo.kinds import Classes, DataKind, Ids, Image, NextId, Series, TargetKind, Values, Vector
 from zoo.testing.checks import NotApplicable
-from zoo.testing.subject import ModelSubject, generator, normal, sample_of, seeded
+from zoo.testing.subject import ModelSubject, seeded
 
 if TYPE_CHECKING:
     from zoo.layers import Model

@@ -11,10 +11,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NoReturn
 
+from zoo.contract import revisions_of
 from zoo.errors import ZooError
 from zoo.layers.model import build_model
-from zoo.layers.weights import load_weights, revisions_of, save_weights
+from zoo.layers.weights import load_weights, save_weights
 from zoo.recipe import LoadedRecipe, load_recipe
+from zoo.recipe.fingerprint import fingerprint
 from zoo.recipe.render import resolved
 from zoo.runs import PARTIAL, Run, check_resumable, create_run, find_run, locked, open_run
 from zoo.training.callbacks import Interrupted, SaveCheckpoints, StopRequest, undisturbed
@@ -27,6 +29,7 @@ from zoo.training.evaluation import fill, load_best, measured_baselines, score
 from zoo.training.lightning import pl, quiet_lightning
 from zoo.training.loaders import BatchStream, eval_loader, train_loader
 from zoo.training.module import Diverged, TrainingModule
+from zoo.training.pace import Pace, peak_bytes
 from zoo.training.processes import Processes, find_processes, group_of
 from zoo.training.record import circumstances
 from zoo.training.result import RunResult, judge, plain
@@ -50,6 +53,7 @@ def train(loaded: LoadedRecipe, *, quiet: bool = False, dry_run: bool = False) -
             is no longer a number.
     """
     loaded.catalogue.call("zoo_recipe_ready", recipe=loaded.recipe)
+    identity = fingerprint(loaded)
     setup = prepare(loaded)
     loaded = setup.loaded  # with a batch size, where it was left open
     if dry_run:
@@ -59,7 +63,7 @@ def train(loaded: LoadedRecipe, *, quiet: bool = False, dry_run: bool = False) -
     files = {"recipe.yaml": loaded.text, "resolved.yaml": loaded.render()}
     run = create_run(loaded.recipe.output.dir, loaded.name, files)
     with locked(run):
-        run.update(**_record(setup), started=_now())
+        run.update(**_record(setup), fingerprint=identity, started=_now())
         if not quiet:
             print(loaded.plan.describe(), file=sys.stderr)
             size = f"{setup.model.num_parameters:,} parameters"
@@ -103,6 +107,7 @@ def resume(run: Run | str | Path, overrides: Sequence[str] = (), *, quiet: bool 
             fill(setup.model, found[1], found[0])  # a checkpoint of another model is refused here
         if overrides:
             run.write(run.resolved, loaded.render())
+            record["fingerprint"] = fingerprint(loaded)
         run.update(**record, resumed=[*run.info.get("resumed", []), _now()])
         _print_notes(notes)
         return _carry_out(setup, run, checkpoint=found, quiet=quiet)
@@ -233,11 +238,22 @@ def _finish(setup: Setup, run: Run, saver: SaveCheckpoints, trainer: pl.Trainer,
         baseline=plain(result.baseline),
         baselines={name: plain(scores) for name, scores in baselines.items()},
         expected=result.expected,
+        cost=_cost(setup, trainer),
     )
     draw_curves(run.metrics, run.curves, monitor=setup.monitor, title=loaded.recipe.title or loaded.name)
     run.write(run.card, render_card(loaded, result))
     run.update(status="finished", ended=_now())
     return result
+
+
+def _cost(setup: Setup, trainer: pl.Trainer) -> dict[str, float | None]:
+    """What this run took, as measured. What its model costs can be had from its plan at any time."""
+    pace = next(callback for callback in trainer.callbacks if isinstance(callback, Pace))  # type: ignore[attr-defined]
+    batches = setup.loaded.recipe.trainer.accumulate_batches
+    return {
+        "seconds_per_step": None if pace.seconds is None else pace.seconds * batches,
+        "peak_bytes": peak_bytes(trainer.strategy.root_device),
+    }
 
 
 def _try_out(setup: Setup) -> RunResult:

@@ -24,6 +24,7 @@ from zoo.training.lightning import (
     pl,
 )
 from zoo.training.loggers import MetricsFile
+from zoo.training.pace import Pace
 from zoo.training.plugged import Plugged
 from zoo.training.progress import ShowProgress
 from zoo.training.setup import Setup
@@ -156,7 +157,7 @@ def _callbacks(
 ) -> list[pl.Callback]:
     """In the order in which they act; Lightning itself puts the saver last."""
     wanted = setup.loaded.recipe.callbacks
-    callbacks: list[pl.Callback] = [WriteRows()]
+    callbacks: list[pl.Callback] = [WriteRows(), Pace()]
     if wanted.ema is not None:
         ema = wanted.ema
         callbacks.append(Ema(decay=ema.decay, start_step=ema.start_step, every_steps=ema.every_steps))

@@ -1,0 +1,144 @@
+"""`optim.lr=1e-3,3e-3 seed=0..4` -> the combinations to train, each a list of overrides (torch-free)."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from zoo.config import describe, join
+from zoo.errors import ZooError
+from zoo.recipe.errors import Mistake, Source
+from zoo.recipe.render import flow
+from zoo.recipe.source import plain, read
+
+#: More points than this are a typing mistake.
+MOST_POINTS = 10_000
+_RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)")
+_OPENING, _CLOSING = "[{", "]}"
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A key and the values it takes, as they were written."""
+
+    key: str
+    values: tuple[str, ...]
+
+    def __iter__(self) -> Iterator[str]:
+        return (f"{self.key}={value}" for value in self.values)
+
+
+def parse_axes(arguments: Sequence[str]) -> list[Axis]:
+    """`key=v1,v2` and `key=0..4` as axes; a single value is an axis of one.
+
+    A comma inside brackets, braces or quotes belongs to the value: `optim.params={betas: [0.9, 0.95]}`.
+
+    Raises:
+        ZooError: an argument is no `key=values`, a key is given twice, a range runs backwards.
+    """
+    axes: list[Axis] = []
+    for argument in arguments:
+        key, equals, text = argument.partition("=")
+        key = key.strip()
+        if not equals or not key:
+            raise ZooError(
+                f"{argument!r} is no override; a sweep takes key=v1,v2 or key=0..4, e.g. seed=0..2"
+            )
+        if key in (axis.key for axis in axes):
+            raise ZooError(f"{key} is given twice; give all its values at once, {key}=v1,v2")
+        axes.append(Axis(key, tuple(_values(key, text))))
+    return axes
+
+
+def combine(axes: Sequence[Axis], rows: Sequence[Mapping[str, str]] = ()) -> list[tuple[str, ...]]:
+    """The overrides of each point: every row with every combination of the axes, the last axis fastest.
+
+    rows: points that are listed one by one, see `read_rows`.
+
+    Raises:
+        ZooError: far too many, or a key that both rows and axes give.
+    """
+    count = len(rows or [{}])
+    for axis in axes:
+        count *= len(axis.values)
+    if count > MOST_POINTS:
+        raise ZooError(f"this sweep has {count:,} points, the most is {MOST_POINTS:,}; name fewer values")
+    for key in {key for row in rows for key in row} & {axis.key for axis in axes}:
+        raise ZooError(f"{key} is given by the list of points and by an argument; give it once")
+    listed = [tuple(f"{key}={value}" for key, value in row.items()) for row in rows] or [()]
+    return [(*row, *point) for row in listed for point in itertools.product(*axes)]
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """Points from a YAML file: a list of fragments of a recipe, e.g. `- {model: {name: kan/kan, width: 64}}`.
+
+    Each comes back as dotted key -> value, as one would write them on the command line.
+
+    Raises:
+        ZooError: there is no such file, or it holds something else; says where.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ZooError(f"the list of points {str(path)!r} cannot be read: {error}") from None
+    mistakes: list[Mistake] = []
+    node = read(Source(str(path), text), mistakes)
+    if mistakes or node is None:
+        raise ZooError("\n".join(map(str, mistakes)) or f"{str(path)!r} is empty")
+    if not isinstance(node.value, list) or not node.value:
+        raise ZooError(f"{str(path)!r} holds {describe(plain(node))}, expected a list of points")
+    rows = []
+    for item in node.value:
+        if not isinstance(item.value, dict) or not item.value:
+            message = f"a point is a fragment of a recipe (key: value), not {describe(plain(item))}"
+            raise ZooError(f"{item.origin}: {message}")
+        rows.append(dict(_leaves(plain(item))))
+    return rows
+
+
+def _leaves(fragment: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in fragment.items():
+        path = join(above, key)
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, path)
+        else:
+            yield path, flow(value)
+
+
+def _values(key: str, text: str) -> list[str]:
+    if span := _RANGE.fullmatch(text.strip()):
+        first, last = int(span[1]), int(span[2])
+        if last < first:
+            raise ZooError(f"{key}={text} runs backwards; write {key}={last}..{first}")
+        if last - first >= MOST_POINTS:
+            raise ZooError(f"{key}={text} has {last - first + 1:,} values, the most is {MOST_POINTS:,}")
+        return [str(value) for value in range(first, last + 1)]
+    values = [value.strip() for value in _split(text)]
+    if len(values) > 1 and not all(values):
+        raise ZooError(f"{key}={text} has an empty value between its commas; write null for no value")
+    if len(set(values)) < len(values):
+        raise ZooError(f"{key}={text} names a value twice")
+    return values
+
+
+def _split(text: str) -> list[str]:
+    """At the commas that stand outside brackets, braces and quotes."""
+    pieces, depth, quote = [""], 0, ""
+    for character in text:
+        if quote:
+            quote = "" if character == quote else quote
+        elif character in "'\"":
+            quote = character
+        elif character in _OPENING:
+            depth += 1
+        elif character in _CLOSING:
+            depth -= 1
+        if character == "," and not quote and depth <= 0:
+            pieces.append("")
+        else:
+            pieces[-1] += character
+    return pieces

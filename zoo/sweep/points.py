@@ -1,0 +1,50 @@
+"""The points of a sweep, all checked before anything runs (torch-free)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from zoo.catalogue import Catalogue
+from zoo.recipe import LoadedRecipe, RecipeError, load_recipe
+from zoo.recipe.errors import Mistake
+from zoo.recipe.fingerprint import fingerprint
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """One recipe to train.
+
+    recipe: as given, a name or a path. overrides: those of this point. id: the fingerprint of the whole.
+    """
+
+    recipe: str
+    overrides: tuple[str, ...]
+    id: str
+    loaded: LoadedRecipe
+
+    def __str__(self) -> str:
+        return " ".join((self.recipe, *self.overrides))
+
+
+def check_points(
+    recipe: str, combinations: Sequence[tuple[str, ...]], *, catalogue: Catalogue | None = None
+) -> list[Point]:
+    """Every combination of overrides as a checked recipe; those that come to the same are one point.
+
+    Raises:
+        RecipeError: mistakes of any point, each once.
+    """
+    points: dict[str, Point] = {}
+    mistakes: dict[tuple[str, str], Mistake] = {}
+    for overrides in combinations:
+        try:
+            loaded = load_recipe(recipe, overrides, catalogue=catalogue)
+        except RecipeError as error:
+            mistakes |= {(each.path, each.message): each for each in error.mistakes}
+            continue
+        id = fingerprint(loaded)
+        points.setdefault(id, Point(recipe=recipe, overrides=overrides, id=id, loaded=loaded))
+    if mistakes:
+        raise RecipeError(list(mistakes.values()))
+    return list(points.values())
