@@ -6,11 +6,15 @@ import argparse
 import sys
 import time
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zoo.cli.output import add_verb, print_json, print_table
 from zoo.errors import ZooError
+
+if TYPE_CHECKING:
+    from zoo.sweep import Sweep
 
 #: What each state means to whoever reads the table.
 MEANING = {
@@ -40,6 +44,12 @@ def add_verbs(verbs: Any) -> None:
     parser.add_argument(
         "--points", metavar="FILE", help="a YAML list of fragments of the recipe, one per point"
     )
+    parser.add_argument(
+        "--match",
+        choices=["params", "flops"],
+        help="give every model the width at which it is as large as that of the first point",
+    )
+    parser.add_argument("--html", metavar="FILE", help="when all is trained, write the page of 'zoo compare'")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="points trained at the same time")
     parser.add_argument("--retry", action="store_true", help="train failed points again")
     parser.add_argument("--list", action="store_true", help="show the points and what became of them")
@@ -52,7 +62,13 @@ def sweep(options: argparse.Namespace) -> int:
     if options.jobs < 1:
         raise ZooError(f"--jobs must be at least 1, got {options.jobs}")
     rows = read_rows(Path(options.points)) if options.points else []
-    points = check_points(options.recipe, combine(parse_axes(options.values), rows))
+    combinations = combine(parse_axes(options.values), rows)
+    points = check_points(options.recipe, combinations)
+    if options.match:
+        from zoo.matching import of_one_size
+
+        _say(f"matching the {options.match} of {len(points)} points with those of the first")
+        points = check_points(options.recipe, of_one_size(options.recipe, combinations, options.match))
     swept = make_sweep(points)
     if not options.list:
         swept.write(
@@ -65,7 +81,7 @@ def sweep(options: argparse.Namespace) -> int:
     return 0
 
 
-def _train(swept: Any, options: argparse.Namespace) -> int:
+def _train(swept: Sweep, options: argparse.Namespace) -> int:
     states = Counter(swept.states().values())
     _say(f"{len(swept.points)} points, {_counted(states)}; {swept.folder}")
     began, done, failed = time.monotonic(), states["finished"], []
@@ -91,7 +107,18 @@ def _train(swept: Any, options: argparse.Namespace) -> int:
     return 1 if still else 0
 
 
-def _show(swept: Any, *, as_json: bool) -> None:
+def _compare(swept: Sweep, html: str | None) -> None:
+    from zoo.catalogue import catalogue
+    from zoo.cli.compare import show, write_page
+    from zoo.comparison import collect, compare, page
+
+    compared = compare(collect(swept.runs().values()), catalogue())
+    show(compared, "table")
+    if html:
+        write_page(Path(html), page(compared, title=swept.points[0].loaded.recipe.title or "Comparison"))
+
+
+def _show(swept: Sweep, *, as_json: bool) -> None:
     states, runs = swept.states(), swept.runs()
     if as_json:
         print_json(
@@ -111,7 +138,7 @@ def _show(swept: Any, *, as_json: bool) -> None:
     print_table(["point", "overrides", "state"], rows)
 
 
-def _counted(states: Counter[str]) -> str:
+def _counted(states: Mapping[Any, int]) -> str:
     return ", ".join(f"{count} {state}" for state, count in states.items())
 
 

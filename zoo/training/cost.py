@@ -35,28 +35,36 @@ class Cost:
 
 def parameters_of(plan: Plan, catalogue: Catalogue) -> int:
     """How many numbers the plan's model trains, without making any."""
-    with torch.device("meta"):
-        return build_model(plan, catalogue=catalogue, fresh=False).num_parameters
+    return _shapes_alone(plan, catalogue).num_parameters
 
 
-def cost_of(plan: Plan, catalogue: Catalogue) -> Cost:
-    """The cost of a plan's model on one example as long as they come, traced on torch's meta device.
+def flops_of(plan: Plan, catalogue: Catalogue) -> int | None:
+    """Floating-point operations of one example forwards, see `Cost`; traced on torch's meta device.
 
     Attention counts as the full square, causal or not: what a kernel may leave out is its affair.
     """
-    x = sample_of(plan.inputs, 1, getattr(plan.inputs, "length", 1))
+    with torch.no_grad(), _quiet():
+        return _flops(_shapes_alone(plan, catalogue), _example(plan).to("meta"))
+
+
+def cost_of(plan: Plan, catalogue: Catalogue) -> Cost:
+    """The cost of a plan's model on one example as long as they come."""
+    model = _shapes_alone(plan, catalogue)
+    x = _example(plan)
     with torch.no_grad(), torch.random.fork_rng(devices=[]), _quiet():
-        with torch.device("meta"):
-            model = build_model(plan, catalogue=catalogue, fresh=False).eval()
-        streams = plan.causal and plan.claims.streaming
-        return Cost(
-            parameters=model.num_parameters,
-            flops=_flops(model, x.to("meta")),
-            # In numbers: most streams look at some of theirs.
-            state_bytes=_state_bytes(build_model(plan, catalogue=catalogue, fresh=False), x)
-            if streams
-            else None,
-        )
+        state = None
+        if plan.causal and plan.claims.streaming:  # in numbers: most streams look at some of theirs
+            state = _state_bytes(build_model(plan, catalogue=catalogue, fresh=False), x)
+        return Cost(parameters=model.num_parameters, flops=_flops(model, x.to("meta")), state_bytes=state)
+
+
+def _shapes_alone(plan: Plan, catalogue: Catalogue) -> Model:
+    with torch.device("meta"):
+        return build_model(plan, catalogue=catalogue, fresh=False).eval()
+
+
+def _example(plan: Plan) -> Tensor:
+    return sample_of(plan.inputs, 1, getattr(plan.inputs, "length", 1))
 
 
 def _flops(model: Model, x: Tensor) -> int | None:

@@ -1,0 +1,269 @@
+"""Sweeps: what is to be trained, what is finished, what survives a kill, and comparing it all."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from zoo.cli import main
+from zoo.errors import ZooError
+from zoo.recipe import RecipeError, load_recipe
+from zoo.recipe.fingerprint import fingerprint, fingerprint_of
+from zoo.runs import list_runs
+from zoo.sweep import check_points, combine, make_sweep, parse_axes, read_rows
+from zoo.sweep.worker import Job, carry_out
+
+RECIPE = """\
+schema: 1
+model: {name: core/mlp_net, width: 8, params: {depth: 1}}
+data: {name: core/wine, batch_size: 16}
+trainer: {max_steps: 3, log_every_steps: 1}
+"""
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder_with_a_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny.yaml").write_text(RECIPE, encoding="utf-8")
+
+
+# -- what is to be trained -----------------------------------------------------------------------
+
+
+def test_axes_are_combined_with_the_last_one_fastest() -> None:
+    axes = parse_axes(["optim.lr=1e-3,3e-3", "seed=0..2"])
+    points = combine(axes)
+    assert points[:2] == [("optim.lr=1e-3", "seed=0"), ("optim.lr=1e-3", "seed=1")]
+    assert len(points) == len(set(points)) == 6
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("k=1", ["1"]),
+        ("k=-1..1", ["-1", "0", "1"]),
+        ("k={betas: [0.9, 0.95]}", ["{betas: [0.9, 0.95]}"]),
+        ("k=[a, b],[c]", ["[a, b]", "[c]"]),
+        ("k='a,b',c", ["'a,b'", "c"]),
+        ("k=", [""]),
+    ],
+)
+def test_commas_and_ranges(text: str, values: list[str]) -> None:
+    assert list(parse_axes([text])[0].values) == values
+
+
+@given(
+    st.lists(st.text("abc019._-", min_size=1).filter(lambda text: ".." not in text), min_size=1, unique=True)
+)
+def test_any_plain_values_come_back(values: list[str]) -> None:
+    assert list(parse_axes([f"key={','.join(values)}"])[0].values) == values
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["seed"], "'seed' is no override; a sweep takes key=v1,v2 or key=0..4"),
+        (["seed=1", "seed=2"], "seed is given twice"),
+        (["seed=3..1"], "seed=3..1 runs backwards; write seed=1..3"),
+        (["seed=0..99999"], "seed=0..99999 has 100,000 values, the most is 10,000"),
+        (["seed=1,1"], "seed=1,1 names a value twice"),
+        (["seed=1,,2"], "an empty value between its commas"),
+    ],
+)
+def test_mistakes_in_the_arguments(arguments: list[str], message: str) -> None:
+    with pytest.raises(ZooError, match="^" + message.replace(".", r"\.")[:40].replace("(", r"\(")) as caught:
+        parse_axes(arguments)
+    assert message in str(caught.value)
+
+
+def test_listed_points_are_fragments_of_the_recipe(tmp_path: Path) -> None:
+    listed = tmp_path / "points.yaml"
+    listed.write_text("- {model: {width: 16, params: {depth: 2}}}\n- optim: {lr: 0.01}\n", encoding="utf-8")
+    rows = read_rows(listed)
+    assert rows == [{"model.width": "16", "model.params.depth": "2"}, {"optim.lr": "0.01"}]
+    points = check_points("tiny.yaml", combine(parse_axes(["seed=0,1"]), rows))
+    assert [point.loaded.recipe.model.width for point in points] == [16, 16, 8, 8]
+    assert [point.loaded.recipe.seed for point in points] == [0, 1, 0, 1]
+
+
+@pytest.mark.parametrize("text", ["", "a: 1\n", "- 3\n", "[]\n", "- {a: [}\n"])
+def test_a_list_of_points_that_is_none(text: str, tmp_path: Path) -> None:
+    listed = tmp_path / "points.yaml"
+    listed.write_text(text, encoding="utf-8")
+    with pytest.raises(ZooError, match=r"points\.yaml"):
+        read_rows(listed)
+
+
+def test_a_key_from_both_sides_is_refused() -> None:
+    with pytest.raises(ZooError, match="seed is given by the list of points and by an argument"):
+        combine(parse_axes(["seed=0,1"]), [{"seed": "3"}])
+
+
+def test_nothing_is_trained_where_a_point_is_wrong(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sweep", "tiny.yaml", "optim.rl=1e-3,1e-2", "seed=0,x"]) == 2
+    error = capsys.readouterr().err
+    assert "there is no key 'rl' here" in error and "expected a whole number, got the text 'x'" in error
+    assert error.count("no key 'rl'") == 1
+    assert not Path("runs").exists()
+
+
+# -- fingerprints --------------------------------------------------------------------------------
+
+
+def test_a_fingerprint_is_of_what_decides_the_result() -> None:
+    own = fingerprint(load_recipe("tiny.yaml"))
+    same = [["output.dir=elsewhere"], ["title=other"], ["seed=0"], ["model.params.depth=1"]]
+    other = [
+        ["seed=1"],
+        ["optim.lr=0.1"],
+        ["model.width=16"],
+        ["data.params.seed=3"],
+        ["trainer.max_steps=4"],
+    ]
+    assert {fingerprint(load_recipe("tiny.yaml", each)) for each in same} == {own}
+    assert len({own, *(fingerprint(load_recipe("tiny.yaml", each)) for each in other)}) == 1 + len(other)
+
+
+def test_a_revision_changes_the_fingerprint() -> None:
+    assert fingerprint_of({"a": 1}, {"model x/y": 1}) != fingerprint_of({"a": 1}, {"model x/y": 2})
+
+
+# -- training ------------------------------------------------------------------------------------
+
+
+def job(*overrides: str) -> Job:
+    point = check_points("tiny.yaml", [overrides])[0]
+    return Job(
+        recipe=point.recipe, overrides=point.overrides, id=point.id, log="log", lock=f"{point.id}.lock"
+    )
+
+
+def test_a_point_is_trained_once_and_a_broken_one_goes_on() -> None:
+    first = carry_out(job("seed=1"))
+    assert first.ending == "finished" and first == carry_out(job("seed=1"))
+    (run,) = list_runs("runs")
+    as_trained = run.info["metrics"]
+    run.update(status="running")  # what a kill leaves
+    again = carry_out(job("seed=1"))
+    (run,) = list_runs("runs")
+    assert again == first and run.status == "finished" and run.info["metrics"] == as_trained
+
+
+def test_a_point_that_another_process_has_is_left_to_it() -> None:
+    from filelock import FileLock
+
+    wanted = job("seed=2")
+    with FileLock(wanted.lock):
+        assert carry_out(wanted).ending == "taken"
+    assert not list(list_runs("runs"))
+
+
+def test_what_fails_is_told_and_kept() -> None:
+    outcome = carry_out(job("optim.name=no_such"))
+    assert outcome.ending == "failed" and "no_such" in outcome.error
+
+
+def sweep(*arguments: str, **options: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "zoo", "sweep", "tiny.yaml", *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)  # type: ignore[call-overload, no-any-return]
+
+
+def test_a_sweep_from_beginning_to_comparison(capsys: pytest.CaptureFixture[str]) -> None:
+    """Two workers, one point that fails, a retry that trains nothing else, and the table with its page."""
+    arguments = ["optim.lr=1e-3,1e-2", "seed=0,1"]
+    process = sweep(*arguments, "--jobs", "2", "--html", "page.html")
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    runs = {run.path: run.info["ended"] for run in list_runs("runs")}
+    assert len(runs) == 4 and "4 points, 4 new" in err
+    assert ("optim.lr=1e-3" in out and "within noise" in out) or "better" in out or "worse" in out
+    text = Path("page.html").read_text(encoding="utf-8")
+    assert text.count("<svg") >= 4 and "http" not in text.replace("http://www.w3.org", "")
+
+    folder = next(Path("runs/sweeps/tiny").iterdir())
+    record = json.loads((folder / "sweep.json").read_text(encoding="utf-8"))
+    assert len(record["points"]) == 4 and record["arguments"] == ["tiny.yaml", *arguments]
+
+    assert main(["sweep", "tiny.yaml", *reversed(arguments), "--json"]) == 0  # the same sweep
+    shown = json.loads(capsys.readouterr().out)
+    assert {point["state"] for point in shown} == {"finished"}
+    assert {run.path: run.info["ended"] for run in list_runs("runs")} == runs
+
+    (folder / f"{shown[0]['id']}.failed").write_text("no luck", encoding="utf-8")
+    assert main(["compare", str(folder), "--format", "markdown"]) == 0
+    table = capsys.readouterr().out
+    assert table.count("\n| optim.lr=") == 2 and "core/wine" in table
+
+    assert main(["compare", str(folder), "--format", "csv"]) == 0
+    assert capsys.readouterr().out.splitlines()[0].startswith("setting,seeds,values,mean")
+
+
+def test_a_killed_sweep_loses_no_finished_point() -> None:
+    arguments = ("seed=0..5", "trainer.max_steps=150")
+    process = sweep(*arguments, start_new_session=True)
+    deadline = time.monotonic() + 240
+    while not (done := [run for run in list_runs("runs") if run.status == "finished"]):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.2)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    before = {run.path: run.info["ended"] for run in done}
+    process = sweep(*arguments)
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    runs = {run.path: run.info for run in list_runs("runs")}
+    assert all(runs[path]["ended"] == ended for path, ended in before.items())
+    finished = {info["seed"] for info in runs.values() if info["status"] == "finished"}
+    assert finished == set(range(6)) and len(runs) == 6  # none was trained twice
+
+
+def test_states_of_points() -> None:
+    points = check_points("tiny.yaml", combine(parse_axes(["seed=0..2"])))
+    swept = make_sweep(points)
+    swept.write(["tiny.yaml", "seed=0..2"])
+    carry_out(job("seed=0"))
+    carry_out(job("seed=1"))
+    newest = list(list_runs("runs"))[-1]
+    newest.update(status="interrupted")
+    states = swept.states()
+    assert [states[point.id] for point in points] == ["finished", "interrupted", "new"]
+    swept.failure(points[2]).write_text("no luck", encoding="utf-8")
+    assert swept.states()[points[2].id] == "failed"
+
+
+# -- comparing -----------------------------------------------------------------------------------
+
+
+def test_what_cannot_be_compared_is_refused_with_the_reason(capsys: pytest.CaptureFixture[str]) -> None:
+    carry_out(job("seed=0"))
+    carry_out(job("data.name=core/breast_cancer"))
+    assert main(["compare", "tiny"]) == 2
+    error = capsys.readouterr().err
+    assert "they are on different data" in error and "core/wine" in error and "core/breast_cancer" in error
+    assert main(["compare", "tiniest"]) == 2
+    assert "Did you mean 'tiny'?" in capsys.readouterr().err
+    assert main(["compare", "tiny", "--metric", "test/acuracy"]) == 2
+
+
+def test_a_single_seed_cannot_tell(capsys: pytest.CaptureFixture[str]) -> None:
+    carry_out(job("seed=0"))
+    carry_out(job("seed=0", "model.width=16"))
+    assert main(["compare", "tiny", "--json"]) == 0
+    groups = json.loads(capsys.readouterr().out)["groups"]
+    assert [group["verdict"] for group in groups] == ["reference", "one seed: cannot tell"]
+    assert groups[1]["parameters"] > groups[0]["parameters"] > 0
+    assert all(group["seconds_per_step"] > 0 and group["peak_bytes"] > 1e7 for group in groups)
+
+
+def test_mistakes_of_a_recipe_are_recipe_errors() -> None:
+    with pytest.raises(RecipeError):
+        check_points("tiny.yaml", [("model.width=0",)])
