@@ -390,6 +390,37 @@ TASKS = (
     ),
 )
 
+DECODERS: tuple[zp.Spec, ...] = (
+    zp.DecoderSpec(
+        name="greedy",
+        target="zoo.decoders.samplers:Greedy",
+        summary="The likeliest symbol, always.",
+    ),
+    zp.DecoderSpec(
+        name="sample",
+        target="zoo.decoders.samplers:Sample",
+        config="zoo.decoders.config:SampleConfig",
+        summary="By chance, with a temperature, among the top k, the top p, those above min p.",
+    ),
+    zp.DecoderSpec(
+        name="mirostat",
+        target="zoo.decoders.samplers:Mirostat",
+        config="zoo.decoders.config:MirostatConfig",
+        summary="By chance, with the surprise of the text held near a target.",
+        paper=zp.Paper(
+            title="Mirostat: A Neural Text Decoding Algorithm that Directly Controls Perplexity",
+            url="https://arxiv.org/abs/2007.14966",
+            year=2020,
+        ),
+    ),
+    zp.DecoderSpec(
+        name="top_h",
+        target="zoo.decoders.samplers:TopH",
+        config="zoo.decoders.config:TopHConfig",
+        summary="By chance, among the likeliest that keep a share of the distribution's entropy.",
+    ),
+)
+
 
 @zp.hookimpl
 def zoo_components() -> tuple[zp.Spec, ...]:
@@ -400,6 +431,7 @@ def zoo_components() -> tuple[zp.Spec, ...]:
         *STEMS,
         *HEADS,
         *TASKS,
+        *DECODERS,
         *DATASETS,
         *EVENTS,
         *EPISODES,

@@ -43,6 +43,7 @@ from zoo.sources import Deb, Files, Folder, Installed, Npm, Original, PyPI
 from zoo.specs import (
     CallbackSpec,
     DatasetSpec,
+    DecoderSpec,
     FeedForwardSpec,
     HeadSpec,
     MixerSpec,
@@ -98,6 +99,7 @@ __all__ = [
     "DataKind",
     "DatasetSpec",
     "Deb",
+    "DecoderSpec",
     "Episodes",
     "Events",
     "FeedForwardSpec",

@@ -314,6 +314,13 @@ class CallbackSpec(Spec):
 
 
 @dataclass(frozen=True, kw_only=True)
+class DecoderSpec(Spec):
+    """How the next symbol is chosen. Target: `Decoder(config)`, see `zoo.decoders.Decoder`."""
+
+    kind: ClassVar[str] = "decoder"
+
+
+@dataclass(frozen=True, kw_only=True)
 class StemSpec(Spec):
     """A data kind -> what a backbone accepts. Target: `Stem(config, *, inputs, width)`.
 
@@ -454,6 +461,7 @@ SPEC_KINDS: tuple[type[Spec], ...] = (
     DatasetSpec,
     TaskSpec,
     CallbackSpec,
+    DecoderSpec,
 )
 
 

@@ -83,7 +83,10 @@ _SCALE = zp.TransformSpec(
 _COUNT = zp.CallbackSpec(
     name="count", target=f"{_HERE}.callbacks:Count", summary="Counts the examples that a run has seen."
 )
-HONEST = (_MEAN, _STACK, _GATE, _MARK, _TALLY, _ROWS, _SCORE, _SCALE, _COUNT)
+_DRAW = zp.DecoderSpec(
+    name="draw", target=f"{_HERE}.decoders:Draw", summary="By chance, now and then more boldly."
+)
+HONEST = (_MEAN, _STACK, _GATE, _MARK, _TALLY, _ROWS, _SCORE, _SCALE, _COUNT, _DRAW)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -302,6 +305,10 @@ SABOTEURS: tuple[Saboteur, ...] = (
     _saboteur("callback_looks_on", _COUNT, "touches", "changes a weight", target="Touches"),
     _saboteur("callback_logs", _COUNT, "chatters", "logs what is no column of its", target="Chatters"),
     _saboteur("callback_resumes", _COUNT, "starts_over", "has no state to go on from", target="StartsOver"),
+    # decoders
+    _saboteur("decoder_chooses", _DRAW, "wishful", "chooses what cannot be", target="Wishful"),
+    _saboteur("decoder_rows_apart", _DRAW, "gregarious", "draws by the batch's mean", target="Gregarious"),
+    _saboteur("decoder_repeats", _DRAW, "forgetful", "changes the state it is given", target="Forgetful"),
     # transforms
     _saboteur("transform_applies", _SCALE, "freezes", "leaves a weight without a gradient", target="freezes"),
     _saboteur(

@@ -13,7 +13,20 @@ import traceback
 from collections.abc import Sequence
 from typing import NoReturn
 
-from zoo.cli import baseline, check, compare, components, data, inspect, match, new, recipes, runs, sweeps
+from zoo.cli import (
+    baseline,
+    check,
+    compare,
+    components,
+    data,
+    generate,
+    inspect,
+    match,
+    new,
+    recipes,
+    runs,
+    sweeps,
+)
 from zoo.errors import ZooError, suggest
 from zoo.switches import Switches
 
@@ -110,7 +123,20 @@ def _parser() -> tuple[Parser, dict[str, Parser]]:
     )
     parser.add_argument("--version", action="version", version=_version(parser))
     verbs = parser.add_subparsers(metavar="VERB", parser_class=Parser)
-    for module in (components, data, baseline, inspect, recipes, match, runs, sweeps, compare, check, new):
+    for module in (
+        components,
+        data,
+        baseline,
+        inspect,
+        recipes,
+        match,
+        runs,
+        generate,
+        sweeps,
+        compare,
+        check,
+        new,
+    ):
         module.add_verbs(verbs)
     return parser, verbs.choices
 

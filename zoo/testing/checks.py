@@ -18,7 +18,18 @@ from zoo.specs import HeadSpec, MixerSpec, ModelSpec, Spec, StemSpec
 if TYPE_CHECKING:
     from zoo.testing.subject import Subject
 
-ALL = ("model", "mixer", "feed_forward", "stem", "head", "dataset", "task", "transform", "callback")
+ALL = (
+    "model",
+    "mixer",
+    "feed_forward",
+    "stem",
+    "head",
+    "dataset",
+    "task",
+    "transform",
+    "callback",
+    "decoder",
+)
 MODULES = ("model", "mixer", "feed_forward", "stem", "head")
 SEQUENCES = ("model", "mixer", "stem", "head")
 TOKENS = ("model", "mixer")
@@ -353,6 +364,15 @@ CHECKS: tuple[Check, ...] = (
         {
             "callback_logs": "it logs what its columns say",
             "callback_resumes": "a run that is interrupted and resumed logs and leaves what another does",
+        },
+    ),
+    *_checks(
+        "decoder",
+        ("decoder",),
+        {
+            "decoder_chooses": "it chooses one symbol a row, and never an impossible one",
+            "decoder_rows_apart": "a row of a batch is decoded as it would be alone, state included",
+            "decoder_repeats": "the same state and chance give the same symbols; the old state stays",
         },
     ),
     *_checks(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from zoo.training.evaluation import evaluate, predict
     from zoo.training.fit import resume, train
+    from zoo.training.generation import generate
     from zoo.training.module import Diverged
     from zoo.training.result import EvalResult, RunResult
 
@@ -16,12 +17,13 @@ _MODULE_OF = {
     "EvalResult": "result",
     "RunResult": "result",
     "evaluate": "evaluation",
+    "generate": "generation",
     "predict": "evaluation",
     "resume": "fit",
     "train": "fit",
 }
 
-__all__ = ["Diverged", "EvalResult", "RunResult", "evaluate", "predict", "resume", "train"]
+__all__ = ["Diverged", "EvalResult", "RunResult", "evaluate", "generate", "predict", "resume", "train"]
 
 
 def __getattr__(name: str) -> Any:

@@ -54,8 +54,8 @@ def evaluate(
             raise ZooError(
                 f"{text!r} changes nothing in an evaluation: overrides begin with data., model. or task."
             )
-    loaded = _recipe_of(run, overrides)
-    model, task, splits = _best_model(run, loaded), build_task(loaded), load_splits(loaded)
+    loaded = recipe_of(run, overrides)
+    model, task, splits = best_model(run, loaded), build_task(loaded), load_splits(loaded)
     metrics = score(model, task, splits, split, loaded=loaded)
     baselines = measured_baselines(loaded, task, splits, quiet=quiet) if split == "test" else {}
     return EvalResult(run=run, split=split, metrics=metrics, baselines=baselines, overrides=tuple(overrides))
@@ -91,13 +91,13 @@ def predict(run: Run | str | Path, file: str | Path, *, overrides: Sequence[str]
         ZooError: the file does not hold what the model was trained on, or as `evaluate`.
     """
     run = run if isinstance(run, Run) else find_run(run)
-    loaded = _recipe_of(run, overrides)
+    loaded = recipe_of(run, overrides)
     plan = loaded.plan
     splits = load_splits(loaded)
     if splits.encode is None:
         raise ZooError(f"dataset {plan.dataset.id if plan.dataset else ''!r} cannot encode a file of yours")
     inputs = read_inputs(file, plan.inputs, encode=splits.encode, text=splits.text)
-    model, task = _best_model(run, loaded), build_task(loaded)
+    model, task = best_model(run, loaded), build_task(loaded)
     answers: list[Any] = []
     with torch.no_grad():
         for start in range(0, len(inputs), 64):
@@ -167,7 +167,7 @@ def fill(model: Model, checkpoint: dict[str, Any], path: Path) -> None:
         raise ZooError(f"checkpoint {str(path)!r} does not fit the model of its run: {error}") from None
 
 
-def _recipe_of(run: Run, overrides: Sequence[str]) -> LoadedRecipe:
+def recipe_of(run: Run, overrides: Sequence[str] = ()) -> LoadedRecipe:
     """The recipe of a run, which was right when the run began: own data may have been moved since."""
     try:
         return load_recipe(run.resolved, overrides)
@@ -181,7 +181,8 @@ def _recipe_of(run: Run, overrides: Sequence[str]) -> LoadedRecipe:
         ) from None
 
 
-def _best_model(run: Run, loaded: LoadedRecipe) -> Model:
+def best_model(run: Run, loaded: LoadedRecipe) -> Model:
+    """The model of a run with the weights of its best checkpoint, in evaluation mode."""
     model = build_model(loaded.plan, catalogue=loaded.catalogue, fresh=False)
     load_best(run, model)
     return model.eval()
