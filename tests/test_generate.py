@@ -18,8 +18,7 @@ from zoo.decoders.config import MirostatConfig, SampleConfig, TopHConfig
 from zoo.decoders.samplers import Greedy, Mirostat, Sample, TopH
 from zoo.errors import ZooError
 from zoo.recipe import load_recipe
-from zoo.training import generate, train
-from zoo.training import generation
+from zoo.training import generate, generation, train
 
 RECIPE: dict[str, Any] = {
     "schema": 1,
