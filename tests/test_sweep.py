@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -80,9 +81,8 @@ def test_any_plain_values_come_back(values: list[str]) -> None:
     ],
 )
 def test_mistakes_in_the_arguments(arguments: list[str], message: str) -> None:
-    with pytest.raises(ZooError, match="^" + message.replace(".", r"\.")[:40].replace("(", r"\(")) as caught:
+    with pytest.raises(ZooError, match=re.escape(message)):
         parse_axes(arguments)
-    assert message in str(caught.value)
 
 
 def test_listed_points_are_fragments_of_the_recipe(tmp_path: Path) -> None:
@@ -185,9 +185,10 @@ def test_a_sweep_from_beginning_to_comparison(capsys: pytest.CaptureFixture[str]
     assert process.returncode == 0, err
     runs = {run.path: run.info["ended"] for run in list_runs("runs")}
     assert len(runs) == 4 and "4 points, 4 new" in err
-    assert ("optim.lr=1e-3" in out and "within noise" in out) or "better" in out or "worse" in out
+    assert "against the first" in out and out.count("optim.lr=1e-") == 2
     text = Path("page.html").read_text(encoding="utf-8")
     assert text.count("<svg") >= 4 and "http" not in text.replace("http://www.w3.org", "")
+    assert not any(word in text for word in ("<script", "src=", "@import", "url(http"))
 
     folder = next(Path("runs/sweeps/tiny").iterdir())
     record = json.loads((folder / "sweep.json").read_text(encoding="utf-8"))
@@ -249,7 +250,7 @@ def test_what_cannot_be_compared_is_refused_with_the_reason(capsys: pytest.Captu
     assert main(["compare", "tiny"]) == 2
     error = capsys.readouterr().err
     assert "they are on different data" in error and "core/wine" in error and "core/breast_cancer" in error
-    assert main(["compare", "tiniest"]) == 2
+    assert main(["compare", "tinny"]) == 2
     assert "Did you mean 'tiny'?" in capsys.readouterr().err
     assert main(["compare", "tiny", "--metric", "test/acuracy"]) == 2
 

@@ -71,13 +71,14 @@ def sweep(options: argparse.Namespace) -> int:
         points = check_points(options.recipe, of_one_size(options.recipe, combinations, options.match))
     swept = make_sweep(points)
     if not options.list:
-        swept.write(
-            [options.recipe, *options.values, *(["--points", options.points] if options.points else [])]
-        )
-        code = _train(swept, options)
-        if code:
+        listed = ["--points", options.points] if options.points else []
+        swept.write([options.recipe, *options.values, *listed])
+        if code := _train(swept, options):
             return code
-    _show(swept, as_json=options.json)
+    if options.list or options.json:
+        _show(swept, as_json=options.json)
+    else:
+        _compare(swept, options.html)
     return 0
 
 
