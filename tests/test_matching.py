@@ -19,7 +19,7 @@ def test_the_size_is_that_of_the_model_and_near_the_target(model: str) -> None:
     found = match("core/sotu_small", given, target=300_000)
     loaded = load_recipe("core/sotu_small", [*given, *found.overrides])
     assert build_model(loaded.plan).num_parameters == found.size
-    assert found.error < 0.05
+    assert found.error < 0.1  # widths come in steps of a number per head
     wider = load_recipe("core/sotu_small", [*given, f"model.width={found.width + 8}"])
     assert abs(size_of(wider, "params") - 300_000) >= abs(found.size - 300_000)
 

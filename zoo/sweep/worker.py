@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from zoo.errors import ZooError, one_line
-from zoo.runs import list_runs, writing
+from zoo.runs import list_runs
 
 Ending = Literal["finished", "failed", "interrupted", "taken"]
 
@@ -52,10 +52,11 @@ def carry_out(job: Job) -> Outcome:
 
     lock = FileLock(job.lock)
     try:
-        with writing(Path(job.lock).parent):
-            lock.acquire(timeout=0)
+        lock.acquire(timeout=0)
     except Timeout:
         return Outcome(ending="taken")
+    except OSError as error:
+        return Outcome(ending="failed", error=f"{job.lock!r} cannot be written: {error.strerror}")
     try:
         return _train(job)
     except ZooError as error:
