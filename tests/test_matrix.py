@@ -17,6 +17,8 @@ from zoo.layers import build_model
 
 STEPS = 12
 READY = {spec.id for spec in catalogue().specs("dataset") if spec.files is None}  # nothing to fetch first
+#: Models with parameters that only a whole block of tokens brings in, and the tokens that make one.
+BLOCK_OF = {"landmark/lm": 51}
 OUTCOMES = list(matrix(catalogue()))
 OK = [(m, d) for m, d, outcome in OUTCOMES if isinstance(outcome, Plan)]
 CELLS = [pytest.param(m, d, marks=() if d in READY else pytest.mark.fetch, id=f"{m}-{d}") for m, d in OK]
@@ -86,7 +88,7 @@ def test_cell_trains(name: str, dataset: str) -> None:
         assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
         optimiser.step()
         losses.append(loss.item())
-    assert not without
+    assert not without or (name in BLOCK_OF and (plan.tokens or 0) < BLOCK_OF[name]), without
     assert all(loss == loss and abs(loss) < float("inf") for loss in losses), losses
     assert losses[-1] < 0.98 * losses[0], losses
 
