@@ -12,7 +12,6 @@ from typing import Any, Literal
 
 from zoo.errors import ZooError
 from zoo.recipe import LoadedRecipe, RecipeError, load_recipe
-from zoo.training.cost import flops_of, parameters_of
 
 Measure = Literal["params", "flops"]
 Vary = Literal["width", "depth", "both"]
@@ -48,6 +47,8 @@ def size_of(loaded: LoadedRecipe, measure: Measure) -> int:
     Raises:
         ZooError: the model cannot be built, or its operations cannot be counted.
     """
+    from zoo.training.cost import flops_of, parameters_of
+
     if measure == "params":
         return parameters_of(loaded.plan, loaded.catalogue)
     flops = flops_of(loaded.plan, loaded.catalogue)
