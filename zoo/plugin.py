@@ -42,6 +42,7 @@ from zoo.kinds import (
 from zoo.sources import Deb, Files, Folder, Installed, Npm, Original, PyPI
 from zoo.specs import (
     CallbackSpec,
+    CommandSpec,
     DatasetSpec,
     DecoderSpec,
     FeedForwardSpec,
@@ -93,6 +94,7 @@ __all__ = [
     "Actions",
     "CallbackSpec",
     "Classes",
+    "CommandSpec",
     "Config",
     "ConfigError",
     "ContractError",

@@ -321,6 +321,16 @@ class DecoderSpec(Spec):
 
 
 @dataclass(frozen=True, kw_only=True)
+class CommandSpec(Spec):
+    """`zoo PLUGIN NAME RUN`: something to do with a trained run. Target: `command(run, config) -> Answer`.
+
+    `run` is a `zoo.commands.SavedRun`; the fields of the config are the command's options.
+    """
+
+    kind: ClassVar[str] = "command"
+
+
+@dataclass(frozen=True, kw_only=True)
 class StemSpec(Spec):
     """A data kind -> what a backbone accepts. Target: `Stem(config, *, inputs, width)`.
 
@@ -462,6 +472,7 @@ SPEC_KINDS: tuple[type[Spec], ...] = (
     TaskSpec,
     CallbackSpec,
     DecoderSpec,
+    CommandSpec,
 )
 
 

@@ -6,17 +6,27 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from zoo_kan.formula import snap as snap
     from zoo_kan.functional import bspline_basis as bspline_basis
     from zoo_kan.functional import coef2curve as coef2curve
     from zoo_kan.functional import curve2coef as curve2coef
     from zoo_kan.layers import KANLinear as KANLinear
+    from zoo_kan.network import Network as Network
+    from zoo_kan.network import prune as prune
+    from zoo_kan.plot import plot_kan as plot_kan
+    from zoo_kan.symbolic import symbolic_fit as symbolic_fit
 
 # Lazy, so that the plugin's specs and configs load without torch.
 _HOME = {
     "KANLinear": "layers",
+    "Network": "network",
     "bspline_basis": "functional",
     "coef2curve": "functional",
     "curve2coef": "functional",
+    "plot_kan": "plot",
+    "prune": "network",
+    "snap": "formula",
+    "symbolic_fit": "symbolic",
 }
 
 __all__ = sorted(_HOME)  # pyright: ignore[reportUnsupportedDunderAll]

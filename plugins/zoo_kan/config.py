@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from zoo.plugin import Config, ConfigError, Problem, Vector, param
+from zoo.plugin import Config, ConfigError, Problem, Values, Vector, param
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,3 +131,57 @@ def width_problem(width: int, features: int) -> ConfigError:
     """What is wrong where a vector does not fit a width."""
     message = f"must be at least the number of features, {features}, for the stem kan/raw; got {width}"
     return ConfigError([Problem("model.width", message)])
+
+
+#: The equations of `kan/feynman` and the ranges of their variables. Names of equations are those of Feynman's
+#: lectures, made free of units as in the KAN paper's table 2; "toy" is its exp(sin(pi x) + y^2).
+EQUATIONS: dict[str, tuple[tuple[float, float], ...]] = {
+    "toy": ((-1.0, 1.0), (-1.0, 1.0)),
+    "I.6.20": ((-1.0, 1.0), (0.5, 2.0)),
+    "I.12.11": ((-1.0, 1.0), (-3.14159, 3.14159)),
+    "I.16.6": ((-0.9, 0.9), (-0.9, 0.9)),
+    "I.26.2": ((-0.95, 0.95), (-1.5, 1.5)),
+    "I.27.6": ((0.0, 2.0), (0.0, 2.0)),
+    "I.29.16": ((0.2, 2.0), (-3.14159, 3.14159), (-3.14159, 3.14159)),
+    "I.40.1": ((0.5, 2.0), (-2.0, 2.0)),
+    "II.6.15a": ((-1.0, 1.0), (-1.0, 1.0), (0.5, 2.0)),
+    "II.38.14": ((-0.5, 3.0),),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeynmanConfig(Config):
+    """Parameters of `kan/feynman`."""
+
+    equation: Literal[
+        "toy", "I.6.20", "I.12.11", "I.16.6", "I.26.2", "I.27.6", "I.29.16", "I.40.1", "II.6.15a", "II.38.14"
+    ] = param("toy", "which formula; toy: exp(sin(pi x1) + x2^2)")
+    examples: int = param(1000, "examples of the train split", at_least=2)
+    eval_examples: int = param(1000, "examples of the validation split and of the test split", at_least=1)
+    noise: float = param(0.0, "deviation of the noise in train, of the formula's own deviation", at_least=0)
+    seed: int = param(0, "of the examples", at_least=0)
+
+    def kinds(self) -> tuple[Vector, Values]:
+        """As many features as the formula has variables, and one value."""
+        return Vector(features=len(EQUATIONS[self.equation])), Values(count=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlotConfig(Config):
+    """Options of `zoo kan plot`."""
+
+    edge: float = param(0.0, "cut edges with a smaller share in the outputs first", at_least=0)
+    node: float = param(0.0, "cut nodes with a smaller share first", at_least=0)
+    fade: float = param(3.0, "how fast edges turn black with their share", above=0)
+    most: int = param(16, "edges drawn in each layer, the strongest", at_least=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FormulaConfig(Config):
+    """Options of `zoo kan formula`."""
+
+    edge: float = param(0.03, "cut edges with a smaller share in the outputs first", at_least=0)
+    node: float = param(0.01, "cut nodes with a smaller share first", at_least=0)
+    library: tuple[str, ...] = param((), "functions to try, e.g. [x, x^2, sin, exp]; none: all there are")
+    simplicity: float = param(0.8, "weight of simplicity against fit", at_least=0, at_most=1)
+    digits: int = param(4, "significant digits of the numbers", at_least=1, at_most=15)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zoo.plugin as zp
+from zoo_kan.config import FeynmanConfig
 
 __zoo_api__ = 1
 
@@ -69,5 +70,41 @@ def zoo_components() -> tuple[zp.Spec, ...]:
             paper=_PAPER,
             tags=("splines",),
             changes_model=True,
+        ),
+        zp.CommandSpec(
+            name="plot",
+            target="zoo_kan.commands:plot",
+            config="zoo_kan.config:PlotConfig",
+            summary="draw a trained network with its learned functions, to kan.png in the run's folder",
+            paper=_PAPER,
+        ),
+        zp.CommandSpec(
+            name="formula",
+            target="zoo_kan.commands:formula",
+            config="zoo_kan.config:FormulaConfig",
+            summary="write a trained network as a formula, with how well it fits",
+            paper=_PAPER,
+            extras=("kan",),
+        ),
+        zp.DatasetSpec(
+            name="feynman",
+            target="zoo_kan.feynman:load",
+            config="zoo_kan.config:FeynmanConfig",
+            summary="Values of a formula of physics at random places. Which formula was it?",
+            paper=zp.Paper(
+                title="AI Feynman: a physics-inspired method for symbolic regression",
+                url="https://arxiv.org/abs/1905.11481",
+                year=2019,
+            ),
+            status="variant",
+            inputs=FeynmanConfig().kinds()[0],
+            targets=FeynmanConfig().kinds()[1],
+            examples="1000 / 1000 / 1000",
+            licence="synthetic, no rights",
+            source="generated",
+            synthetic=True,
+            baseline="mse 1.0 (the mean of train)",
+            known_good="mse 0, the formula itself",
+            tags=("synthetic", "symbolic-regression"),
         ),
     )

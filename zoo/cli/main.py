@@ -23,6 +23,7 @@ from zoo.cli import (
     inspect,
     match,
     new,
+    plugged,
     recipes,
     runs,
     sweeps,
@@ -38,6 +39,7 @@ examples:
   zoo train aaren/digits seed=1          train it
   zoo train --resume runs/aaren/digits/20260101T000000-abc123
 
+Plugins bring commands of their own, 'zoo PLUGIN COMMAND RUN': see 'zoo list commands'.
 Every verb takes --plugins A,B (only the core and these), --no-plugin X, and --traceback.
 """
 
@@ -107,6 +109,8 @@ def _run(given: list[str]) -> int:
         return 0
     verb, *rest = given
     if verb not in verbs:
+        if plugged.commands_of(verb):
+            return plugged.run_command(verb, rest, Parser)
         raise ZooError(f"there is no verb {verb!r}.{suggest(verb, verbs, list_up_to=20)}")
     # Intermixed: `zoo train RECIPE --quiet seed=1` means what it says.
     options = verbs[verb].parse_intermixed_args(rest)

@@ -115,6 +115,8 @@ def check_builds(subject: Subject) -> None:
         from zoo.testing.callback import callback_of
 
         callback_of(subject)
+    elif kind == "command":
+        require(callable(subject.spec.load()), "the target is not callable: command(run, config) -> Answer")
     elif kind == "transform":
         require(callable(subject.spec.load()), "the target is not callable: apply(model, config) -> model")
     else:

@@ -29,6 +29,7 @@ ALL = (
     "transform",
     "callback",
     "decoder",
+    "command",
 )
 MODULES = ("model", "mixer", "feed_forward", "stem", "head")
 SEQUENCES = ("model", "mixer", "stem", "head")

@@ -1,0 +1,98 @@
+"""A trained model as a chain of KAN layers: what goes in, which edges matter, and cutting the rest.
+
+Shapes: S samples, I inputs and O outputs of a layer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from zoo_kan.layers import KANLinear
+from zoo_kan.model import kan_layers, layer_inputs
+
+#: Added to a node's deviation before an edge's is divided by it, as in the paper's code.
+SMALL = 1e-4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """The KAN layers of a model, from the inputs to the outputs, on samples.
+
+    layers: by name. inputs: of each, (S, I). scores: the share that each edge has in the outputs' variation,
+    (O, I), see `importance`.
+    """
+
+    layers: dict[str, KANLinear]
+    inputs: dict[str, Tensor]
+    scores: dict[str, Tensor]
+
+    @classmethod
+    def of(cls, model: nn.Module, x: Tensor) -> Network:
+        """The chain of a model's KAN layers, with what each is given for the examples x.
+
+        Raises:
+            ValueError: it has none, or they do not follow one another.
+        """
+        layers = kan_layers(model)
+        if not layers:
+            raise ValueError("this model has no KAN layers")
+        sizes = [(layer.in_features, layer.out_features) for layer in layers.values()]
+        for (_, outputs), (inputs, _) in pairwise(sizes):
+            if outputs != inputs:
+                raise ValueError(
+                    f"its KAN layers are no chain: one gives {outputs} values, the next takes {inputs}"
+                )
+        inputs_of = layer_inputs(model, lambda: model(x))
+        if len({len(given) for given in inputs_of.values()}) != 1 or inputs_of.keys() != layers.keys():
+            raise ValueError("its KAN layers are no chain from the inputs to the outputs")
+        return cls(layers=layers, inputs=inputs_of, scores=importance(layers, inputs_of))
+
+
+@torch.no_grad()
+def importance(layers: dict[str, KANLinear], inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The share of each edge in what comes out, from the last layer to the first: name -> (O, I).
+
+    The outputs count 1 together. An edge's score is its deviation over its node's, times the node's score; a
+    node's is the sum of the scores of the edges that leave it (KAN 2.0, arXiv:2408.10205, section 4.1).
+    """
+    found: dict[str, Tensor] = {}
+    of_nodes: Tensor | None = None
+    for name, layer in reversed(layers.items()):
+        curves = layer.curves(inputs[name])  # (S, O, I)
+        if of_nodes is None:
+            of_nodes = curves.new_full((layer.out_features,), 1 / layer.out_features)
+        deviation = curves.sum(2).std(0) + SMALL
+        found[name] = curves.std(0) * (of_nodes / deviation).unsqueeze(1)
+        of_nodes = found[name].sum(0)
+    return {name: found[name] for name in layers}
+
+
+def prune(model: nn.Module, x: Tensor, *, edge: float = 0.03, node: float = 0.01) -> Network:
+    """Cut, in place, edges with a score below `edge` and all edges of nodes below `node`.
+
+    Then those that lead from nothing or to nothing. At least one edge stays.
+
+    Returns:
+        The network after it.
+    """
+    before = Network.of(model, x)
+    names = list(before.layers)
+    keep = {name: score >= edge for name, score in before.scores.items()}
+    for name, after in pairwise(names):
+        alive = before.scores[after].sum(0) >= node
+        keep[name] &= alive.unsqueeze(1)
+        keep[after] &= alive
+    if not any(kept.any() for kept in keep.values()):
+        raise ValueError(f"no edge has a score of {edge:g} or more: nothing would be left; use a lower one")
+    for _ in names:  # what is cut in one layer leaves others without an end
+        for name, after in pairwise(names):
+            through = keep[name].any(1) & keep[after].any(0)
+            keep[name] &= through.unsqueeze(1)
+            keep[after] &= through
+    for name, layer in before.layers.items():
+        layer.prune_(keep[name])
+    return Network.of(model, x)

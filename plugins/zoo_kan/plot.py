@@ -1,0 +1,144 @@
+"""A network drawn with its learned functions, faded by how much they matter."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from zoo_kan.network import Network
+
+#: Height of a layer and width of an edge's box, in units in which neighbouring boxes are 1 apart.
+RISE, BOX = 3.0, 0.72
+
+
+def plot_kan(
+    network: Network,
+    path: Path,
+    *,
+    names: Sequence[str] = (),
+    outputs: Sequence[str] = (),
+    fade: float = 3.0,
+    most: int = 16,
+    title: str = "",
+) -> int:
+    """Draw a network, inputs below and outputs above, to a file; the number of edges drawn.
+
+    An edge's box shows its function over the inputs it is given. Boxes and lines are as strong as
+    tanh(fade * score): with `fade` 3, as in the paper, an edge with half of the variation is nearly black.
+    Of a layer with more edges than `most` those that matter most are drawn, and the picture says so.
+
+    names, outputs: of inputs and outputs; x1, x2, ... and y where there are none.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # no pyplot: no global state, no display
+    from matplotlib.figure import Figure
+
+    layers = list(network.layers)
+    shown = {name: _shown(network, name, most) for name in layers}
+    widest = max(3, *(len(edges) for edges in shown.values()))
+    height = RISE * len(layers) + 1
+    figure = Figure(figsize=(max(4.0, 0.9 * widest), 0.72 * height), dpi=130)
+    FigureCanvasAgg(figure)
+    page = figure.add_axes((0.0, 0.0, 1.0, 1.0))
+    page.set_xlim(-0.5, widest - 0.5)
+    page.set_ylim(-0.9, height - 0.1)
+    page.axis("off")
+    sizes = [
+        network.layers[layers[0]].in_features,
+        *(layer.out_features for layer in network.layers.values()),
+    ]
+    alive = _alive(network, shown)
+    places = [_spread(nodes, widest) for nodes in alive]
+    for depth, name in enumerate(layers):
+        for slot, (o, i) in zip(_slots(len(shown[name]), widest), shown[name], strict=True):
+            strength = math.tanh(fade * network.scores[name][o, i].item())
+            low, high = RISE * depth, RISE * (depth + 1)
+            middle = (low + high) / 2
+            for start, end in (
+                ((places[depth][i], low), (slot, middle - BOX / 2)),
+                ((slot, middle + BOX / 2), (places[depth + 1][o], high)),
+            ):
+                page.plot(
+                    *zip(start, end, strict=True), color="black", alpha=strength, linewidth=1.2, zorder=1
+                )
+            _draw_edge(page, network, name, o, i, at=(slot, middle), strength=strength)
+    for depth, nodes in enumerate(alive):
+        page.plot(
+            [places[depth][n] for n in nodes], [RISE * depth] * len(nodes), "o", color="black", ms=5, zorder=3
+        )
+    given = [names[n] if n < len(names) else f"x{n + 1}" for n in range(sizes[0])]
+    asked = [
+        outputs[n] if n < len(outputs) else "y" if sizes[-1] == 1 else f"y{n + 1}" for n in range(sizes[-1])
+    ]
+    for depth, labels, shift in ((0, given, -0.5), (len(layers), asked, 0.3)):
+        for n in alive[depth]:
+            page.text(places[depth][n], RISE * depth + shift, labels[n], ha="center", fontsize=11)
+    hidden = sum(
+        int((layer.edge_mask > 0).sum()) - len(shown[name]) for name, layer in network.layers.items()
+    )
+    notes = [title, f"{hidden} weaker edges are not drawn" if hidden else ""]
+    page.text(-0.4, height - 0.45, "   ".join(filter(None, notes)), fontsize=9, va="bottom")
+    figure.savefig(path)
+    return sum(map(len, shown.values()))
+
+
+def _shown(network: Network, name: str, most: int) -> list[tuple[int, int]]:
+    """The edges (o, i) of a layer to be drawn: those that are left, the strongest, in their order."""
+    scores = network.scores[name]
+    left = [(o, i) for o, i in (network.layers[name].edge_mask > 0).nonzero().tolist()]
+    strongest = sorted(left, key=lambda edge: -scores[edge].item())[:most]
+    return sorted(strongest, key=lambda edge: (edge[1], edge[0]))
+
+
+def _alive(network: Network, shown: dict[str, list[tuple[int, int]]]) -> list[list[int]]:
+    """The nodes of each level that an edge leads to or from; all outputs."""
+    levels = [sorted({i for _, i in edges}) for edges in shown.values()]
+    ends = [sorted({o for o, _ in edges}) for edges in shown.values()]
+    for level, reached in zip(levels[1:], ends, strict=False):
+        level[:] = sorted({*level, *reached})
+    last = list(network.layers.values())[-1]
+    return [*levels, list(range(last.out_features)) if last.out_features <= 12 else ends[-1]]
+
+
+def _spread(nodes: Sequence[int], widest: int) -> dict[int, float]:
+    return dict(zip(nodes, _slots(len(nodes), widest), strict=True))
+
+
+def _slots(count: int, widest: int) -> list[float]:
+    """Places of so many things, evenly over the width."""
+    return [(n + 0.5) * widest / max(1, count) - 0.5 for n in range(count)]
+
+
+def _draw_edge(
+    page: Any, network: Network, name: str, o: int, i: int, *, at: tuple[float, float], strength: float
+) -> None:
+    x, y = edge_curve(network, name, o, i)
+    (left, right), (bottom, top) = page.get_xlim(), page.get_ylim()
+    box = (
+        (at[0] - BOX / 2 - left) / (right - left),
+        (at[1] - BOX / 2 - bottom) / (top - bottom),
+        BOX / (right - left),
+        BOX / (top - bottom),
+    )
+    axes = page.figure.add_axes(box)
+    axes.plot(x, y, color="black", linewidth=1.6, alpha=max(strength, 0.05))
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.margins(0.12)
+    for spine in axes.spines.values():
+        spine.set_alpha(max(strength, 0.05))
+
+
+@torch.no_grad()
+def edge_curve(
+    network: Network, name: str, o: int, i: int, *, points: int = 100
+) -> tuple[list[float], list[float]]:
+    """The function of one edge over the range of its inputs."""
+    layer, given = network.layers[name], network.inputs[name]
+    low, high = given[:, i].min(), given[:, i].max()
+    x = given.new_zeros(points, layer.in_features)
+    x[:, i] = low + (high - low) * torch.linspace(0, 1, points, dtype=given.dtype)
+    return x[:, i].tolist(), layer.curves(x)[:, o, i].tolist()

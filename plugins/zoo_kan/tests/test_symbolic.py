@@ -1,0 +1,117 @@
+"""From curves to known functions, from networks to formulas, and pictures of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from zoo_kan import KANLinear
+from zoo_kan.formula import fit_numbers, r2, snap
+from zoo_kan.network import Network, prune
+from zoo_kan.plot import plot_kan
+from zoo_kan.symbolic import symbolic_fit
+
+F64 = torch.float64
+CURVES: dict[str, Callable[[Tensor], Tensor]] = {
+    "sin": lambda x: 2 * torch.sin(math.pi * x + 0.3) - 1,
+    "x^2": lambda x: 1.7 * (x - 0.3) ** 2 + 2,
+    "exp": lambda x: 0.3 * torch.exp(1.9 * x) - 2,
+    "log": lambda x: torch.log(2 * x + 3),
+    "1/x": lambda x: 1 / (x + 2.2),
+    "x": lambda x: 2 * x - 1,
+}
+
+
+@pytest.mark.parametrize("name", CURVES)
+def test_a_known_function_is_recognised_with_its_numbers(name: str) -> None:
+    x = torch.linspace(-1, 1, 100, dtype=F64)
+    best = symbolic_fit(x, CURVES[name](x))[0]
+    assert best.name == name and best.r2 > 0.9999
+    if name == "x^2":
+        assert (best.a, best.b, best.c, best.d) == pytest.approx((1, -0.3, 1.7, 2), abs=1e-4)
+    if name == "exp":
+        assert (best.a, best.b, best.c, best.d) == pytest.approx((1.9, 0, 0.3, -2), abs=1e-4)
+
+
+def test_what_cannot_be_fitted_is_refused() -> None:
+    x = torch.linspace(-1, 1, 10)
+    for call, message in (
+        (lambda: symbolic_fit(x, x[:5]), "expected x and y"),
+        (lambda: symbolic_fit(x[:3], x[:3]), "S >= 4"),
+        (lambda: symbolic_fit(x, x * math.nan), "finite"),
+        (lambda: symbolic_fit(x, x, library=["cosinus"]), "unknown function 'cosinus'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()
+    constant = symbolic_fit(x, torch.ones(10))[0]
+    assert math.isfinite(constant.score) and constant.d == pytest.approx(1)
+
+
+def network() -> tuple[nn.Sequential, Tensor]:
+    """y = exp(sin(pi x1) + x2^2), written into the edges of a network [3, 2, 1]; x3 and a node do nothing."""
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        KANLinear(3, 2, base="none", grid_intervals=20, grid_range=(-1.1, 1.1)),
+        KANLinear(2, 1, base="none", grid_intervals=20, grid_range=(-1.1, 2.1)),
+    ).double()
+    from zoo_kan.functional import curve2coef
+
+    grid = net[0].basis.core()
+    x = torch.linspace(grid[0, 0].item(), grid[0, -1].item() - 1e-9, 400, dtype=F64)[:, None].expand(-1, 3)
+    curves = torch.zeros(400, 2, 3, dtype=F64)
+    curves[:, 0, 0], curves[:, 0, 1] = torch.sin(math.pi * x[:, 0]), x[:, 0] ** 2
+    curves[:, 1] = 1e-3 * x
+    hidden = torch.linspace(-1.1, 2.1 - 1e-9, 400, dtype=F64)[:, None].expand(-1, 2)
+    last = torch.stack([hidden[:, 0].exp(), 1e-3 * hidden[:, 0]], dim=1)[:, None]
+    with torch.no_grad():
+        net[0].coef.copy_(curve2coef(x, curves, net[0].basis.grid, 3))
+        net[1].coef.copy_(curve2coef(hidden, last, net[1].basis.grid, 3))
+    return net, 2 * torch.rand(500, 3, dtype=F64) - 1
+
+
+def test_importance_and_pruning_find_what_matters() -> None:
+    net, x = network()
+    before = net(x)
+    found = Network.of(net, x)
+    assert found.scores["0"][0, :2].min() > 0.1 and found.scores["0"][1].max() < 1e-2
+    prune(net, x)
+    assert net[0].edge_mask.tolist() == [[1, 1, 0], [0, 0, 0]] and net[1].edge_mask.tolist() == [[1, 0]]
+    assert (net(x) - before).abs().max() < 0.05
+    with pytest.raises(ValueError, match="nothing would be left"):
+        prune(net, x, edge=1e6)
+
+
+def test_a_formula_is_found_and_written() -> None:
+    sympy = pytest.importorskip("sympy")
+    net, x = network()
+    symbolic, fits = snap(prune(net, x))
+    assert {fit.name for found in fits.values() for fit in found.values()} == {"sin", "x^2", "exp"}
+    y = torch.exp(torch.sin(math.pi * x[:, :1]) + x[:, 1:2] ** 2)
+    fit_numbers(symbolic, x, y)
+    assert r2(symbolic(x), y)[0] > 0.9999
+    symbols = sympy.symbols("x1 x2 x3")
+    (written,) = symbolic.write(symbols)
+    assert written.free_symbols == set(symbols[:2])
+    for row in x[:5].tolist():
+        value = float(written.subs(dict(zip(symbols, row, strict=True))))
+        assert value == pytest.approx(math.exp(math.sin(math.pi * row[0]) + row[1] ** 2), rel=2e-2)
+
+
+def test_pictures_are_drawn_and_say_what_they_leave_out(tmp_path: Path) -> None:
+    net, x = network()
+    assert plot_kan(Network.of(net, x), tmp_path / "all.png") == 8
+    assert plot_kan(Network.of(net, x), tmp_path / "few.png", most=2) == 4
+    assert plot_kan(prune(net, x), tmp_path / "pruned.png", names=["a", "b", "c"]) == 3
+    sizes = [(tmp_path / name).stat().st_size for name in ("all.png", "few.png", "pruned.png")]
+    assert min(sizes) > 3000
+
+
+def test_networks_that_are_no_chain_are_refused() -> None:
+    with pytest.raises(ValueError, match="no KAN layers"):
+        Network.of(nn.Linear(2, 2), torch.zeros(3, 2))
+    with pytest.raises(ValueError, match="no chain"):
+        Network.of(nn.Sequential(KANLinear(2, 3), nn.Linear(3, 4), KANLinear(4, 1)), torch.zeros(3, 2))
