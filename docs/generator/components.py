@@ -20,7 +20,7 @@ from zoo.testing import checks_for
 #: Kinds with a page for each component, and the folder of these pages.
 PAGED = {"model": "models", "mixer": "mixers", "dataset": "datasets"}
 #: Kinds that share one page, in its order.
-TOGETHER = ("stem", "head", "task", "feed_forward", "transform", "callback", "decoder")
+TOGETHER = ("stem", "head", "task", "feed_forward", "transform", "callback", "decoder", "command")
 #: A dataset to show each kind of model with.
 SUITS = {"tokens": "digits", "vector": "wine", "image": "digits"}
 
@@ -99,7 +99,8 @@ def parts_page(found: Catalogue) -> str:
         "Stems, heads and tasks are what the contract puts around a model; feed-forwards stand in "
         "its layers. A recipe may name any of them; where it does not, the cheapest that fits is taken. "
         "Transforms change a built model, callbacks add to a run, both only where a recipe names them. "
-        "Decoders choose the symbols of `zoo generate`.",
+        "Decoders choose the symbols of `zoo generate`; commands do something with a trained run, "
+        "`zoo PLUGIN COMMAND RUN`.",
     ]
     for kind in TOGETHER:
         specs = found.specs(kind)
