@@ -115,6 +115,10 @@ def check_builds(subject: Subject) -> None:
         from zoo.testing.callback import callback_of
 
         callback_of(subject)
+    elif kind == "decoder":
+        from zoo.testing.decoder import decoder_of
+
+        decoder_of(subject)
     elif kind == "command":
         require(callable(subject.spec.load()), "the target is not callable: command(run, config) -> Answer")
     elif kind == "transform":

@@ -17,7 +17,7 @@ _SYMBOLS, _ROWS, _STEPS = 40, 5, 12
 
 
 def check_decoder_chooses(subject: Subject) -> None:
-    decoder = _decoder(subject)
+    decoder = decoder_of(subject)
     state = decoder.initial_state(_ROWS)
     edges = [torch.zeros(_ROWS), torch.full((_ROWS,), 1 - 1e-16, dtype=torch.float64).clamp(max=1 - 1e-12)]
     for step, (logits, chance) in enumerate(_steps()):
@@ -35,7 +35,7 @@ def check_decoder_chooses(subject: Subject) -> None:
 
 
 def check_decoder_rows_apart(subject: Subject) -> None:
-    decoder = _decoder(subject)
+    decoder = decoder_of(subject)
     together = decoder.initial_state(_ROWS)
     alone = [decoder.initial_state(1) for _ in range(_ROWS)]
     for logits, chance in _steps():
@@ -49,7 +49,7 @@ def check_decoder_rows_apart(subject: Subject) -> None:
 
 
 def check_decoder_repeats(subject: Subject) -> None:
-    decoder = _decoder(subject)
+    decoder = decoder_of(subject)
     state = decoder.initial_state(_ROWS)
     for logits, chance in _steps():
         kept = tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else copy.copy(leaf), state)
@@ -61,7 +61,8 @@ def check_decoder_repeats(subject: Subject) -> None:
         state = after
 
 
-def _decoder(subject: Subject) -> Any:
+def decoder_of(subject: Subject) -> Any:
+    """The decoder, built from its parameters."""
     return subject.spec.load()(subject.config)
 
 

@@ -204,7 +204,7 @@ def _line_end(path: Path, at: int, end: int) -> int:
         line = file.readline(min(PIECE, end - at))
         if line.endswith(b"\n") and at + len(line) < end:
             return at + len(line)
-        return at + next((i for i, byte in enumerate(line[:4]) if byte & 0xC0 != 0x80), 0)
+        return at + next((i for i, byte in enumerate(line[:4]) if byte & 0xC0 != 0x80), len(line[:4]))
 
 
 def _check_encoding(encoding: str) -> None:
