@@ -5,6 +5,7 @@ Models are built on torch's meta device, which holds shapes and no numbers: any 
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -175,12 +176,10 @@ def _nearest(size: Callable[[int], int | None], start: int, most: int, target: i
 
     Sizes grow with the number; one that cannot be built counts as too small.
     """
-    known: dict[int, int | None] = {}
+    measured = functools.cache(size)
 
     def below(number: int) -> bool:
-        if number not in known:
-            known[number] = size(number)
-        return (known[number] or 0) < target
+        return (measured(number) or 0) < target
 
     low = high = min(max(start, 1), most)
     while high < most and below(high):
@@ -190,7 +189,9 @@ def _nearest(size: Callable[[int], int | None], start: int, most: int, target: i
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if below(middle) else (low, middle)
-    errors = {number: abs(found - target) for number in (low, high) if (found := size(number)) is not None}
+    errors = {
+        number: abs(found - target) for number in (low, high) if (found := measured(number)) is not None
+    }
     if not errors:
         raise ZooError("no size of this model comes near what is asked for")
     return min(errors, key=errors.__getitem__)

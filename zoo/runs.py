@@ -16,7 +16,7 @@ import os
 import platform
 import re
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -73,11 +73,10 @@ def create_run(root: str | Path, recipe: str, files: Mapping[str, str] | None = 
     Raises:
         ZooError: the folder cannot be made; the message names it and the reason.
     """
-    parts = [re.sub(r"[^\w.-]+", "_", part).strip(".") or "recipe" for part in recipe.split("/") if part]
+    above = recipe_folder(root, recipe)
     while True:
         now = datetime.now(UTC)
-        name = f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
-        path = Path(root).joinpath(*parts, name)
+        path = above / f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
         try:
             with writing(path):
                 path.mkdir(parents=True)
@@ -89,6 +88,12 @@ def create_run(root: str | Path, recipe: str, files: Mapping[str, str] | None = 
             run.write(path / file, text)
         run.update(created=now.isoformat(), status="running")
         return run
+
+
+def recipe_folder(root: str | Path, recipe: str) -> Path:
+    """The folder below `root` for what belongs to a recipe ('plugin/name')."""
+    parts = [re.sub(r"[^\w.-]+", "_", part).strip(".") or "recipe" for part in recipe.split("/") if part]
+    return Path(root).joinpath(*parts)
 
 
 def open_run(path: str | Path) -> Run:
@@ -143,6 +148,11 @@ def list_runs(root: str | Path) -> Iterator[Run]:
         except ZooError:
             continue
     yield from sorted(runs, key=lambda run: str(run.info.get("created", "")))
+
+
+def runs_of(root: str | Path, fingerprints: Collection[str]) -> list[Run]:
+    """The runs below `root` of these experiments (`zoo.recipe.fingerprint`), oldest first."""
+    return [run for run in list_runs(root) if run.info.get("fingerprint") in fingerprints]
 
 
 def weights_path(run: str | Path) -> Path:

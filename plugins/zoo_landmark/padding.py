@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from zoo.layers import front_order, kept_in_front, put_back
+
 
 class Packed:
     """The places of kept tokens. mask: bool (B, N), True = keep.
@@ -17,13 +19,12 @@ class Packed:
         if mask.dtype != torch.bool or mask.shape != x.shape[:2]:
             got = f"{mask.dtype} {tuple(mask.shape)}"
             raise ValueError(f"mask must be bool {tuple(x.shape[:2])}, True = keep; got {got}")
-        self.mask = mask.unsqueeze(-1)
-        self.order = mask.long().argsort(dim=1, descending=True, stable=True).unsqueeze(-1)
+        self.mask, self.order = mask, front_order(mask)
 
     def pack(self, x: Tensor) -> Tensor:
         """(B, N, D) with kept tokens in front, zeros behind them."""
-        return x.masked_fill(~self.mask, 0.0).take_along_dim(self.order, 1)
+        return kept_in_front(x, self.mask, self.order)
 
     def unpack(self, y: Tensor) -> Tensor:
         """Back to where they were, zeros elsewhere."""
-        return y.take_along_dim(self.order.argsort(1), 1).masked_fill(~self.mask, 0.0)
+        return put_back(y, self.mask, self.order)

@@ -10,7 +10,7 @@ from typing import Any
 
 from zoo.errors import ZooError, suggest
 from zoo.recipe.fingerprint import fingerprint_of
-from zoo.runs import Run, list_runs, open_run
+from zoo.runs import Run, list_runs, open_run, runs_of
 from zoo.sweep import RECORD
 
 
@@ -117,7 +117,7 @@ def _of_sweep(folder: Path) -> list[Run]:
         roots = record["runs"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ZooError(f"the record of the sweep {str(folder)!r} cannot be read: {error!r}") from None
-    return [run for root in roots for run in list_runs(root) if run.info.get("fingerprint") in ids]
+    return [run for root in roots for run in runs_of(root, ids)]
 
 
 def _agreed(runs: Sequence[Run], how: str, of: Any) -> str:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from zoo.runs import Run, list_runs, replacing, writing
+from zoo.runs import Run, recipe_folder, replacing, runs_of, writing
 from zoo.sweep.points import Point
 from zoo.sweep.pool import carry_out_all
 from zoo.sweep.worker import Job, Outcome
@@ -35,9 +34,9 @@ class Sweep:
         counts: dict[str, Run] = {}
         known = {point.id for point in self.points}
         for root in {point.loaded.recipe.output.dir for point in self.points}:
-            for run in list_runs(root):
-                id = run.info.get("fingerprint")
-                if id in known and (id not in counts or counts[id].status != "finished"):
+            for run in runs_of(root, known):
+                id = run.info["fingerprint"]
+                if id not in counts or counts[id].status != "finished":
                     counts[id] = run
         return counts
 
@@ -110,5 +109,5 @@ def make_sweep(points: Sequence[Point]) -> Sweep:
     """The sweep of these points. The same points are the same sweep, in whatever order they are given."""
     first = points[0].loaded
     name = hashlib.sha256(" ".join(sorted(point.id for point in points)).encode()).hexdigest()[:8]
-    parts = [re.sub(r"[^\w.-]+", "_", part) for part in first.name.split("/") if part]
-    return Sweep(folder=Path(first.recipe.output.dir).joinpath("sweeps", *parts, name), points=tuple(points))
+    sweeps = recipe_folder(Path(first.recipe.output.dir) / "sweeps", first.name)
+    return Sweep(folder=sweeps / name, points=tuple(points))

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from zoo.errors import ZooError, one_line
-from zoo.runs import list_runs
+from zoo.runs import runs_of
 
 Ending = Literal["finished", "failed", "interrupted", "taken"]
 
@@ -74,7 +74,7 @@ def _train(job: Job) -> Outcome:
     from zoo.recipe import load_recipe
 
     loaded = load_recipe(job.recipe, job.overrides)
-    runs = [run for run in list_runs(loaded.recipe.output.dir) if run.info.get("fingerprint") == job.id]
+    runs = runs_of(loaded.recipe.output.dir, {job.id})
     for run in runs:  # another machine may have brought it meanwhile
         if run.status == "finished":
             return Outcome(ending="finished", run=str(run.path))
