@@ -27,8 +27,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from turns import Row, in_turns, lines, show
+from turns import Row, lines, show
 from zoo_combiner import combiner_attention
+
+from zoo.bench import in_turns
 
 HEADS, CHANNELS = 4, 64
 PLANS = ("fixed", "logsparse", "axial_vertical", "axial_horizontal", "axial_mixture", "axial_rowmajor")

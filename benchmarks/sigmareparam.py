@@ -21,10 +21,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
-from turns import Row, in_turns, lines, show
+from turns import Row, lines, show
 
 import zoo
 from zoo import torchvision_shim
+from zoo.bench import in_turns
 
 torchvision_shim.install()
 

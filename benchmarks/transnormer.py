@@ -19,9 +19,10 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from turns import Row, decoded, in_turns, lines, one_more_token, pivot, show
+from turns import Row, decoded, lines, one_more_token, pivot, show
 from zoo_transnormer import decay_slopes, lightning_attention, lightning_attention_step
 
+from zoo.bench import in_turns
 from zoo.layers import attend
 
 HEADS, CHANNELS = 8, 64

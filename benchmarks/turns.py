@@ -1,35 +1,15 @@
-"""What benchmarks share: runs in turns, the cost of one more token, tables as the README shows them."""
+"""What benchmarks share: the cost of one more token, and tables as the README shows them."""
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from torch import Tensor
 
+from zoo.bench import in_turns
+
 Row = dict[str, Any]
-
-
-class Time(NamedTuple):
-    """Milliseconds: on the wall clock, and of the process's CPUs."""
-
-    wall: float
-    cpu: float
-
-
-def in_turns(runs: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, Time]:
-    """The least of `repeats` turns after a warm-up, so that a busy machine slows all of them alike."""
-    best = dict.fromkeys(runs, Time(math.inf, math.inf))
-    for turn in range(repeats + 1):
-        for name, run in runs.items():
-            wall, cpu = time.perf_counter(), time.process_time()
-            run()
-            wall, cpu = 1e3 * (time.perf_counter() - wall), 1e3 * (time.process_time() - cpu)
-            if turn:
-                best[name] = Time(min(best[name].wall, wall), min(best[name].cpu, cpu))
-    return best
 
 
 def one_more_token(

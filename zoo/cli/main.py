@@ -15,6 +15,7 @@ from typing import NoReturn
 
 from zoo.cli import (
     baseline,
+    bench,
     check,
     compare,
     components,
@@ -138,6 +139,7 @@ def _parser() -> tuple[Parser, dict[str, Parser]]:
         generate,
         sweeps,
         compare,
+        bench,
         check,
         new,
     ):

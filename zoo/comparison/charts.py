@@ -1,21 +1,15 @@
-"""The pictures of a comparison as SVG that takes the page's text colour, so that they suit light and dark."""
+"""The pictures of a comparison: curves over the steps, and what was reached against what it costs."""
 
 from __future__ import annotations
 
-import io
-import re
 import statistics
 from collections.abc import Callable
-from typing import Any
 
 from zoo.comparison.collect import Group
+from zoo.comparison.figures import as_svg, colour, make_figure
 from zoo.comparison.table import Comparison, Row, amount
 from zoo.training.loggers import read_rows
 
-#: Okabe and Ito's colours, told apart by the colour-blind, on white and on black.
-COLOURS = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#b2a100", "#888888")
-#: Stands for the page's colour until the picture is written.
-_INK = "#0d0e0f"
 #: What a metric can be drawn against.
 COSTS: dict[str, Callable[[Row], float | None]] = {
     "parameters": lambda row: row.parameters,
@@ -24,17 +18,12 @@ COSTS: dict[str, Callable[[Row], float | None]] = {
 }
 
 
-def colour(index: int) -> str:
-    """Of a group, by its place."""
-    return COLOURS[index % len(COLOURS)]
-
-
 def curves(comparison: Comparison, name: str) -> str:
     """A metric over the steps: mean over seeds, and from the least to the most of them; "" without rows."""
     lines = [(row.group.label, _curve(row.group, name)) for row in comparison.rows]
     if not any(points for _, points in lines):
         return ""
-    figure, axes = _figure()
+    figure, axes = make_figure()
     for index, (_, points) in enumerate(lines):
         if not points:
             continue
@@ -45,7 +34,7 @@ def curves(comparison: Comparison, name: str) -> str:
         axes.fill_between(steps, low, high, color=colour(index), alpha=0.18, linewidth=0)
     axes.set_xlabel("step")
     axes.set_ylabel(name)
-    return _svg(figure)
+    return as_svg(figure)
 
 
 def scatter(comparison: Comparison, cost: str) -> str:
@@ -54,7 +43,7 @@ def scatter(comparison: Comparison, cost: str) -> str:
     known = [value for value in values if value]
     if not known:
         return ""
-    figure, axes = _figure()
+    figure, axes = make_figure()
     for index, (row, value) in enumerate(zip(comparison.rows, values, strict=True)):
         if value:
             axes.errorbar(
@@ -68,7 +57,7 @@ def scatter(comparison: Comparison, cost: str) -> str:
     axes.set_xticks(places, [amount(place) for place in places])
     axes.set_xlabel(cost)
     axes.set_ylabel(comparison.collection.metric)
-    return _svg(figure)
+    return as_svg(figure)
 
 
 def recorded(comparison: Comparison) -> list[str]:
@@ -89,33 +78,3 @@ def _curve(group: Group, name: str) -> dict[int, list[float]]:
         by_seed.append({int(row["step"]): float(row[name]) for row in rows if row.get(name)})
     steps = sorted(set.intersection(*(set(values) for values in by_seed))) if by_seed else []
     return {step: [values[step] for values in by_seed] for step in steps}
-
-
-def _figure() -> tuple[Any, Any]:
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(4.8, 3.2), layout="constrained")
-    FigureCanvasSVG(figure)
-    axes = figure.subplots()
-    figure.patch.set_alpha(0)
-    axes.patch.set_alpha(0)
-    axes.grid(alpha=0.25, color=_INK)
-    axes.tick_params(colors=_INK)
-    axes.spines[:].set_color(_INK)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.xaxis.label.set_color(_INK)
-    axes.yaxis.label.set_color(_INK)
-    return figure, axes
-
-
-def _svg(figure: Any) -> str:
-    """The picture as an element of a page: text stays text, and what was ink follows the page."""
-    import matplotlib
-
-    out = io.StringIO()
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "zoo", "font.family": "sans-serif"}):
-        figure.savefig(out, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
-    text = out.getvalue()
-    text = text[text.index("<svg") :].replace(_INK, "currentColor")
-    return re.sub(r' (width|height)="[\d.]+pt"', "", text, count=2)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from html import escape
 
-from zoo.comparison.charts import COSTS, colour, curves, recorded, scatter
+from zoo.comparison.charts import COSTS, curves, recorded, scatter
+from zoo.comparison.figures import colour
 from zoo.comparison.table import Comparison
 
 _STYLE = """

@@ -28,8 +28,9 @@ from zoo.training.curves import draw_curves
 from zoo.training.evaluation import fill, load_best, measured_baselines, score
 from zoo.training.lightning import pl, quiet_lightning
 from zoo.training.loaders import BatchStream, eval_loader, train_loader
+from zoo.training.memory import peak_bytes
 from zoo.training.module import Diverged, TrainingModule
-from zoo.training.pace import Pace, peak_bytes
+from zoo.training.pace import Pace
 from zoo.training.processes import Processes, find_processes, group_of
 from zoo.training.record import circumstances
 from zoo.training.result import RunResult, judge, plain
