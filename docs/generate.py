@@ -17,6 +17,7 @@ from docs.generator.commands import cli_page, conformance_page  # noqa: E402
 from docs.generator.components import component_pages  # noqa: E402
 from docs.generator.hooks import hooks_page  # noqa: E402
 from docs.generator.recipes import recipe_page, shipped_page  # noqa: E402
+from docs.generator.results import results_page  # noqa: E402
 from zoo.catalogue import Catalogue  # noqa: E402
 from zoo.switches import Switches  # noqa: E402
 
@@ -33,6 +34,7 @@ def pages() -> dict[str, str]:
         "hooks.md": hooks_page(),
         "recipe.md": recipe_page(),
         "recipes.md": shipped_page(),
+        "results.md": results_page(),
         **component_pages(found),
     }
     for plugin in found.plugins:

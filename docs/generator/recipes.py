@@ -34,17 +34,21 @@ def shipped_page() -> str:
         rows.append([f"`{file.name}`", loaded.recipe.title, expectation(loaded.recipe.expect)])
     return (
         "# Recipes that come with the zoo\n\n`zoo train NAME` trains one, `zoo recipe copy NAME my.yaml` "
-        "makes it yours. What a recipe expects was measured as it says.\n\n"
-        + table(["recipe", "what it is", "expects"], rows)
+        "makes it yours. What a recipe expects was measured as it says; "
+        "[Results](results.md) has what was recorded.\n\n" + table(["recipe", "what it is", "expects"], rows)
     )
 
 
 def expectation(expect: Expect | None) -> str:
     if expect is None:
         return ""
-    bound = f"at least {expect.at_least:g}" if expect.at_least is not None else f"at most {expect.at_most:g}"
     seeds = f"{expect.seeds} seeds" if expect.seeds > 1 else "1 seed"
-    return f"{expect.metric} {bound} ({seeds}; {expect.measured_on})"
+    return f"{expect.metric} {bound(expect)} ({seeds}; {expect.measured_on})"
+
+
+def bound(expect: Expect) -> str:
+    """`at least 0.97`."""
+    return f"at least {expect.at_least:g}" if expect.at_least is not None else f"at most {expect.at_most:g}"
 
 
 def section_table(path: str, section: type) -> str:

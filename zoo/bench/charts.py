@@ -6,7 +6,7 @@ from pathlib import Path
 
 from zoo.bench.report import BASELINE, Bench, Quantity
 from zoo.comparison.figures import as_svg_file, colour, make_figure
-from zoo.comparison.table import amount
+from zoo.quantities import amount
 
 _DASHES = ("-", "--", ":", "-.")
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from zoo.bench.subjects import BASELINE
-from zoo.comparison.table import amount
+from zoo.quantities import amount
 
 
 @dataclass(kw_only=False)

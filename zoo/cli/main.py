@@ -26,6 +26,7 @@ from zoo.cli import (
     new,
     plugged,
     recipes,
+    records,
     runs,
     sweeps,
 )
@@ -139,6 +140,7 @@ def _parser() -> tuple[Parser, dict[str, Parser]]:
         generate,
         sweeps,
         compare,
+        records,
         bench,
         check,
         new,

@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 from zoo.comparison.collect import Group
 from zoo.comparison.figures import as_svg, colour, make_figure
-from zoo.comparison.table import Comparison, Row, amount
+from zoo.comparison.table import Comparison, Row
+from zoo.quantities import amount
 from zoo.training.loggers import read_rows
 
 #: What a metric can be drawn against.

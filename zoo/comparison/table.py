@@ -14,8 +14,8 @@ from zoo.comparison.collect import Collection, Group
 from zoo.comparison.statistics import Difference, differences, mean_and_deviation
 from zoo.contract import Plan
 from zoo.errors import ZooError
+from zoo.quantities import amount, number
 from zoo.training.cost import Cost, cost_of
-from zoo.training.result import number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,16 +124,6 @@ def compare(collection: Collection, catalogue: Catalogue) -> Comparison:
 def spread(row: Row) -> str:
     """`0.981 ± 0.004`."""
     return number(row.mean) + (f" ± {number(row.deviation)}" if row.deviation is not None else "")
-
-
-def amount(value: float | None, unit: str = "") -> str:
-    """`1.31 M`: three digits and a prefix; nothing for `None`."""
-    if value is None:
-        return ""
-    for size, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= size:
-            return f"{value / size:.3g} {prefix}{unit}"
-    return f"{value:.3g} {unit}".rstrip()
 
 
 #: Heading -> how a row shows it.

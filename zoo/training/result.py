@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from zoo.baselines.measure import BEST
+from zoo.quantities import number
 from zoo.recipe.schema import Expect
 from zoo.runs import Run
 
@@ -195,11 +196,6 @@ def score_rows(metrics: Mapping[str, float], baselines: Baselines, *, split: str
             for name, value in metrics.items()
         ),
     ]
-
-
-def number(value: float | None) -> str:
-    """A score in four digits."""
-    return "" if value is None else f"{value:.4g}" if abs(value) >= 1e-4 or value == 0 else f"{value:.2e}"
 
 
 def plain(metrics: Mapping[str, float]) -> dict[str, float | None]:
