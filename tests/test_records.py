@@ -107,7 +107,7 @@ def test_a_setting_that_is_new_in_the_zoo_changes_nothing() -> None:
 def test_what_contradicts_an_expectation(capsys: pytest.CaptureFixture[str]) -> None:
     train()
     record = make_record(load_recipe("tiny.yaml"), list_runs("runs"))
-    (loss,) = record.values().values()
+    (loss,) = record.values("test/loss").values()
     below, above = loss - 0.1, loss + 0.1
 
     def told(**expect: object) -> str:
