@@ -1,5 +1,7 @@
 """The recall tasks: answerable from the past alone, and from nothing less."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -103,6 +105,23 @@ def test_associative_recall_asks_each_key_once_and_repeats_values():
         answers = y[y != IGNORE].tolist()
         repeated += len(set(answers)) < len(answers)
     assert repeated > 50  # drawn independently, so that answers do not exclude each other
+
+
+def test_a_passkey_is_asked_again_in_training_only():
+    config = PasskeyConfig(length=60, digits=2, ask_again=0.3, examples=200, eval_examples=50)
+    splits, plain = load_passkey(config), load_passkey(replace(config, ask_again=0.0))
+    assert torch.equal(splits.test.inputs, plain.test.inputs)
+    assert torch.equal(splits.val.targets, plain.val.targets)
+    x, y = splits.train.inputs, splits.train.targets
+    at = (x == ANNOUNCE).long().argmax(dim=1)
+    place = torch.arange(60)
+    filler = (place > at[:, None] + 2) & (place < 60 - 3)  # behind the key, before the question
+    asked = y != IGNORE
+    assert torch.equal(asked & filler, (x == ASK) & filler)
+    assert ((x == ASK) & filler).sum() / filler.sum() == pytest.approx(0.3, abs=0.03)
+    first = x.gather(1, at[:, None] + 1).expand_as(y)
+    assert torch.equal(y[asked & filler], first[asked & filler])
+    assert (asked & ~filler).sum() == 2 * 200  # the question at the end, as ever
 
 
 def test_positions_vary():

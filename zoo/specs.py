@@ -101,7 +101,7 @@ class Spec(Config):
                         field,
                         f"must be lower case, a letter first, then letters, digits, '_'; got {name!r}",
                     )
-        for field in ("target", "config", "reference", "members", "fold", "sample"):
+        for field in ("target", "config", "reference", "members", "fold", "example", "sample"):
             path = getattr(self, field, None)
             if path and not _TARGET.match(path):
                 yield field, f"must read 'package.module:attribute', got {path!r}"
@@ -272,11 +272,15 @@ class TransformSpec(Spec):
     fold: "package.module:function", `fold(model) -> model` with plain weights that compute the same in
         evaluation mode. Where more than weights was changed, the config has the torch-free method
         `folded()`: the parameters that still turn a plain model into the folded one, or `None`.
+    example: "package.module:function", `example() -> (model, x)`, for a transform of one kind of model only:
+        a small one that it takes, random, with an input for which `model(x)` is a tensor. The conformance kit
+        tries the transform on it, beside models of torch, timm and the zoo.
     """
 
     kind: ClassVar[str] = "transform"
 
     fold: str | None = None
+    example: str | None = None
 
     def load_fold(self) -> Any:
         """Import `fold`.
@@ -287,6 +291,10 @@ class TransformSpec(Spec):
         if self.fold is None:
             raise ZooError(f"transform {self.id!r} cannot be folded: it has no plain form")
         return _resolve(self.fold, self)
+
+    def make_example(self) -> Any:
+        """Import and call `example`: the model and its input, or `None` where there is none."""
+        return None if self.example is None else _resolve(self.example, self)()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,8 +11,8 @@ from zoo.plugin import Config, MixerSpec, ModelSpec, param
 
 
 @dataclass(frozen=True, kw_only=True)
-class LandmarkConfig(Config):
-    """Parameters of `landmark/landmark` and `landmark/tokens`."""
+class FetchConfig(Config):
+    """How long blocks are and what of the past is seen; as such the parameters of `landmark/llama`."""
 
     block: int = param(50, "tokens per block; a landmark stands behind each", at_least=1)
     window: int = param(4, "blocks before the own one that are always seen", at_least=0)
@@ -28,8 +28,6 @@ class LandmarkConfig(Config):
         None, "blocks that can be fetched, the latest ones; null: all there were", at_least=1
     )
     offload: bool = param(False, "keys and values of blocks that can be fetched lie in CPU memory")
-    bias: bool = param(True, "biases in the projections")
-    dropout_prob: float = param(0.0, "dropout on the output of the layer", at_least=0, below=1)
 
     def check(self) -> Iterator[tuple[str, str]]:
         if self.max_blocks is not None and self.max_blocks < (self.top_k or 0):
@@ -37,6 +35,14 @@ class LandmarkConfig(Config):
                 "max_blocks",
                 f"must be at least top_k={self.top_k}, the blocks fetched; got {self.max_blocks}",
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LandmarkConfig(FetchConfig):
+    """Parameters of `landmark/landmark` and `landmark/tokens`."""
+
+    bias: bool = param(True, "biases in the projections")
+    dropout_prob: float = param(0.0, "dropout on the output of the layer", at_least=0, below=1)
 
     def claims(self, spec: MixerSpec, catalogue: Any) -> MixerSpec:
         """With a limit of blocks the state is bounded."""

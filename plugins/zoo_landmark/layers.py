@@ -5,7 +5,6 @@ B batch, N tokens, D width, H heads, d channels per head, L places per block wit
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -14,19 +13,18 @@ from torch import Tensor, nn
 from zoo.layers import Rotary
 from zoo.layers.init import EMBEDDING_STD, init_linear
 from zoo.layers.precision import full_precision, sum_dtype
-from zoo_landmark.cache import Blocks, LandmarkCache, turned
+from zoo_landmark.attention import PlacesAttention
+from zoo_landmark.cache import turned
 from zoo_landmark.config import LandmarkConfig
-from zoo_landmark.functional import landmark_attention
 from zoo_landmark.grid import insert_rows, places
 from zoo_landmark.padding import Packed
-from zoo_landmark.stream import LandmarkState, advance, attend_from, by_age, empty_state
+from zoo_landmark.stream import LandmarkState, by_age
 
 
-class LandmarkTokens(nn.Module):
+class LandmarkTokens(PlacesAttention):
     """Attention on a sequence in which every (block + 1)-th token is a landmark; landmarks ask, too.
 
-    In training a token sees all earlier blocks. In evaluation and in streams it sees the `window` blocks
-    before its own, and fetches `top_k` of the older ones; the two agree while there are no more than these.
+    Without a mask, and in a stream, the first block begins with the first token.
     """
 
     def __init__(
@@ -44,7 +42,6 @@ class LandmarkTokens(nn.Module):
         Raises:
             ValueError: `causal` is false, or `heads` does not divide `width`.
         """
-        super().__init__()
         if not causal:
             raise ValueError(
                 "landmark attention is causal only: a landmark sums up a block for later tokens. "
@@ -52,10 +49,7 @@ class LandmarkTokens(nn.Module):
             )
         if heads < 1 or width % heads:
             raise ValueError(f"width {width} must be a multiple of heads {heads}, with at least one head")
-        self.config = config
-        self.heads = heads
-        self.size = config.block + 1
-        self.rotary = rotary
+        super().__init__(config, heads=heads, turn=rotary)
         self.qkv = init_linear(nn.Linear(width, 3 * width, bias=config.bias))
         self.out = init_linear(nn.Linear(width, width, bias=config.bias))
         self.dropout = nn.Dropout(config.dropout_prob)
@@ -73,7 +67,7 @@ class LandmarkTokens(nn.Module):
         """The state before the first token."""
         weight = self.out.weight
         like = weight.new_zeros(batch_size, self.heads, 0, weight.shape[0] // self.heads)
-        return empty_state(like, offload=self.config.offload, size=self.size)
+        return self._empty(like)
 
     def step(self, x: Tensor, state: LandmarkState) -> tuple[Tensor, LandmarkState]:
         """The next tokens of streams, x: (B, C, D) -> (B, C, D), and the new state; equals `forward`.
@@ -92,74 +86,12 @@ class LandmarkTokens(nn.Module):
         out, state = self._advance(q, k, v, state, age)
         return self._merge(out), state
 
-    # -- on places: tokens and landmarks --------------------------------------------------------
-
-    def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """All places of a sequence, (B, H, M, d) each, keys turned by their place in the block."""
-        config, total = self.config, q.shape[2]
-        fetched = self._limit
-        # So far every block is near or fetched: one pass, at true places.
-        exact = total if self.training or fetched is None else (config.window + fetched + 1) * self.size
-        if exact >= total:
-            return self._attend_exactly(q, k, v)
-        head = self._attend_exactly(*(t[:, :, :exact] for t in (q, k, v)))
-        cache = self._cache(None)
-        complete = total // self.size * self.size
-        cache.extend(k[:, :, :complete], v[:, :, :complete])
-        tail = attend_from(
-            self._scaled(q[:, :, exact:]),
-            k,
-            v,
-            start=exact,
-            first=0,
-            cache=cache,
-            dropped=0,
-            window=config.window,
-        )
-        return torch.cat((head, tail), 2)
-
-    def _attend_exactly(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        at = torch.arange(q.shape[2], device=q.device)
-        q, k = turned(q, self.rotary, at), turned(k, self.rotary, at - at % self.size)
-        return landmark_attention(q, k, v, block_len=self.config.block)
-
-    def _advance(
-        self, q: Tensor, k: Tensor, v: Tensor, state: LandmarkState, age: int
-    ) -> tuple[Tensor, LandmarkState]:
-        window = self.config.window
-        return advance(self._scaled(q), k, v, state, age=age, make_cache=self._cache, window=window)
-
-    @property
-    def _limit(self) -> int | None:
-        """How many blocks are fetched at most, `None`: all."""
-        config = self.config
-        return config.max_blocks if config.top_k is None else config.top_k
-
-    def _cache(self, blocks: Blocks | None) -> LandmarkCache:
-        config = self.config
-        return LandmarkCache(
-            block_len=config.block,
-            top_k=config.top_k,
-            max_blocks=config.max_blocks,
-            select=config.select,
-            offload="cpu" if config.offload else None,
-            turn=self.rotary,
-            blocks=blocks,
-        )
-
     def _project(self, x: Tensor, phase: int) -> tuple[Tensor, Tensor, Tensor]:
         """(B, N, D), `phase` places into a block -> q, k, v (B, H, N, d), keys turned by that place."""
         # Under autocast the state is of the weights' type all the same.
         projected = self.qkv(x).to(self.out.weight.dtype)
         q, k, v = projected.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        return q, turned(k, self.rotary, self._within(phase, x.shape[1], x.device)), v
-
-    def _within(self, phase: int, count: int, device: torch.device) -> Tensor:
-        """The places of tokens in their blocks, (N,)."""
-        return (phase + torch.arange(count, device=device)) % self.size
-
-    def _scaled(self, q: Tensor) -> Tensor:
-        return q / math.sqrt(q.shape[-1])
+        return q, turned(k, self.turn, self._within(phase, x.shape[1], x.device)), v
 
     def _merge(self, mixed: Tensor) -> Tensor:
         """(B, H, N, d) -> (B, N, D)."""
@@ -220,13 +152,13 @@ class LandmarkAttention(LandmarkTokens):
         keys, values = (t.to(dtype).unflatten(2, (t.shape[2] // every, every)) for t in (k, v))
         query = self.landmark_query.to(dtype).view(1, self.heads, 1, -1)
         behind = torch.tensor([every], device=k.device)  # a landmark stands behind the last token
-        query = self._scaled(turned(query, self.rotary, behind))
+        query = self._scaled(turned(query, self.turn, behind))
         with full_precision(k.device):
             scores = (keys @ query.unsqueeze(-1)).squeeze(-1)  # (B, H, n, block)
             read = (scores.softmax(-1).unsqueeze(-2) @ values).squeeze(-2)  # (B, H, n, d)
         made = self.landmark_key(read.to(k.dtype).transpose(1, 2).flatten(2))  # (B, n, D)
         made = made.to(k.dtype).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-        return turned(made, self.rotary, behind.expand(made.shape[2]))
+        return turned(made, self.turn, behind.expand(made.shape[2]))
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         tokens = q.shape[2]

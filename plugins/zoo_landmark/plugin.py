@@ -52,4 +52,14 @@ def zoo_components() -> tuple[zp.Spec, ...]:
             summary="Transformer with a landmark token behind every block; fetches blocks from any distance.",
             **_COMMON,
         ),
+        zp.TransformSpec(
+            name="llama",
+            target="zoo_landmark.llama:apply",
+            config="zoo_landmark.config:FetchConfig",
+            example="zoo_landmark.llama:example",
+            summary="landmark attention for a LLaMA of the library transformers",
+            paper=_COMMON["paper"],
+            tags=_COMMON["tags"],
+            extras=("hf",),
+        ),
     )

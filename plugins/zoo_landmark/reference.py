@@ -167,4 +167,4 @@ def _own_landmarks(module: LandmarkAttention, k: Tensor, v: Tensor) -> tuple[Ten
 
 def _turn(module: LandmarkTokens, x: Tensor, where: list[int]) -> Tensor:
     """x: (n, d) turned by places."""
-    return x if module.rotary is None else module.rotary(x[None, None], torch.tensor([where]))[0, 0]
+    return x if module.turn is None else module.turn(x[None, None], torch.tensor([where]))[0, 0]

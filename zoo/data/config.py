@@ -90,6 +90,12 @@ class PasskeyConfig(RecallConfig):
 
     vocab: int = param(32, "how many different symbols there are: 12 and the filler", at_least=13)
     digits: int = param(5, "digits of the key", at_least=1)
+    ask_again: float = param(
+        0.0,
+        "share of the filler behind the key that, in training, asks for its first digit as well",
+        at_least=0,
+        below=1,
+    )
 
     def check(self) -> Iterator[tuple[str, str]]:
         yield from self.fits(2 * self.digits + 2, f"a key of {self.digits} digits, said and asked")

@@ -1,13 +1,15 @@
 """Synthetic recall tasks: what was seen long ago is asked for later. Made from a seed, at any length.
 
 In all three the answer to position t is the symbol that follows at t + 1, and IGNORE elsewhere: only a
-causal model has to remember. Symbols to recall are drawn evenly and independently, so that neither
-a position nor the other answers give one away. B sequences, N symbols.
+causal model has to remember. (Where training asks for a passkey again, the answer does not follow.) Symbols
+to recall are drawn evenly and independently, so that neither a position nor the other answers give one away.
+B sequences, N symbols.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -20,7 +22,7 @@ from zoo.errors import ZooError
 from zoo.kinds import IGNORE
 
 C = TypeVar("C", bound=RecallConfig)
-#: (symbols, asked): int64 (B, N), and bool (B, N), True where the next symbol is asked for.
+#: (symbols, targets): int64 (B, N) each.
 Sequences = tuple[np.ndarray, np.ndarray]
 
 BLANK = 0  # of associative recall and copy
@@ -42,7 +44,7 @@ def load_passkey(config: PasskeyConfig) -> Splits:
 
     After Mohtashami and Jaggi 2023 (arXiv:2305.16300). Deviation: symbols instead of English sentences.
     """
-    return _load(config, passkey)
+    return _load(config, passkey, evaluated=replace(config, ask_again=0.0))
 
 
 def load_copy(config: CopyConfig) -> Splits:
@@ -72,7 +74,7 @@ def associative_recall(config: AssociativeRecallConfig, count: int, rng: np.rand
     np.put_along_axis(symbols, at, first, axis=1)
     np.put_along_axis(symbols, at + 1, second, axis=1)
     np.put_along_axis(asked, at[:, pairs:], True, axis=1)
-    return symbols, asked
+    return symbols, _following(symbols, asked)
 
 
 def passkey(config: PasskeyConfig, count: int, rng: np.random.Generator) -> Sequences:
@@ -88,7 +90,13 @@ def passkey(config: PasskeyConfig, count: int, rng: np.random.Generator) -> Sequ
     np.put_along_axis(symbols, at + 1 + np.arange(digits), key, axis=1)
     asked = np.zeros((count, length), dtype=bool)
     asked[:, question:-1] = True
-    return symbols, asked
+    targets = _following(symbols, asked)
+    if config.ask_again:
+        place = np.arange(length)
+        again = (rng.random((count, length)) < config.ask_again) & (place > at + digits) & (place < question)
+        symbols[again] = ASK
+        targets = np.where(again, key[:, :1], targets)
+    return symbols, targets
 
 
 def copy(config: CopyConfig, count: int, rng: np.random.Generator) -> Sequences:
@@ -107,7 +115,7 @@ def copy(config: CopyConfig, count: int, rng: np.random.Generator) -> Sequences:
     symbols[:, delimiter + 1 :] = copied
     asked = np.zeros((count, length), dtype=bool)
     asked[:, delimiter:-1] = True
-    return symbols, asked
+    return symbols, _following(symbols, asked)
 
 
 class Symbols:
@@ -129,18 +137,27 @@ class Symbols:
         return ids.long()
 
 
-def _load(config: C, make: Callable[[C, int, np.random.Generator], Sequences]) -> Splits:
-    def split(stream: int, count: int) -> TensorSplit:
-        symbols, asked = make(config, count, np.random.default_rng([config.seed, stream]))
-        following = np.roll(symbols, -1, axis=1)  # the last position is never asked
-        return TensorSplit(torch.from_numpy(symbols), torch.from_numpy(np.where(asked, following, IGNORE)))
+def _load(
+    config: C, make: Callable[[C, int, np.random.Generator], Sequences], evaluated: C | None = None
+) -> Splits:
+    """`evaluated`: what validation and test are made of, where they differ."""
+    evaluated = evaluated or config
+
+    def split(config: C, stream: int, count: int) -> TensorSplit:
+        symbols, targets = make(config, count, np.random.default_rng([config.seed, stream]))
+        return TensorSplit(torch.from_numpy(symbols), torch.from_numpy(targets))
 
     return Splits(
-        train=split(0, config.examples),
-        val=split(1, config.eval_examples),
-        test=split(2, config.eval_examples),
+        train=split(config, 0, config.examples),
+        val=split(evaluated, 1, config.eval_examples),
+        test=split(evaluated, 2, config.eval_examples),
         encode=Symbols(config.vocab),
     )
+
+
+def _following(symbols: np.ndarray, asked: np.ndarray) -> np.ndarray:
+    """Targets (B, N): the next symbol where asked, bool (B, N); the last place is never asked."""
+    return np.where(asked, np.roll(symbols, -1, axis=1), IGNORE)
 
 
 def _distinct(low: int, high: int, size: int, count: int, rng: np.random.Generator) -> np.ndarray:
