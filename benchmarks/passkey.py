@@ -26,7 +26,7 @@ TRANSFORMER = "model={name: core/transformer, width: 64, params: {depth: 2, head
 #: The length of training first; how many texts, and how many at a time.
 LENGTHS = {120: (256, 64), 240: (256, 64), 960: (256, 16), 3840: (64, 4)}
 #: How a trained model is scored: its name in the table, and what is changed for it.
-WAYS = {
+WAYS: dict[str, dict[str, tuple[str, ...]]] = {
     "landmark": {
         "landmark/lm, fetching 2 blocks": (),
         "without fetching": ("model.params.attention.top_k=0",),

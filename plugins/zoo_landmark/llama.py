@@ -71,7 +71,7 @@ def apply(model: nn.Module, config: FetchConfig) -> Transformed:
 class LlamaLandmarks(PlacesAttention):
     """The attention of one layer, with the projections of the one that it replaces."""
 
-    def __init__(self, attention: LlamaAttention, config: FetchConfig, rotary: nn.Module) -> None:
+    def __init__(self, attention: LlamaAttention, config: FetchConfig, rotary: Any) -> None:
         super().__init__(config, heads=attention.config.num_attention_heads, turn=partial(_turn, rotary))
         self.layer_idx = attention.layer_idx
         self.groups = attention.num_key_value_groups
@@ -115,7 +115,7 @@ class LlamaLandmarks(PlacesAttention):
         return f"heads={self.heads}, block={config.block}, window={config.window}, top_k={config.top_k}"
 
 
-class LandmarkLayer(CacheLayerMixin):  # type: ignore[misc]
+class LandmarkLayer(CacheLayerMixin):
     """What one layer remembers, in a cache of transformers. Its length counts tokens, without landmarks."""
 
     is_sliding = False
@@ -168,7 +168,7 @@ class LandmarkLayer(CacheLayerMixin):  # type: ignore[misc]
             raise ValueError("landmark attention takes no token back: assisted generation is not possible")
 
 
-def _turn(rotary: nn.Module, x: Tensor, at: Tensor) -> Tensor:
+def _turn(rotary: Any, x: Tensor, at: Tensor) -> Tensor:
     """x: (B, H, N, d) turned by places, int (B or 1, N), with the frequencies of the LLaMA."""
     dtype = torch.promote_types(x.dtype, torch.float32)
     angle = at[:, None, :, None] * rotary.inv_freq.to(x.device, dtype)
@@ -236,13 +236,17 @@ def _leave(llama: LlamaModel, args: tuple[Any, ...], kwargs: dict[str, Any], out
     phase = (0 if cache is None else cache.layers[0].age - count) % size
     at = torch.arange(count, device=kwargs["inputs_embeds"].device)
     tokens = at[(phase + at) % size != size - 1]
-    parts = dict(output) if not isinstance(output, tuple) else dict(enumerate(output))
-    for name, part in parts.items():
-        if name in ("last_hidden_state", 0):
-            parts[name] = part.index_select(1, tokens)
-        elif name == "hidden_states":
-            parts[name] = tuple(y.index_select(1, tokens) for y in part)
-    return tuple(parts.values()) if isinstance(output, tuple) else type(output)(**parts)
+
+    def without(part: Any) -> Any:
+        return tuple(map(without, part)) if isinstance(part, tuple) else part.index_select(1, tokens)
+
+    if isinstance(output, tuple):  # return_dict=False
+        return (without(output[0]), *output[1:])
+    parts = {
+        name: without(part) if name in ("last_hidden_state", "hidden_states") else part
+        for name, part in output.items()
+    }
+    return type(output)(**parts)
 
 
 def _cache_of(passed: dict[str, Any]) -> Any:

@@ -223,5 +223,5 @@ def test_padding_and_foreign_caches_are_refused() -> None:
         plain(text[:, :1], **{cache_name(): mine})
     with pytest.raises(ValueError, match="in training every block is seen"):
         model.train()(text, **{cache_name(): mine})
-    with pytest.raises(ValueError, match="cannot take tokens back"):
+    with pytest.raises(ValueError, match="takes no token back"):
         mine.crop(-2)
