@@ -36,7 +36,7 @@ from zoo_landmark.stream import LandmarkState  # noqa: E402
 
 #: Angles that are a position times a frequency: only those can be turned by distances.
 _ROPES = ("default", "linear", "llama3", "yarn")
-#: What the forward of a LLaMA calls its cache; older releases say the second.
+#: What the forward of a LLaMA calls its cache; the second is the older name, still accepted.
 _CACHE_NAMES = ("cache", "past_key_values")
 
 
