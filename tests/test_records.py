@@ -124,7 +124,7 @@ def test_what_contradicts_an_expectation(capsys: pytest.CaptureFixture[str]) -> 
     expects = f"expect: {{metric: test/loss, at_most: {below}, measured_on: now}}\n"
     Path("tiny.yaml").write_text(RECIPE + expects, encoding="utf-8")
     assert main(["record", "tiny.yaml"]) == 1  # written all the same
-    assert "the recipe expects test/loss at most" in capsys.readouterr().out
+    assert "the recipe expects test/loss of at most" in capsys.readouterr().out
     assert recorded().metric == "test/loss"
 
 
