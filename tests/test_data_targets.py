@@ -15,9 +15,14 @@ from zoo.data.batch import collate, to_device
 from zoo.data.bundled import read_arrays
 from zoo.data.forecast import SeriesWindows, fill_forward, load_appliance_energy_small, split_by_time
 from zoo.data.labels import draw, load_noisy_states, posterior
-from zoo.data.questions import LOOPS, load_digits_mtl, load_hea_strength, slant_of
+from zoo.data.questions import LOOPS, load_digits_mtl, load_hea_strength, parts_of_alloys, slant_of
 from zoo.data.split import TensorSplit
-from zoo.data.targets_config import ApplianceEnergySmallConfig, NoisyStatesConfig, WindowsConfig
+from zoo.data.targets_config import (
+    ApplianceEnergySmallConfig,
+    HeaStrengthConfig,
+    NoisyStatesConfig,
+    WindowsConfig,
+)
 from zoo.errors import ZooError
 
 
@@ -124,6 +129,25 @@ def test_hea_strength_leaves_missing_values_missing() -> None:
         assert torch.allclose(natural[known], tenths[known] / 10, rtol=1e-4, atol=0.1)
     known_mean = splits.train.targets.nanmean(dim=0)  # type: ignore[attr-defined]
     assert known_mean.abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("seed", [None, 0, 3])
+def test_hea_strength_is_split_by_papers_or_by_rows(seed: int | None) -> None:
+    paper = torch.from_numpy(read_arrays("hea_strength.npz")["paper"].astype(int))
+    grouped, random = (
+        load_hea_strength(HeaStrengthConfig(split=split, seed=seed)) for split in ("grouped", "random")
+    )
+    for splits in (grouped, random):
+        assert sum(splits.sizes.values()) == len(paper)
+        assert splits.sizes["test"] == pytest.approx(280, abs=15)
+        assert splits.train.targets.nanmean(dim=0).abs().max() < 1e-5  # type: ignore[attr-defined]
+    again = load_hea_strength(HeaStrengthConfig(seed=seed))
+    assert torch.equal(again.test.inputs, grouped.test.inputs)  # type: ignore[attr-defined]
+    other = load_hea_strength(HeaStrengthConfig(seed=4))
+    assert not torch.equal(other.test.inputs[:50], grouped.test.inputs[:50])  # type: ignore[attr-defined]
+    part_of = parts_of_alloys(read_arrays("hea_strength.npz"), HeaStrengthConfig(seed=seed))
+    for each in paper.unique():
+        assert len(set(part_of[paper == each])) == 1
 
 
 def test_groups_join_what_is_equal_in_any_column() -> None:

