@@ -48,52 +48,59 @@ class Basis(nn.Module):
         return self
 
     def blocks(self, x: Tensor) -> Blocks:
-        """The basis at x (I, N), to be computed by blocks of features."""
-        return _PlainBlocks(self, x)
+        """The basis by blocks of features, for inputs like x."""
+        return _PlainBlocks(self)
 
 
 class _PlainBlocks:
-    def __init__(self, basis: Basis, x: Tensor) -> None:
-        self.basis, self.x = basis, x
-        self.sign = 1.0
-        self.chain: Tensor | None = None
+    sign = 1.0
 
-    def values(self, at: slice) -> Tensor:
-        return self.basis.part(at).values(self.x[at], 0)
+    def __init__(self, basis: Basis) -> None:
+        self.basis = basis
 
-    def both(self, at: slice) -> tuple[Tensor, Tensor]:
-        basis = self.basis.part(at)
-        return basis.values(self.x[at], 0), basis.slopes(self.x[at], 0)
+    def values(self, x: Tensor, at: slice, *, out: Tensor) -> None:
+        out.copy_(self.basis.part(at).values(x, 0))
+
+    def both(self, x: Tensor, at: slice, *, out: Tensor) -> tuple[Tensor, Tensor | None]:
+        self.values(x, at, out=out)
+        return self.basis.part(at).slopes(x, 0), None
 
 
 class _CubicBlocks:
     """Cubic splines on equal steps: few passes over memory, and the same memory for each block.
 
-    u: (I, N), A times the steps from the grid's start. per_input: du / dx.
+    low, high: ends of the grids, (I, 1). rate: A / h, (I, 1). middles: (K, 1). clamp: x to the ends.
     """
 
     sign = -1.0
 
-    def __init__(self, u: Tensor, middles: Tensor, per_input: Tensor) -> None:
-        self.u, self.middles = u, middles
-        self.chain: Tensor | None = -3 * per_input
+    def __init__(self, low: Tensor, high: Tensor, rate: Tensor, middles: Tensor, *, clamp: bool) -> None:
+        self.low, self.high, self.rate, self.middles, self.clamp = low, high, rate, middles, clamp
+        self.slope = -3 * rate
         self._memory: list[Tensor] = []
 
-    def values(self, at: slice) -> Tensor:
-        a, b = self._room(at, 2)
-        torch.sub(self.u[at].unsqueeze(1), self.middles, out=a).abs_()
-        self._cut(a, b)
-        return torch.sub(a.pow_(3), b.pow_(3), alpha=4, out=a)
+    def values(self, x: Tensor, at: slice, *, out: Tensor) -> None:
+        (b,) = self._room(out, 1)
+        torch.sub(self._places(x, at), self.middles, out=out).abs_()
+        self._cut(out, b)
+        torch.sub(out.pow_(3), b.pow_(3), alpha=4, out=out)
 
-    def both(self, at: slice) -> tuple[Tensor, Tensor]:
-        a, b, distance, slopes = self._room(at, 4)
-        torch.sub(self.u[at].unsqueeze(1), self.middles, out=distance)
-        torch.abs(distance, out=a)
+    def both(self, x: Tensor, at: slice, *, out: Tensor) -> tuple[Tensor, Tensor | None]:
+        b, distance, slopes = self._room(out, 3)
+        torch.sub(self._places(x, at), self.middles, out=distance)
+        a = torch.abs(distance, out=out)
         self._cut(a, b)
         torch.mul(a, a, out=slopes)
-        torch.mul(a, slopes, out=a)  # a^3
+        a.mul_(slopes)  # a^3
         slopes.addcmul_(b, b, value=-4).mul_(distance.sign_())
-        return torch.sub(a, b.pow_(3), alpha=4, out=a), slopes
+        torch.sub(a, b.pow_(3), alpha=4, out=a)
+        inside = (x >= self.low[at]) & (x <= self.high[at]) if self.clamp else None
+        return slopes, self.slope[at] if inside is None else self.slope[at] * inside
+
+    def _places(self, x: Tensor, at: slice) -> Tensor:
+        """A times the steps from the grid's start, (I', 1, N)."""
+        x = x.clamp(self.low[at], self.high[at]) if self.clamp else x
+        return (x - self.low[at]).mul_(self.rate[at]).unsqueeze(1)
 
     @staticmethod
     def _cut(a: Tensor, b: Tensor) -> None:
@@ -101,12 +108,10 @@ class _CubicBlocks:
         a.sub_(2 * _A).clamp_max_(0)
         torch.ops.aten.softshrink.out(a, _A, out=b)  # torch.nn.functional has none with out=
 
-    def _room(self, at: slice, count: int) -> list[Tensor]:
-        features = at.stop - at.start
-        shape = (features, len(self.middles), self.u.shape[1])
+    def _room(self, like: Tensor, count: int) -> list[Tensor]:
         while len(self._memory) < count:
-            self._memory.append(self.u.new_empty(shape))
-        return [memory[:features] for memory in self._memory[:count]]
+            self._memory.append(torch.empty_like(like))
+        return [memory[: len(like)] for memory in self._memory[:count]]
 
 
 class SplineBasis(Basis):
@@ -129,6 +134,7 @@ class SplineBasis(Basis):
     grid: Tensor
     low: Tensor
     high: Tensor
+    per_step: Tensor
 
     def __init__(
         self,
@@ -147,9 +153,10 @@ class SplineBasis(Basis):
         self.extrapolate: Extrapolate = extrapolate
         grid = functional.uniform_grid(low, high, intervals, order, features=features, dtype=torch.float64)
         self.register_buffer("grid", grid)
-        # Of the grid, as vectors of their own: compiled code reads every twelfth number without SIMD.
-        self.register_buffer("low", self.core()[:, 0].clone(), persistent=False)
-        self.register_buffer("high", self.core()[:, -1].clone(), persistent=False)
+        # Of the grid, as vectors in float32: compiled code would read every twelfth number, convert it and
+        # divide by it for each row and function.
+        for name, value in zip(("low", "high", "per_step"), self._scale(), strict=True):
+            self.register_buffer(name, value.float(), persistent=False)
         self.uniform = True
 
     @property
@@ -174,7 +181,7 @@ class SplineBasis(Basis):
 
     def note_grid(self) -> None:
         """Look at the grid anew: where it ends, and whether it is uniform. After its values were changed."""
-        self.low, self.high = self.core()[:, 0].clone(), self.core()[:, -1].clone()
+        self.low, self.high, self.per_step = (value.float() for value in self._scale())
         steps = self.grid.double().diff(dim=1)
         mean = steps.mean(1, keepdim=True)
         self.uniform = bool(((steps - mean).abs() <= 1e-12 + 1e-9 * mean).all())
@@ -183,9 +190,9 @@ class SplineBasis(Basis):
         """To other devices, but not to other types: rounded knots are no longer those of the splines."""
         for name, buffer in self._buffers.items():
             if buffer is not None:
-                moved = fn(buffer.float())
-                wide = moved.device.type != "mps"  # which has no float64
-                self._buffers[name] = buffer.to(moved.device, torch.float64 if wide else torch.float32)
+                device = fn(buffer.float()).device
+                wide = name == "grid" and device.type != "mps"  # which has no float64
+                self._buffers[name] = buffer.to(device, torch.float64 if wide else torch.float32)
         return self
 
     def values(self, x: Tensor, features: int = 1) -> Tensor:
@@ -207,10 +214,8 @@ class SplineBasis(Basis):
     def blocks(self, x: Tensor) -> Blocks:
         if not self._closed or self.extrapolate == "linear":
             return super().blocks(x)
-        per_input = _A * self._per_step(x, 0)
-        if self.extrapolate == "clamp":
-            per_input = per_input * self._inside(x, 0)
-        return _CubicBlocks(self._places(self._taken(x, 0), 0), self._middles(x), per_input)
+        low, high, per_step = self._scale_for(x, 0)
+        return _CubicBlocks(low, high, _A * per_step, self._middles(x), clamp=self.extrapolate == "clamp")
 
     # -- the two forms: closed for cubic splines on equal steps, else the recursion ----------------
 
@@ -245,8 +250,7 @@ class SplineBasis(Basis):
 
     def _per_step(self, x: Tensor, features: int) -> Tensor:
         """1 / h of each feature."""
-        low, high = self._ends(x, features)
-        return self.intervals / (high - low)
+        return self._scale_for(x, features)[2]
 
     def _taken(self, x: Tensor, features: int) -> Tensor:
         """x, or the nearest place on the grid."""
@@ -258,8 +262,21 @@ class SplineBasis(Basis):
 
     def _ends(self, x: Tensor, features: int) -> tuple[Tensor, Tensor]:
         """First and last core knot of each feature: (I,), or (I, 1) with the features first."""
-        low, high = self.low.to(x.dtype), self.high.to(x.dtype)
-        return (low, high) if features == 1 else (low.unsqueeze(1), high.unsqueeze(1))
+        return self._scale_for(x, features)[:2]
+
+    def _scale_for(self, x: Tensor, features: int) -> tuple[Tensor, Tensor, Tensor]:
+        """First and last core knot and 1 / h, in the type of x."""
+        low, high, per_step = (
+            (self.low, self.high, self.per_step) if x.dtype == torch.float32 else self._scale()
+        )
+        if features == 1:
+            return low, high, per_step
+        return low.unsqueeze(1), high.unsqueeze(1), per_step.unsqueeze(1)
+
+    def _scale(self) -> tuple[Tensor, Tensor, Tensor]:
+        """First and last core knot and 1 / h of each feature, (I,) each, from the grid itself."""
+        low, high = self.core()[:, 0], self.core()[:, -1]
+        return low, high, self.intervals / (high - low)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         saved = state_dict.get(f"{prefix}grid")

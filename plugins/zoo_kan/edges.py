@@ -20,28 +20,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-#: Basis values per block, half a MiB of float32. 2^16 to 2^18 measured alike; 2^14 takes 1.5 times as long.
-BLOCK = 2**17
+#: Basis values per matrix product, 4 MiB of float32, and per pass over memory, which a cache should hold.
+PRODUCT, PASS = 2**20, 2**17
 
 
 class Blocks(Protocol):
     """A basis at given inputs, a block of features at a time; nothing is to be differentiated.
 
-    sign: what values are yet to be multiplied by. chain: what slopes are, (I, N) or (I, 1), if by anything.
+    at: which features these are. x: their inputs, (I', N). out: where the functions go, (I', K, N). sign:
+    what these are yet to be multiplied by.
     """
 
     sign: float
-    chain: Tensor | None
 
-    def values(self, at: slice) -> Tensor:
-        """The basis functions of these features, (I', K, N)."""
+    def values(self, x: Tensor, at: slice, *, out: Tensor) -> None: ...
 
-    def both(self, at: slice) -> tuple[Tensor, Tensor]:
-        """`values`, and the slopes, in memory of their own."""
+    def both(self, x: Tensor, at: slice, *, out: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Besides, the slopes (I', K, N), and what they are yet to be multiplied by, (I', N) or (I', 1)."""
 
 
 class Basis(Protocol):
-    """x: (N, I) -> (N, K, I), functions and derivatives in plain operations; and x: (I, N) by blocks."""
+    """x: (N, I) -> (N, K, I), functions and derivatives in plain operations; and by blocks."""
 
     @property
     def count(self) -> int: ...
@@ -55,8 +54,6 @@ def sum_over_edges(x: Tensor, coef: Tensor, base_weight: Tensor | None, basis: B
 
     base: "silu" or "identity", the function b. Differentiable any number of times (the first by blocks).
     """
-    if torch.compiler.is_compiling():
-        return _plain(x, coef, base_weight, basis, base)  # a compiler fuses it better than blocks do
     return cast(Tensor, _Edges.apply(x, coef, base_weight, basis, base))
 
 
@@ -84,39 +81,55 @@ class _Edges(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(x, coef, base_weight)
         ctx.basis, ctx.base = basis, base
-        columns, flat = x.T.contiguous(), coef.flatten(1)
+        ctx.compiled = torch.compiler.is_compiling()
+        if ctx.compiled:
+            return _plain(x, coef, base_weight, basis, base)  # a compiler fuses it better than blocks do
+        columns, flat, blocks, count = x.T.contiguous(), coef.flatten(1), basis.blocks(x), basis.count
         y = coef.new_zeros(len(coef), len(x))
         if base_weight is not None:
             y.addmm_(base_weight, branch(columns, base))
-        blocks = basis.blocks(columns)
-        for at, of in _slices(x, basis.count):
-            y.addmm_(flat[:, of], blocks.values(at).flatten(0, 1), alpha=blocks.sign)
+        products = _slices(len(columns), PRODUCT // (count * len(x) + 1))
+        room = x.new_empty(products[0].stop, count, len(x))
+        for features in products:
+            values = room[: features.stop - features.start]
+            for at in _slices(len(values), PASS // (count * len(x) + 1)):
+                blocks.values(columns[_moved(at, features.start)], _moved(at, features.start), out=values[at])
+            of = slice(features.start * count, features.stop * count)
+            y.addmm_(flat[:, of], values.flatten(0, 1), alpha=blocks.sign)
         return y.T.contiguous()
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         x, coef, base_weight = ctx.saved_tensors
-        if torch.is_grad_enabled():  # it is to be differentiated again
+        if ctx.compiled or torch.is_grad_enabled():  # the latter: it is to be differentiated again
             return (*_plain_backward(gradient, x, coef, base_weight, ctx.basis, ctx.base), None, None)
         wants_x, wants_coef, wants_base = ctx.needs_input_grad[:3]
         columns, by_output, count = x.T.contiguous(), gradient.T.contiguous(), ctx.basis.count
         flat = coef.flatten(1).T.contiguous()  # (I K, O)
         of_x = torch.empty_like(columns) if wants_x else None
         of_coef = torch.empty_like(flat) if wants_coef else None
-        blocks, slices = ctx.basis.blocks(columns), _slices(x, count)
+        blocks = ctx.basis.blocks(x)
         signed = blocks.sign * gradient
-        room = x.new_empty(slices[0][1].stop, len(x))  # memory that is given back and taken anew costs more
-        for at, of in slices:
-            if of_x is None:
-                values = blocks.values(at)
-            else:
-                values, slopes = blocks.both(at)
-                of_values = torch.mm(flat[of], by_output, out=room[: of.stop - of.start])
-                torch.sum(slopes.mul_(of_values.view_as(slopes)), 1, out=of_x[at])
+        products = _slices(len(columns), PRODUCT // (count * len(x) + 1))
+        shape = (products[0].stop, count, len(x))
+        room = x.new_empty(shape)  # memory that is given back and taken anew costs more
+        of_room = room if of_x is None else x.new_empty(shape)
+        for features in products:
+            values, of_values = (each[: features.stop - features.start] for each in (room, of_room))
+            of = slice(features.start * count, features.stop * count)
+            if of_x is not None:
+                torch.mm(flat[of], by_output, out=of_values.flatten(0, 1))
+            for at in _slices(len(values), PASS // (count * len(x) + 1)):
+                place = _moved(at, features.start)
+                if of_x is None:
+                    blocks.values(columns[place], place, out=values[at])
+                    continue
+                slopes, chain = blocks.both(columns[place], place, out=values[at])
+                of_part = torch.sum(slopes.mul_(of_values[at]), 1, out=of_x[place])
+                if chain is not None:
+                    of_part.mul_(chain)
             if of_coef is not None:
                 torch.mm(values.flatten(0, 1), signed, out=of_coef[of])
-        if of_x is not None and blocks.chain is not None:
-            of_x.mul_(blocks.chain)
         of_base = None
         if base_weight is not None:
             if wants_base:
@@ -136,18 +149,20 @@ def _plain_backward(
     gradient: Tensor, x: Tensor, coef: Tensor, base_weight: Tensor | None, basis: Basis, base: str
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """The gradients of x, coef and base_weight, in operations that autograd can follow."""
-    of_values = torch.einsum("no,oik->nki", gradient, coef)
+    of_values = (gradient @ coef.mT.flatten(1)).unflatten(1, (basis.count, -1))  # (N, K, I)
     of_x = (of_values * basis.slopes(x)).sum(1)
-    of_coef = torch.einsum("no,nki->oik", gradient, basis.values(x))
+    of_coef = (gradient.T @ basis.values(x).flatten(1)).unflatten(1, (basis.count, -1)).mT
     if base_weight is None:
         return of_x, of_coef, None
     of_x = of_x + (gradient @ base_weight) * _branch_slope(x, base)
     return of_x, of_coef, gradient.T @ branch(x, base)
 
 
-def _slices(x: Tensor, count: int) -> list[tuple[slice, slice]]:
-    """Slices of features, and of their basis functions among all."""
-    rows, features = x.shape
-    size = max(1, BLOCK // max(1, count * rows))
-    cuts = [(start, min(start + size, features)) for start in range(0, features, size)]
-    return [(slice(start, end), slice(start * count, end * count)) for start, end in cuts]
+def _slices(count: int, size: int) -> list[slice]:
+    """Slices of at most `size` of so many things, of one at least."""
+    size = max(1, size)
+    return [slice(start, min(start + size, count)) for start in range(0, count, size)]
+
+
+def _moved(at: slice, by: int) -> slice:
+    return slice(at.start + by, at.stop + by)

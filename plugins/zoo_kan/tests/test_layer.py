@@ -63,7 +63,7 @@ def test_equals_the_reference(options: dict[str, Any]) -> None:
 @pytest.mark.parametrize("basis", BASES)
 @pytest.mark.parametrize("rows", [1, 5, 700])
 def test_blocks_equal_plain_operations(basis: str, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("zoo_kan.edges.BLOCK", 3 * 8 * rows)  # three features per block, and one left over
+    monkeypatch.setattr("zoo_kan.edges.PASS", 3 * 8 * rows)  # three features per block, and one left over
     made = layer(7, 4, basis=basis)
     x = inputs(rows, 7).requires_grad_()
     results = []
