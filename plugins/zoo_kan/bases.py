@@ -295,7 +295,7 @@ class SplineBasis(Basis):
 class RbfBasis(Basis):
     """Gaussian bumps exp(-((x - m_j) / h)^2) with fixed, equally spaced middles, h apart (FastKAN).
 
-    Li 2024, https://arxiv.org/abs/2405.06721, eq. (3). Nowhere exactly 0, so that no input is lost.
+    Li 2024, https://arxiv.org/abs/2405.06721. Nowhere exactly 0, so that no input is lost.
     """
 
     middles: Tensor

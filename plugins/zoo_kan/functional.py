@@ -3,7 +3,7 @@
 Shapes: I input features, O outputs, S samples, G grid intervals, k order (degree), M = G + 1 + 2k knots,
 K = G + k = M - k - 1 basis functions. A grid has its knots last and in increasing order: (I, M).
 
-Source: Liu et al. 2024, "KAN: Kolmogorov-Arnold Networks", https://arxiv.org/abs/2404.19756, section 2; de
+Source: Liu et al. 2024, "KAN: Kolmogorov-Arnold Networks", https://arxiv.org/abs/2404.19756; de
 Boor, "A Practical Guide to Splines" (1978) for the recursion and for inserting knots.
 """
 
@@ -43,7 +43,7 @@ def extend_grid(core: Tensor, order: int) -> Tensor:
 def bspline_basis(x: Tensor, grid: Tensor, order: int, *, derivative: int = 0) -> Tensor:
     """Values of every B-spline, or of its derivative: x (..., I), grid (I, M) -> (..., I, K).
 
-    The recursion of Cox and de Boor (the B_i of eq. (2.12) of the paper) on the half-open
+    The recursion of Cox and de Boor (the paper's B_i) on the half-open
     intervals [t_j, t_j+1), with 0 / 0 = 0 where knots coincide. Within the core of the grid, from knot k to
     knot M - 1 - k, the values sum to 1; outside they fade, and beyond the last knot they are 0. The highest
     derivative that is not 0 everywhere is the `order`-th.

@@ -1,7 +1,7 @@
 """`KANLinear`: a layer whose edges are learned functions of one variable.
 
 Shapes: N examples, I inputs, O outputs, K basis functions, S samples.
-Source: https://arxiv.org/abs/2404.19756 (the KAN paper), section 2.
+Source: https://arxiv.org/abs/2404.19756 (the KAN paper), its section on the architecture.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Drift:
 
 
 class KANLinear(nn.Module):
-    """y_o = sum_i phi_oi(x_i), phi(x) = w_b silu(x) + w_s sum_j c_j B_j(x) (eq. (2.5), (2.10) to (2.12)).
+    """y_o = sum_i phi_oi(x_i), phi(x) = w_b silu(x) + w_s sum_j c_j B_j(x), as in the paper.
 
     Args:
         grid_intervals, order: G and k; each edge has G + k coefficients.
@@ -209,7 +209,7 @@ class KANLinear(nn.Module):
 
     @torch.no_grad()
     def refine(self, grid_intervals: int) -> KANLinear:
-        """Go on with a finer grid and (but for rounding) the same functions: eq. (2.16), made exact.
+        """Go on with a finer grid and (but for rounding) the same functions: the paper's grid extension, made exact.
 
         A multiple of the present number divides every interval: the new splines hold the old ones, on the
         core of the grid. Another number lays equally spaced knots between the old ends and fits the splines,

@@ -23,7 +23,7 @@ def _norm(name: str, width: int) -> nn.Module:
 
 
 class Kan(nn.Module):
-    """KAN layers one after the other, with no other nonlinearity: eq. (2.7) of the paper."""
+    """KAN layers one after the other, with no other nonlinearity, as in the paper."""
 
     def __init__(
         self, config: KanConfig, *, width: int, max_tokens: int | None = None, causal: bool = False

@@ -57,7 +57,7 @@ def importance(layers: dict[str, KANLinear], inputs: dict[str, Tensor]) -> dict[
     """The share of each edge in what comes out, from the last layer to the first: name -> (O, I).
 
     The outputs count 1 together. An edge's score is its deviation over its node's, times the node's score; a
-    node's is the sum of the scores of the edges that leave it (KAN 2.0, arXiv:2408.10205, section 4.1).
+    node's is the sum of the scores of the edges that leave it (the attribution of KAN 2.0, arXiv:2408.10205).
     """
     found: dict[str, Tensor] = {}
     of_nodes: Tensor | None = None

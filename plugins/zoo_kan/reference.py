@@ -26,7 +26,7 @@ def bspline(x: float, knots: list[float], j: int, order: int) -> float:
 
 
 def edge(layer: KANLinear, o: int, i: int, x: float) -> float:
-    """phi_oi(x) = w_b silu(x) + w_s sum_j c_j B_j(x): eq. (2.10) to (2.12) of the KAN paper.
+    """phi_oi(x) = w_b silu(x) + w_s sum_j c_j B_j(x): the residual activation function of the KAN paper.
 
     Of a layer on B-splines with `extrapolate="zero"` and the SiLU base.
     """
@@ -41,7 +41,7 @@ def edge(layer: KANLinear, o: int, i: int, x: float) -> float:
 
 
 def kan_linear(layer: KANLinear, x: Tensor) -> Tensor:
-    """y_o = sum_i phi_oi(x_i) over the edges that are kept: eq. (2.5). x: (N, I) -> (N, O), float64."""
+    """y_o = sum_i phi_oi(x_i) over the edges that are kept. x: (N, I) -> (N, O), float64."""
     kept = layer.edge_mask.bool()
     rows = [
         [

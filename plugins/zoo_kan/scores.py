@@ -22,7 +22,7 @@ TINY = 1e-12
 def edge_deviations(layer: KANLinear, x: Tensor) -> Tensor:
     """The standard deviation over x (N, I) of every phi_oi: (O, I).
 
-    The paper scores an edge by the mean of |phi| (eq. (2.17)), its code by this; a constant edge only shifts.
+    The paper scores an edge by the mean of |phi|, its code by this; a constant edge only shifts.
 
     phi_oi = w_oi . psi(x_i) with the K + 1 functions psi, so that its variance is w_oi' M_i w_oi with their
     covariance M_i: no tensor of N O I numbers. The graph reaches weights and x.
@@ -49,7 +49,7 @@ def edge_sizes(layer: KANLinear) -> Tensor:
 
 
 def penalty(sizes: Tensor, *, l1: float, entropy: float) -> Tensor:
-    """l1 |Phi|_1 + entropy S(Phi): eq. (2.18) to (2.20) for one layer. sizes: (O, I), not negative.
+    """l1 |Phi|_1 + entropy S(Phi), the paper's penalty of one layer. sizes: (O, I), not negative.
 
     S is the entropy of each edge's share in the whole, 0 where nothing is left.
     """

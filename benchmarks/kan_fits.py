@@ -1,0 +1,238 @@
+"""KANs fitted to formulas, beside MLPs of equal parameters: refinement, scaling, symbols, Feynman.
+
+    python benchmarks/kan_fits.py [--only toy scaling symbols feynman] [--seeds 0 1 2 3 4] [--json PATH]
+
+`toy` and `scaling` take two minutes, `feynman` five (three seeds). Everything is trained by LBFGS in float64
+on 1,000 points of `kan/feynman`; errors are root mean squares on 1,000 others, in deviations of the target.
+MLPs have as many weights as the KAN has after its last refinement and as many LBFGS iterations as all
+refinements together; of one and of two hidden layers the better one counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from turns import Row, lines, show
+from zoo_kan import KANLinear, Network, prune, snap
+from zoo_kan.config import EQUATIONS, FeynmanConfig
+from zoo_kan.feynman import load
+from zoo_kan.formula import fit_numbers, r2
+
+#: LBFGS iterations on each grid; grids follow their inputs after each `ADAPT` of the first half.
+ITERATIONS, ADAPT = 200, 20
+GRIDS = (5, 10, 20)
+#: At most so much of the MLP's error on the toy formula, and at least so steep a fall with the grid.
+BETTER, SLOPE, R2 = 1 / 5, -2.5, 0.999
+
+
+class Data(NamedTuple):
+    """Points (S, I) and values (S, 1) of a formula, standardised: to train on, and to test on."""
+
+    x: Tensor
+    y: Tensor
+    test_x: Tensor
+    test_y: Tensor
+
+
+def data_of(equation: str, seed: int) -> Data:
+    splits = load(FeynmanConfig(equation=equation, seed=seed))  # type: ignore[arg-type]
+    parts = (splits.train, splits.test)
+    return Data(*(part.double() for split in parts for part in (split.inputs, split.targets)))  # type: ignore[attr-defined]
+
+
+def minimise(model: nn.Module, data: Data, iterations: int, *, sparsity: float = 0.0) -> None:
+    """LBFGS on the mean squared error, and on what the KAN layers ask for sparsity."""
+    optimiser = torch.optim.LBFGS(
+        model.parameters(),
+        max_iter=iterations,
+        history_size=20,
+        tolerance_grad=1e-14,
+        tolerance_change=1e-16,
+        line_search_fn="strong_wolfe",
+    )
+
+    def closure() -> float:
+        optimiser.zero_grad()
+        loss = (model(data.x) - data.y).square().mean()
+        if sparsity:
+            x = data.x
+            for layer in kan(model):
+                loss = loss + sparsity * layer.regularization_loss(x)
+                x = layer(x)
+        loss.backward()
+        return loss.item()
+
+    optimiser.step(closure)  # type: ignore[arg-type]
+
+
+def kan(model: nn.Module) -> list[KANLinear]:
+    return [layer for layer in model if isinstance(layer, KANLinear)]  # type: ignore[attr-defined]
+
+
+def follow(model: nn.Module, x: Tensor) -> None:
+    """Move the grids of all layers, one after the other, to what they are given."""
+    for layer in kan(model):
+        layer.update_grid(x)
+        x = layer(x).detach()
+
+
+def fit_kan(
+    data: Data, hidden: Sequence[int], grids: Sequence[int], *, seed: int
+) -> tuple[nn.Module, list[float]]:
+    """A KAN that is refined from grid to grid, and its error after each."""
+    torch.manual_seed(seed)
+    sizes = (data.x.shape[1], *hidden, 1)
+    layers = [KANLinear(i, o, grid_intervals=grids[0], bias=o == 1) for i, o in pairwise(sizes)]
+    model = nn.Sequential(*layers).double()
+    errors = []
+    for grid in grids:
+        for layer in layers:
+            layer.refine(grid)
+        for _ in range(ITERATIONS // 2 // ADAPT):
+            follow(model, data.x)
+            minimise(model, data, ADAPT)
+        minimise(model, data, ITERATIONS // 2)
+        errors.append(error(model, data))
+    return model, errors
+
+
+def fit_mlp(data: Data, parameters: int, iterations: int, *, seed: int) -> float:
+    """The least error of MLPs with one and with two hidden layers."""
+    inputs, found = data.x.shape[1], []
+    for depth in (1, 2):
+        width = next(w for w in range(1, 10_000) if mlp_size(inputs, w + 1, depth) > parameters)
+        torch.manual_seed(seed)
+        sizes = (inputs, *[width] * depth)
+        hidden = [part for i, o in pairwise(sizes) for part in (nn.Linear(i, o), nn.SiLU())]
+        model = nn.Sequential(*hidden, nn.Linear(width, 1)).double()
+        minimise(model, data, iterations)
+        found.append(error(model, data))
+    return min(found)
+
+
+def mlp_size(inputs: int, width: int, depth: int) -> int:
+    return (inputs + 1) * width + (depth - 1) * (width + 1) * width + width + 1
+
+
+def count(model: nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters())
+
+
+@torch.no_grad()
+def error(model: nn.Module, data: Data) -> float:
+    """Root mean square on test, in deviations of the target."""
+    return ((model(data.test_x) - data.test_y).square().mean().sqrt() / data.test_y.std()).item()
+
+
+def compare(equation: str, hidden: Sequence[int], seeds: Sequence[int]) -> Row:
+    """Median errors of a KAN on each grid and of the MLP."""
+    kans, mlps, size = [], [], 0
+    for seed in seeds:
+        data = data_of(equation, seed)
+        model, errors = fit_kan(data, hidden, GRIDS, seed=seed)
+        size = count(model)
+        kans.append(errors)
+        mlps.append(fit_mlp(data, size, ITERATIONS * len(GRIDS), seed=seed))
+    medians = [statistics.median(errors) for errors in zip(*kans, strict=True)]
+    mlp = statistics.median(mlps)
+    best = min(medians)
+    return {
+        "equation": equation,
+        "KAN": str([data.x.shape[1], *hidden, 1]),
+        **{f"grid {grid}": f"{median:.1e}" for grid, median in zip(GRIDS, medians, strict=True)},
+        "MLP": f"{mlp:.1e}",
+        "parameters": size,
+        "last / MLP": round(medians[-1] / mlp, 2),
+        "better": "KAN" if best < mlp / 1.2 else "MLP" if mlp < best / 1.2 else "tie",
+    }
+
+
+def scaling(seeds: Sequence[int]) -> list[Row]:
+    """[2, 1, 1] on the toy formula, grids 3 to 12: the slope of log error over log grid."""
+    grids = (3, 6, 12)
+    errors = [fit_kan(data_of("toy", seed), (1,), grids, seed=seed)[1] for seed in seeds]
+    x = torch.tensor(grids, dtype=torch.float64).log()
+    rows: list[Row] = []
+    for seed, found in zip(
+        [*map(str, seeds), "median"],
+        [*errors, [statistics.median(e) for e in zip(*errors, strict=True)]],
+        strict=True,
+    ):
+        y = torch.tensor(found, dtype=torch.float64).log()
+        slope = ((x - x.mean()) * (y - y.mean())).sum() / (x - x.mean()).square().sum()
+        row: Row = {"seed": seed, **{f"grid {g}": f"{e:.1e}" for g, e in zip(grids, found, strict=True)}}
+        rows.append(row | {"slope": round(slope.item(), 2), "at most": SLOPE if seed == "median" else ""})
+    return rows
+
+
+def symbols(seeds: Sequence[int]) -> list[Row]:
+    """[2, 5, 1] on the toy formula, made sparse, pruned, snapped: which functions, and R2 on test."""
+    rows: list[Row] = []
+    for seed in seeds:
+        data = data_of("toy", seed)
+        torch.manual_seed(seed)
+        model = nn.Sequential(KANLinear(2, 5), KANLinear(5, 1, bias=True)).double()
+        for _ in range(ITERATIONS // ADAPT):
+            follow(model, data.x)
+            minimise(model, data, ADAPT, sparsity=1e-3)
+        network = prune(model, data.x)
+        minimise(model, data, ITERATIONS // 2)
+        network = Network.of(model, data.x)
+        formula, fits = snap(network)
+        fit_numbers(formula, data.x, data.y)
+        names = [fit.name for found in fits.values() for fit in found.values()]
+        rows.append(
+            {
+                "seed": seed,
+                "edges left of 15": len(names),
+                "functions": ", ".join(names),
+                "R2 of the formula": f"{r2(formula(data.test_x), data.test_y)[0]:.6f}",
+                "above": R2,
+            }
+        )
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    sections = ("toy", "scaling", "symbols", "feynman")
+    parser.add_argument("--only", nargs="+", choices=sections, default=sections)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument(
+        "--equations", nargs="+", choices=list(EQUATIONS), default=[e for e in EQUATIONS if e != "toy"]
+    )
+    parser.add_argument("--json", type=Path, help="write all rows to this file")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    tables: dict[str, list[Row]] = {}
+    if "toy" in options.only:
+        tables["toy"] = [compare("toy", (5,), options.seeds)]
+        show(
+            f"exp(sin(pi x) + y^2), median of {len(options.seeds)}; at most {BETTER:g} of the MLP's",
+            lines(tables["toy"]),
+        )
+    if "scaling" in options.only:
+        tables["scaling"] = scaling(options.seeds[:3])
+        show("[2, 1, 1] on the same formula", lines(tables["scaling"]))
+    if "symbols" in options.only:
+        tables["symbols"] = symbols(options.seeds)
+        show("[2, 5, 1] pruned and snapped", lines(tables["symbols"]))
+    if "feynman" in options.only:
+        tables["feynman"] = [compare(name, (5,), options.seeds[:3]) for name in options.equations]
+        show(f"Feynman's equations, median of {len(options.seeds[:3])}", lines(tables["feynman"]))
+    if options.json:
+        options.json.write_text(json.dumps({"torch": torch.__version__, **tables}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
