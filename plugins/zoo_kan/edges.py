@@ -4,8 +4,8 @@ Shapes: N rows, I inputs, O outputs, K basis functions.
 
 Written as plain operations, a KAN layer keeps some fifteen tensors of (N, I, K) for the way back. Here the
 values of the basis live only while their block of features is worked on, and the way back, which starts from
-x and the weights alone, computes them again. A block holds (I', K, N): all loops run along the rows. It is one
-matrix product, large enough to be worth one, and several turns of passes over memory, small enough for a cache.
+x and the weights alone, computes them again. A block holds (I', K, N): all loops run along the rows. It is
+one matrix product, large enough to be worth it, and passes over memory in pieces small enough for a cache.
 
 Every basis function of every input is computed, also where it is 0. Of cubic splines just 4 of G + 3 are not;
 but to put these 4 where they belong (`scatter_`) takes as long on a CPU as the closed form of all (measured,

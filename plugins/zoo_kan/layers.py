@@ -209,7 +209,7 @@ class KANLinear(nn.Module):
 
     @torch.no_grad()
     def refine(self, grid_intervals: int) -> KANLinear:
-        """Go on with a finer grid and (but for rounding) the same functions: the paper's grid extension, made exact.
+        """Go on with a finer grid and (but for rounding) the same functions: an exact grid extension.
 
         A multiple of the present number divides every interval: the new splines hold the old ones, on the
         core of the grid. Another number lays equally spaced knots between the old ends and fits the splines,
