@@ -16,10 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zoo.cli import main
+from zoo.comparison import collect
 from zoo.errors import ZooError
 from zoo.recipe import RecipeError, load_recipe
 from zoo.recipe.fingerprint import fingerprint, fingerprint_of
-from zoo.runs import list_runs
+from zoo.runs import Run, list_runs
 from zoo.sweep import check_points, combine, make_sweep, parse_axes, read_rows
 from zoo.sweep.worker import Job, carry_out
 
@@ -252,6 +253,58 @@ def test_what_cannot_be_compared_is_refused_with_the_reason(capsys: pytest.Captu
     assert main(["compare", "tinny"]) == 2
     assert "Did you mean 'tiny'?" in capsys.readouterr().err
     assert main(["compare", "tiny", "--metric", "test/acuracy"]) == 2
+
+
+def test_two_recipes_in_one_sweep_give_one_page(capsys: pytest.CaptureFixture[str]) -> None:
+    """A comparison for each dataset; what is written as JSON gives the same page again."""
+    other = RECIPE.replace("core/wine", "core/breast_cancer").replace("schema: 1", "schema: 1\ntitle: Other")
+    Path("other.yaml").write_text(other, encoding="utf-8")
+    command = ["sweep", "tiny.yaml", "other.yaml", "optim.lr=1e-2,1e-3", "seed=0", "--match", "params"]
+    assert main([*command, "--html", "page.html"]) == 0
+    captured = capsys.readouterr()
+    assert "[4/4] other.yaml optim.lr=1e-3" in captured.err
+    first, second = captured.out.split("core/breast_cancer")
+    assert "core/wine" in first and first.count("optim.lr=1e-") == second.count("optim.lr=1e-") == 2
+    text = Path("page.html").read_text(encoding="utf-8")
+    assert text.count("<h2>core/") == 2 and "<title>Other</title>" in text
+    assert {len(set(width_of(run) for run in list_runs("runs")))} == {1}
+
+    folder = str(next(Path("runs/sweeps/tiny").glob("*/sweep.json")).parent)
+    assert main(["compare", folder]) == 2
+    assert "--by-data" in capsys.readouterr().err
+    assert main(["compare", folder, "--by-data", "--json", "--html", "a.html", "--title", "Both"]) == 0
+    Path("both.json").write_text(capsys.readouterr().out, encoding="utf-8")
+    assert main(["compare", "both.json", "--json", "--html", "b.html", "--title", "Both"]) == 0
+    assert capsys.readouterr().out == Path("both.json").read_text(encoding="utf-8")
+    assert Path("a.html").read_bytes() == Path("b.html").read_bytes()
+
+
+def width_of(run: Run) -> int:
+    return int(run.info["settings"]["model"]["width"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["sweep", "seed=0"], "name a recipe to sweep over"),
+        (["compare", "no.json"], "'no.json' holds no comparison"),
+        (["compare", "bad.json"], "'bad.json' holds no comparison"),
+        (["compare", "bad.json", "tiny"], "stands alone"),
+        (["compare", "bad.json", "--metric", "test/loss"], "is settled"),
+    ],
+)
+def test_mistakes_of_names(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("bad.json").write_text('{"groups": [{"curves": 3}]}', encoding="utf-8")
+    assert main(arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_rows_stand_as_they_were_named() -> None:
+    carry_out(job("seed=0", "model.width=16"))
+    carry_out(job("seed=0"))
+    older, newer = list_runs("runs")
+    for runs in ([older, newer], [newer, older]):
+        assert [group.first.path for group in collect(runs).groups] == [run.path for run in runs]
 
 
 def test_a_single_seed_cannot_tell(capsys: pytest.CaptureFixture[str]) -> None:

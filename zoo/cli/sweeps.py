@@ -6,7 +6,7 @@ import argparse
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,8 @@ from zoo.cli.output import add_verb, print_json, print_table
 from zoo.errors import ZooError
 
 if TYPE_CHECKING:
-    from zoo.sweep import Sweep
+    from zoo.matching import Measure
+    from zoo.sweep import Point, Sweep
 
 #: What each state means to whoever reads the table.
 MEANING = {
@@ -33,13 +34,12 @@ def add_verbs(verbs: Any) -> None:
         "Train every combination of values; what is finished is not trained again.",
         "zoo sweep aaren/digits optim.lr=1e-3,3e-3 seed=0..2 --jobs 2",
     )
-    parser.add_argument("recipe", help="plugin/recipe, or the path of a YAML file")
     parser.add_argument(
-        "values",
-        nargs="*",
-        default=[],
-        metavar="KEY=V1,V2",
-        help="values to combine: optim.lr=1e-3,3e-3; seed=0..4; one value holds for all points",
+        "arguments",
+        nargs="+",
+        metavar="RECIPE|KEY=V1,V2",
+        help="recipes (plugin/recipe, or paths of YAML files), and values to combine: optim.lr=1e-3,3e-3; "
+        "seed=0..4; one value holds for all points",
     )
     parser.add_argument(
         "--points", metavar="FILE", help="a YAML list of fragments of the recipe, one per point"
@@ -62,17 +62,17 @@ def sweep(options: argparse.Namespace) -> int:
     if options.jobs < 1:
         raise ZooError(f"--jobs must be at least 1, got {options.jobs}")
     rows = read_rows(Path(options.points)) if options.points else []
-    combinations = combine(parse_axes(options.values), rows)
-    points = check_points(options.recipe, combinations)
+    recipes = [each for each in options.arguments if "=" not in each]
+    if not recipes:
+        raise ZooError("name a recipe to sweep over: zoo sweep RECIPE KEY=V1,V2; 'zoo recipe list' shows all")
+    combinations = combine(parse_axes([each for each in options.arguments if "=" in each]), rows)
+    points = check_points(recipes, combinations)
     if options.match:
-        from zoo.matching import of_one_size
-
-        _say(f"matching the {options.match} of {len(points)} points with those of the first")
-        points = check_points(options.recipe, of_one_size(options.recipe, combinations, options.match))
+        points = _matched(recipes, combinations, options.match)
     swept = make_sweep(points)
     if not options.list:
         listed = ["--points", options.points] if options.points else []
-        swept.write([options.recipe, *options.values, *listed])
+        swept.write([*options.arguments, *listed])
         if code := _train(swept, options):
             return code
     if options.list or options.json:
@@ -80,6 +80,20 @@ def sweep(options: argparse.Namespace) -> int:
     else:
         _compare(swept, options.html)
     return 0
+
+
+def _matched(
+    recipes: Sequence[str], combinations: Sequence[tuple[str, ...]], measure: Measure
+) -> list[Point]:
+    """The points, at the widths at which all of a recipe are as large as its first one."""
+    from zoo.matching import of_one_size
+    from zoo.sweep import check_points
+
+    _say(f"matching the {measure} of all models of a recipe with those of its first point")
+    points: list[Point] = []
+    for recipe in recipes:
+        points += check_points(recipe, of_one_size(recipe, combinations, measure))
+    return points
 
 
 def _train(swept: Sweep, options: argparse.Namespace) -> int:
@@ -91,7 +105,7 @@ def _train(swept: Sweep, options: argparse.Namespace) -> int:
             done += outcome.ending == "finished"
             what = {"finished": outcome.run, "taken": "another process is training it"}
             told = what.get(outcome.ending, outcome.error) or outcome.ending
-            _say(f"[{done}/{len(swept.points)}] {' '.join(point.overrides)}: {told}")
+            _say(f"[{done}/{len(swept.points)}] {_called(point, swept)}: {told}")
             if outcome.ending == "failed":
                 failed.append(point)
     except KeyboardInterrupt:
@@ -111,12 +125,15 @@ def _train(swept: Sweep, options: argparse.Namespace) -> int:
 def _compare(swept: Sweep, html: str | None) -> None:
     from zoo.catalogue import catalogue
     from zoo.cli.compare import show, write_page
-    from zoo.comparison import collect, compare, page
+    from zoo.comparison import collect_each, compare, page
 
-    compared = compare(collect(swept.runs().values()), catalogue())
+    runs = swept.runs()
+    counting = [runs[point.id] for point in swept.points if point.id in runs]
+    compared = [compare(each, catalogue()) for each in collect_each(counting)]
     show(compared, "table")
     if html:
-        write_page(Path(html), page(compared, title=swept.points[0].loaded.recipe.title or "Comparison"))
+        titles = dict.fromkeys(point.loaded.recipe.title for point in swept.points)
+        write_page(Path(html), page(compared, title="; ".join(filter(None, titles)) or "Comparison"))
 
 
 def _show(swept: Sweep, *, as_json: bool) -> None:
@@ -126,6 +143,7 @@ def _show(swept: Sweep, *, as_json: bool) -> None:
             [
                 {
                     "id": point.id,
+                    "recipe": point.recipe,
                     "overrides": list(point.overrides),
                     "state": states[point.id],
                     "run": str(runs[point.id].path) if point.id in runs else None,
@@ -135,8 +153,13 @@ def _show(swept: Sweep, *, as_json: bool) -> None:
             ]
         )
         return
-    rows = [[point.id, " ".join(point.overrides), MEANING[states[point.id]]] for point in swept.points]
+    rows = [[point.id, _called(point, swept), MEANING[states[point.id]]] for point in swept.points]
     print_table(["point", "overrides", "state"], rows)
+
+
+def _called(point: Point, swept: Sweep) -> str:
+    several = len({each.recipe for each in swept.points}) > 1
+    return str(point) if several else " ".join(point.overrides)
 
 
 def _counted(states: Mapping[Any, int]) -> str:

@@ -73,7 +73,9 @@ def find_runs(names: Sequence[str], *, root: str = "runs") -> list[Run]:
 
 
 def collect(runs: Iterable[Run], *, metric: str | None = None) -> Collection:
-    """Group finished runs by all that decides their result but the seed.
+    """Group finished runs by all that decides their result but the seed, in the order of their first runs.
+
+    Of two runs with one seed the later counts.
 
     Args:
         metric: e.g. `test/accuracy`; by default the one that their task watches.
@@ -82,7 +84,7 @@ def collect(runs: Iterable[Run], *, metric: str | None = None) -> Collection:
         ZooError: none is finished; they are on different data, or watched by different metrics; or
             there is no such metric.
     """
-    runs = sorted(runs, key=lambda run: str(run.info.get("created", "")))
+    runs = list(runs)
     ended = [run for run in runs if run.status == "finished" and "settings" in run.info]
     if not ended:
         raise ZooError(f"none of these {len(runs)} runs is finished; there is nothing to compare yet")
@@ -94,9 +96,10 @@ def collect(runs: Iterable[Run], *, metric: str | None = None) -> Collection:
         known = missing[0].info.get("metrics", {})
         raise ZooError(f"run {str(missing[0].path)!r} has no metric {chosen!r}.{suggest(chosen, known)}")
     grouped: dict[str, dict[int, Run]] = {}
-    for run in ended:  # oldest first: of two with one seed, the latest counts
+    for run in ended:
         rest = {key: value for key, value in run.info["settings"].items() if key != "seed"}
-        grouped.setdefault(fingerprint_of(rest, run.info["revisions"]), {})[run.info["seed"]] = run
+        by_seed = grouped.setdefault(fingerprint_of(rest, run.info["revisions"]), {})
+        by_seed[run.info["seed"]] = max(by_seed.get(run.info["seed"], run), run, key=_created)
     left_out = len(runs) - len(ended)
     return Collection(
         groups=tuple(
@@ -110,14 +113,31 @@ def collect(runs: Iterable[Run], *, metric: str | None = None) -> Collection:
     )
 
 
+def collect_each(runs: Iterable[Run], *, metric: str | None = None) -> list[Collection]:
+    """As `collect`, one collection for each dataset and watched metric, in the order of their first runs.
+
+    What is on different data is not compared, only shown one after the other.
+    """
+    apart: dict[tuple[str, str], list[Run]] = {}
+    for run in runs:
+        if "settings" in run.info:
+            apart.setdefault((_data(run.info["settings"]), str(run.info["monitor"])), []).append(run)
+    return [collect(each, metric=metric) for each in apart.values()] or [collect([], metric=metric)]
+
+
 def _of_sweep(folder: Path) -> list[Run]:
     try:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-        ids = {point["id"] for point in record["points"]}
+        places = {point["id"]: place for place, point in enumerate(record["points"])}
         roots = record["runs"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ZooError(f"the record of the sweep {str(folder)!r} cannot be read: {error!r}") from None
-    return [run for root in roots for run in runs_of(root, ids)]
+    found = [run for root in roots for run in runs_of(root, places)]
+    return sorted(found, key=lambda run: places[run.info["fingerprint"]])
+
+
+def _created(run: Run) -> str:
+    return str(run.info.get("created", ""))
 
 
 def _agreed(runs: Sequence[Run], how: str, of: Any) -> str:
@@ -128,7 +148,8 @@ def _agreed(runs: Sequence[Run], how: str, of: Any) -> str:
     if len(by_value) > 1:
         (one, a), (other, b), *_ = by_value.items()
         raise ZooError(
-            f"these runs cannot be compared: they are {how}. {str(a.path)!r}: {one}; {str(b.path)!r}: {other}"
+            f"these runs cannot be compared: they are {how}. {str(a.path)!r}: {one}; "
+            f"{str(b.path)!r}: {other}. --by-data shows them one after the other"
         )
     return next(iter(by_value))
 
@@ -140,11 +161,14 @@ def _data(settings: Mapping[str, Any]) -> str:
 
 
 def _labels(groups: Sequence[Mapping[int, Run]]) -> list[str]:
-    """What sets each group apart: its recipe where several ran, and the overrides that not all share."""
+    """What sets each group apart: its model if that does, else its recipe and the overrides not all share."""
     runs = [next(iter(by_seed.values())) for by_seed in groups]
     given = [[text for text in run.info["overrides"] if not text.startswith("seed=")] for run in runs]
     shared = set.intersection(*map(set, given))
     several = len({run.info["recipe"] for run in runs}) > 1
+    models = [str(run.info["settings"]["model"]["name"]) for run in runs]
+    if not several and len(runs) > 1 and len(set(models)) == len(models):
+        return models
     labels = []
     for run, overrides in zip(runs, given, strict=True):
         own = [text.removeprefix("model.name=") for text in overrides if text not in shared]

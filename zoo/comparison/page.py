@@ -1,7 +1,8 @@
-"""One HTML page of a comparison that needs nothing else: table, learning curves, cost against metric."""
+"""One HTML page of comparisons that needs nothing else: table, learning curves, cost against metric."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from html import escape
 
 from zoo.comparison.charts import COSTS, curves, recorded, scatter
@@ -16,7 +17,9 @@ _STYLE = """
 * { box-sizing: border-box }
 body { margin: 0 auto; max-width: 78rem; padding: 1.5rem 1rem 3rem;
   color: var(--ink); background: var(--paper); font: 16px/1.5 system-ui, sans-serif }
-h1 { font-size: 1.5rem; line-height: 1.25; margin: 0 0 .25rem } h2 { font-size: 1.1rem; margin: 2rem 0 .5rem }
+h1 { font-size: 1.5rem; line-height: 1.25; margin: 0 0 .25rem }
+h2 { font-size: 1.25rem; margin: 2.5rem 0 .5rem }
+h3 { font-size: 1.05rem; margin: 1.75rem 0 .5rem }
 p, li { max-width: 45rem } .soft { color: var(--soft) }
 .wide { overflow-x: auto }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .92rem }
@@ -32,25 +35,11 @@ code { font-size: .9em; overflow-wrap: anywhere }
 """
 
 
-def page(comparison: Comparison, *, title: str) -> str:
+def page(comparisons: Sequence[Comparison], *, title: str) -> str:
     """The page as text. It loads nothing, runs no script, and is light or dark as its reader likes."""
-    collection = comparison.collection
-    seeds = sorted({seed for row in comparison.rows for seed in row.group.runs})
-    better = {"min": ", less is better", "max": ", more is better", None: ""}[collection.mode]
-    parts = [
-        f"<h1>{escape(title)}</h1>",
-        f'<p class="soft">{escape(collection.data)}; <strong>{escape(collection.metric)}</strong>{better}; '
-        f"seeds {', '.join(map(str, seeds))}. Mean ± standard deviation over seeds; "
-        "differences are paired by seed, p by the paired t-test with Holm's correction.</p>",
-        _table(comparison),
-        _notes(comparison),
-    ]
-    costs = {f"{collection.metric} against {cost}": scatter(comparison, cost) for cost in COSTS}
-    parts += _pictures("What it costs", "Bars: a standard deviation up and down.", costs, comparison)
-    drawn = {f"{name} over the steps": curves(comparison, name) for name in recorded(comparison)}
-    note = "Lines: means over seeds; bands: from the least to the most."
-    parts += _pictures("Over the steps", note, drawn, comparison)
-    parts.append(_runs(comparison))
+    parts = [f"<h1>{escape(title)}</h1>"]
+    for comparison in comparisons:
+        parts += [f"<section>{''.join(part)}</section>" for part in _sections(comparison)]
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -58,6 +47,26 @@ def page(comparison: Comparison, *, title: str) -> str:
         + "\n".join(parts)
         + "\n</body></html>\n"
     )
+
+
+def _sections(comparison: Comparison) -> Iterator[list[str]]:
+    """What was compared on one dataset: the table, what it costs, the curves, the runs."""
+    seeds = sorted({seed for row in comparison.groups for seed in row.seeds})
+    better = {"min": ", less is better", "max": ", more is better", None: ""}[comparison.mode]
+    yield [
+        f"<h2>{escape(comparison.data)}</h2>",
+        f'<p class="soft"><strong>{escape(comparison.metric)}</strong>{better}; '
+        f"seeds {', '.join(map(str, seeds))}. Mean ± standard deviation over seeds; "
+        "differences are paired by seed, p by the paired t-test with Holm's correction.</p>",
+        _table(comparison),
+        _notes(comparison),
+    ]
+    costs = {f"{comparison.metric} against {cost}": scatter(comparison, cost) for cost in COSTS}
+    yield _pictures("What it costs", "Bars: a standard deviation up and down.", costs, comparison)
+    drawn = {f"{name} over the steps": curves(comparison, name) for name in recorded(comparison)}
+    note = "Lines: means over seeds; bands: from the least to the most."
+    yield _pictures("Over the steps", note, drawn, comparison)
+    yield [_runs(comparison)]
 
 
 def _dot(index: int) -> str:
@@ -77,7 +86,7 @@ def _table(comparison: Comparison) -> str:
 
 
 def _notes(comparison: Comparison) -> str:
-    notes = "".join(f"<li>{escape(note)}</li>" for note in comparison.notes())
+    notes = "".join(f"<li>{escape(note)}</li>" for note in comparison.notes)
     return f'<ul class="soft">{notes}</ul>' if notes else ""
 
 
@@ -91,27 +100,23 @@ def _pictures(title: str, note: str, pictures: dict[str, str], comparison: Compa
     if not figures:
         return []
     shown = f'<div class="pictures">{"".join(figures)}</div>'
-    return [f'<h2>{title}</h2><p class="soft">{note}</p>{_legend(comparison)}{shown}']
+    return [f'<h3>{title}</h3><p class="soft">{note}</p>{_legend(comparison)}{shown}']
 
 
 def _legend(comparison: Comparison) -> str:
     names = "".join(
-        f'<span class="name">{_dot(index)}{escape(row.group.label)}</span> '
-        for index, row in enumerate(comparison.rows)
+        f'<span class="name">{_dot(index)}{escape(row.setting)}</span> '
+        for index, row in enumerate(comparison.groups)
     )
     return f"<p>{names}</p>"
 
 
 def _runs(comparison: Comparison) -> str:
     items = []
-    for row in comparison.rows:
-        info = row.group.first.info
-        machine = info.get("platform", {})
-        where = f"{machine.get('gpu') or machine.get('system', '')}, {machine.get('threads', '?')} threads"
-        folders = ", ".join(f"<code>{escape(run.path.name)}</code>" for run in row.group.runs.values())
-        date = str(info.get("created", ""))[:10]
+    for row in comparison.groups:
+        folders = ", ".join(f"<code>{escape(name)}</code>" for name in row.runs)
         items.append(
-            f"<li><strong>{escape(row.group.label)}</strong>: {escape(str(info.get('describe', '')))}<br>"
-            f'<span class="soft">{escape(date)}, {escape(where)}; runs {folders}</span></li>'
+            f"<li><strong>{escape(row.setting)}</strong>: {escape(row.model)}<br>"
+            f'<span class="soft">{escape(row.date)}, {escape(row.machine)}; runs {folders}</span></li>'
         )
-    return f"<h2>What ran</h2><ul>{''.join(items)}</ul>"
+    return f"<h3>What ran</h3><ul>{''.join(items)}</ul>"

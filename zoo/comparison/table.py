@@ -1,16 +1,19 @@
-"""The rows of a comparison, and the forms in which it is read: text, Markdown, CSV, JSON."""
+"""The rows of a comparison, and the forms in which it is read: text, Markdown, CSV, JSON (and back)."""
 
 from __future__ import annotations
 
 import csv
 import io
+import json
 import statistics
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from zoo.catalogue import Catalogue
 from zoo.comparison.collect import Collection, Group
+from zoo.comparison.curves import Curves, curves_of
 from zoo.comparison.statistics import Difference, differences, mean_and_deviation
 from zoo.contract import Plan
 from zoo.errors import ZooError
@@ -20,36 +23,49 @@ from zoo.training.cost import Cost, cost_of
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One group in numbers. against: the first group, seed by seed; `None` for the first itself.
+    """One group in numbers, all that is shown of it.
 
-    cost: `None` where its model cannot be built here. seconds: of a training step, the median over the runs.
-    peak: bytes, the most of any run.
+    values: the metric, as many as seeds. flops_per_example, state_bytes: of its model, `None` where it cannot
+    be built here. seconds_per_step: the median over the runs. peak_bytes: the most of any run.
+    difference, p: against the first row, seed by seed. model: its plan in a line. runs: names of the folders.
+    curves: what was recorded over the steps, of all seeds.
     """
 
-    group: Group
+    setting: str
+    seeds: tuple[int, ...]
     values: tuple[float, ...]
     mean: float
     deviation: float | None
-    parameters: int
-    cost: Cost | None
-    seconds: float | None
-    peak: int | None
-    against: Difference | None
+    difference: float | None
+    p: float | None
     verdict: str
+    parameters: int
+    flops_per_example: int | None
+    state_bytes: int | None
+    seconds_per_step: float | None
+    peak_bytes: int | None
+    model: str
+    date: str
+    machine: str
+    runs: tuple[str, ...]
+    curves: Curves
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """A collection of runs as rows, the reference first."""
+    """Rows, the reference first. notes: what a reader should know beside the numbers."""
 
-    collection: Collection
-    rows: tuple[Row, ...]
+    data: str
+    metric: str
+    mode: str | None
+    notes: tuple[str, ...]
+    groups: tuple[Row, ...]
 
     def cells(self) -> list[list[str]]:
         """A heading, then a row per group, as text; columns without any entry are left out."""
-        heading = ["setting", "seeds", self.collection.metric, "against the first", *COSTS]
-        table = [[row.group.label, str(len(row.values)), spread(row), _against(row)] for row in self.rows]
-        for cells, row in zip(table, self.rows, strict=True):
+        heading = ["setting", "seeds", self.metric, "against the first", *COSTS]
+        table = [[row.setting, str(len(row.values)), spread(row), _against(row)] for row in self.groups]
+        for cells, row in zip(table, self.groups, strict=True):
             cells += [show(row) for show in COSTS.values()]
         kept = [i for i in range(len(heading)) if any(cells[i] for cells in table)]
         return [[cells[i] for i in kept] for cells in [heading, *table]]
@@ -59,11 +75,11 @@ class Comparison:
         heading, *body = self.cells()
         lines = [heading, ["---"] * len(heading), *body]
         text = "\n".join(f"| {' | '.join(cell.replace('|', '&#124;') for cell in line)} |" for line in lines)
-        return "\n\n".join([f"{self.collection.data}, {self.collection.metric}", text, *self.notes()]) + "\n"
+        return "\n\n".join([f"{self.data}, {self.metric}", text, *self.notes]) + "\n"
 
     def csv(self) -> str:
         """Numbers in full, a line per group."""
-        rows = [_flat(entry) for entry in self.to_dict()["groups"]]
+        rows = [_flat(row) for row in self.to_dict()["groups"]]
         out = io.StringIO()
         writer = csv.DictWriter(out, list(rows[0]), lineterminator="\n")
         writer.writeheader()
@@ -71,26 +87,35 @@ class Comparison:
         return out.getvalue()
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
-        return {
-            "data": self.collection.data,
-            "metric": self.collection.metric,
-            "mode": self.collection.mode,
-            "notes": self.notes(),
-            "groups": [_to_dict(row) for row in self.rows],
-        }
+        """Plain data for JSON; `from_dict` is the inverse."""
+        return asdict(self)
 
-    def notes(self) -> list[str]:
-        """What a reader should know beside the numbers."""
-        notes = list(self.collection.notes)
-        metric, first = self.collection.metric, self.rows[0].group.first
-        for name, scores in list(first.info.get("baselines", {}).items()):
-            if scores.get(metric) is not None:
-                notes.append(f"baseline {name}: {number(scores[metric])}")
-        counts = {len(row.values) for row in self.rows}
-        if len(self.rows) > 1 and min(counts) < 2:
-            notes.append("with one seed nothing can be said about noise; sweep over seed=0..2 or more")
-        return notes
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Comparison:
+        """What `to_dict` gave, also by way of JSON.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is something else.
+        """
+        rows = [
+            {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
+            | {"curves": {n: {int(s): list(v) for s, v in c.items()} for n, c in row["curves"].items()}}
+            for row in data["groups"]
+        ]
+        return cls(**{**data, "notes": tuple(data["notes"]), "groups": tuple(Row(**row) for row in rows)})
+
+
+def read_comparisons(path: Path) -> list[Comparison]:
+    """Comparisons from a file that `zoo compare --json` wrote.
+
+    Raises:
+        ZooError: it cannot be read, or holds something else.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        return [Comparison.from_dict(each) for each in (data if isinstance(data, list) else [data])]
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ZooError(f"{str(path)!r} holds no comparison of 'zoo compare --json': {error!r}") from None
 
 
 def compare(collection: Collection, catalogue: Catalogue) -> Comparison:
@@ -98,27 +123,66 @@ def compare(collection: Collection, catalogue: Catalogue) -> Comparison:
     groups = collection.groups
     by_seed = [group.values(collection.metric) for group in groups]
     against = [None, *differences(by_seed[0], by_seed[1:])]
-    rows = []
-    for group, values, difference in zip(groups, by_seed, against, strict=True):
-        mean, deviation = mean_and_deviation(list(values.values()))
-        took = [run.info.get("cost", {}) for run in group.runs.values()]
-        seconds = [each["seconds_per_step"] for each in took if each.get("seconds_per_step") is not None]
-        peaks = [each["peak_bytes"] for each in took if each.get("peak_bytes") is not None]
-        rows.append(
-            Row(
-                group=group,
-                values=tuple(values.values()),
-                mean=mean,
-                deviation=deviation,
-                parameters=group.first.info["parameters"],
-                cost=_cost(group, catalogue),
-                seconds=statistics.median(seconds) if seconds else None,
-                peak=max(peaks, default=None),
-                against=difference,
-                verdict="" if group is groups[0] else _verdict(difference, collection.mode),
-            )
-        )
-    return Comparison(collection=collection, rows=tuple(rows))
+    verdicts = ["reference", *(_verdict(each, collection.mode) for each in against[1:])]
+    rows = tuple(
+        _row(group, values, difference, verdict, catalogue)
+        for group, values, difference, verdict in zip(groups, by_seed, against, verdicts, strict=True)
+    )
+    return Comparison(
+        data=collection.data,
+        metric=collection.metric,
+        mode=collection.mode,
+        notes=tuple(_notes(collection, rows)),
+        groups=rows,
+    )
+
+
+def _row(
+    group: Group,
+    values: Mapping[int, float],
+    difference: Difference | None,
+    verdict: str,
+    catalogue: Catalogue,
+) -> Row:
+    mean, deviation = mean_and_deviation(list(values.values()))
+    took = [run.info.get("cost", {}) for run in group.runs.values()]
+    seconds = [each["seconds_per_step"] for each in took if each.get("seconds_per_step") is not None]
+    peaks = [each["peak_bytes"] for each in took if each.get("peak_bytes") is not None]
+    cost, info = _cost(group, catalogue), group.first.info
+    machine = info.get("platform", {})
+    where = machine.get("gpu") or machine.get("system", "")
+    return Row(
+        setting=group.label,
+        seeds=tuple(values),
+        values=tuple(values.values()),
+        mean=mean,
+        deviation=deviation,
+        difference=difference.mean if difference else None,
+        p=difference.p if difference else None,
+        verdict=verdict,
+        parameters=info["parameters"],
+        flops_per_example=cost.flops if cost else None,
+        state_bytes=cost.state_bytes if cost else None,
+        seconds_per_step=statistics.median(seconds) if seconds else None,
+        peak_bytes=max(peaks, default=None),
+        model=str(info.get("describe", "")),
+        date=str(info.get("created", ""))[:10],
+        machine=f"{where}, {machine.get('threads', '?')} threads",
+        runs=tuple(run.path.name for run in group.runs.values()),
+        curves=curves_of(group),
+    )
+
+
+def _notes(collection: Collection, rows: Sequence[Row]) -> list[str]:
+    notes = list(collection.notes)
+    metric, first = collection.metric, collection.groups[0].first
+    for name, scores in first.info.get("baselines", {}).items():
+        if scores.get(metric) is not None:
+            notes.append(f"baseline {name}: {number(scores[metric])}")
+    counts = {len(row.values) for row in rows}
+    if len(rows) > 1 and min(counts) < 2:
+        notes.append("with one seed nothing can be said about noise; sweep over seed=0..2 or more")
+    return notes
 
 
 def spread(row: Row) -> str:
@@ -129,10 +193,10 @@ def spread(row: Row) -> str:
 #: Heading -> how a row shows it.
 COSTS: dict[str, Callable[[Row], str]] = {
     "parameters": lambda row: amount(row.parameters),
-    "FLOPs per example": lambda row: amount(row.cost.flops if row.cost else None),
-    "step": lambda row: "" if row.seconds is None else f"{1000 * row.seconds:.3g} ms",
-    "peak memory": lambda row: amount(row.peak, "B"),
-    "stream's state": lambda row: amount(row.cost.state_bytes if row.cost else None, "B"),
+    "FLOPs per example": lambda row: amount(row.flops_per_example),
+    "step": lambda row: "" if row.seconds_per_step is None else f"{1000 * row.seconds_per_step:.3g} ms",
+    "peak memory": lambda row: amount(row.peak_bytes, "B"),
+    "stream's state": lambda row: amount(row.state_bytes, "B"),
 }
 
 
@@ -156,36 +220,17 @@ def _verdict(difference: Difference | None, mode: str | None) -> str:
 
 
 def _against(row: Row) -> str:
-    if row.against is None:
-        return row.verdict
-    sign = "+" if row.against.mean >= 0 else "-"
-    p = "" if row.against.p is None else f", p {row.against.p:.2g}"
-    return f"{sign}{number(abs(row.against.mean))}: {row.verdict}{p}"
+    if row.difference is None:
+        return "" if row.verdict == "reference" else row.verdict
+    sign = "+" if row.difference >= 0 else "-"
+    p = "" if row.p is None else f", p {row.p:.2g}"
+    return f"{sign}{number(abs(row.difference))}: {row.verdict}{p}"
 
 
-def _to_dict(row: Row) -> dict[str, Any]:
+def _flat(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of a table: lists as words, without the curves."""
     return {
-        "setting": row.group.label,
-        "seeds": list(row.group.runs),
-        "values": list(row.values),
-        "mean": row.mean,
-        "deviation": row.deviation,
-        "difference": row.against.mean if row.against else None,
-        "p": row.against.p if row.against else None,
-        "verdict": row.verdict or "reference",
-        "parameters": row.parameters,
-        "flops_per_example": row.cost.flops if row.cost else None,
-        "state_bytes": row.cost.state_bytes if row.cost else None,
-        "seconds_per_step": row.seconds,
-        "peak_bytes": row.peak,
-        "runs": [str(run.path) for run in row.group.runs.values()],
+        key: " ".join(map(str, value)) if isinstance(value, tuple) else value
+        for key, value in row.items()
+        if key != "curves"
     }
-
-
-def _flat(entry: dict[str, Any]) -> dict[str, Any]:
-    def text(value: Any) -> Any:
-        return (
-            " ".join(map(str, value)) if isinstance(value, Sequence) and not isinstance(value, str) else value
-        )
-
-    return {key: text(value) for key, value in entry.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -28,16 +29,20 @@ class Point:
 
 
 def check_points(
-    recipe: str, combinations: Sequence[tuple[str, ...]], *, catalogue: Catalogue | None = None
+    recipes: str | Sequence[str],
+    combinations: Sequence[tuple[str, ...]],
+    *,
+    catalogue: Catalogue | None = None,
 ) -> list[Point]:
-    """Every combination of overrides as a checked recipe; those that come to the same are one point.
+    """Every combination of overrides of every recipe, checked; those that come to the same are one point.
 
     Raises:
         RecipeError: mistakes of any point, each once.
     """
     points: dict[str, Point] = {}
     mistakes: dict[tuple[str, str], Mistake] = {}
-    for overrides in combinations:
+    recipes = [recipes] if isinstance(recipes, str) else recipes
+    for recipe, overrides in itertools.product(recipes, combinations):
         try:
             loaded = load_recipe(recipe, overrides, catalogue=catalogue)
         except RecipeError as error:
