@@ -8,15 +8,16 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 import zoo.plugin as zp
 from zoo.catalogue import Part, catalogue
 from zoo.contract import Plan, resolve
 from zoo.layers import Model, Pool, build_model
-from zoo.layers.config import ImageHeadConfig, PatchesConfig, SeriesPoolConfig
+from zoo.layers.config import ConvolutionsConfig, ImageHeadConfig, PatchesConfig, SeriesPoolConfig
 from zoo.layers.heads import ImageHead
-from zoo.layers.stems import Patches, SeriesPool
+from zoo.layers.stems import Convolutions, Patches, SeriesPool
 
 IMAGE = zp.Image(channels=2, height=7, width=9)
 IDS = zp.Ids(vocab=11, length=6, ragged=True)
@@ -143,6 +144,38 @@ def test_the_patch_size_follows_the_image() -> None:
     assert tokens(8, patch=3) == 9
     with pytest.raises(zp.ContractError, match=r"patch=9 is larger than image\(1, 8, 8\)"):
         tokens(8, patch=9)
+
+
+@pytest.mark.parametrize("length", [1, 7, 8, 29])
+def test_convolutions_are_those_of_torch(length: int) -> None:
+    config = ConvolutionsConfig(layers=2, stride=2, kernel_size=3)
+    stem = Convolutions(config, inputs=SERIES, width=8)
+    x = torch.randn(2, length, SERIES.channels)
+    y = x.mT
+    for project, norm in zip(stem.projections, stem.norms, strict=True):
+        weight = project.weight.unflatten(1, (-1, 3))
+        y = F.pad(y, (1, -y.shape[2] % 2))
+        y = F.gelu(norm(F.conv1d(y, weight, project.bias, stride=2).mT)).mT
+    torch.testing.assert_close(stem(x)[0], y.mT)
+    assert stem(x)[0].shape[1] == config.tokens(zp.Series(channels=SERIES.channels, length=length))
+
+
+def test_a_convolution_skips_no_step() -> None:
+    with pytest.raises(zp.ConfigError, match="kernel_size: 2 is smaller than the stride, 4"):
+        ConvolutionsConfig(stride=4, kernel_size=2)
+
+
+def test_labels_need_a_token_for_each_step() -> None:
+    labels, stem = zp.Labels(count=3), catalogue().part("stem", "core/convolutions")
+    model = catalogue().part("model", "core/transformer")
+    with pytest.raises(zp.ContractError, match="makes 2 tokens of 9 steps; choose a stem that makes each"):
+        resolve(
+            catalogue(),
+            model=model,
+            inputs=zp.Series(channels=2, length=9),
+            targets=labels,
+            stem=stem,
+        )
 
 
 def test_series_statistics() -> None:

@@ -17,7 +17,7 @@ from typing import Any, TypeVar, cast, get_args
 from zoo.catalogue import Catalogue, Part, blaming, filter_specs
 from zoo.config import ConfigError, Problem, path_fields
 from zoo.errors import ContractError, ZooError, either
-from zoo.kinds import DataKind, TargetKind, kind_from_dict, kind_to_dict
+from zoo.kinds import DataKind, Labels, TargetKind, kind_from_dict, kind_to_dict
 from zoo.specs import DatasetSpec, HeadSpec, ModelSpec, Spec, StemSpec, TaskSpec
 
 S = TypeVar("S", bound=Spec)
@@ -152,6 +152,7 @@ def resolve(
     stem, tokens = _choose_stem(catalogue, stem, inputs, claims, notes)
     if tokens is not None:
         _check_tokens(claims, tokens, inputs)
+        _check_labelled(stem, tokens, inputs, targets)
     head = _choose_head(catalogue, head, claims, targets)
     monitor = None
     if task_spec is not None:
@@ -336,6 +337,16 @@ def _check_tokens(claims: ModelSpec, tokens: int, inputs: DataKind) -> None:
     if claims.max_tokens is not None and tokens > claims.max_tokens:
         raise ContractError(
             f"model {claims.id!r} takes at most {claims.max_tokens} tokens, but {inputs} gives {tokens}"
+        )
+
+
+def _check_labelled(stem: Part | None, tokens: int, inputs: DataKind, targets: TargetKind) -> None:
+    steps = getattr(inputs, "length", tokens)
+    if isinstance(targets, Labels) and stem is not None and tokens != steps:
+        raise ContractError(
+            f"the dataset asks for {targets}, but stem {stem.id!r} makes {tokens} tokens of {steps} steps; "
+            "choose a stem that makes each step a token",
+            path="stem",
         )
 
 

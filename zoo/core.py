@@ -146,6 +146,16 @@ STEMS = (
         returns="tokens",
     ),
     zp.StemSpec(
+        name="convolutions",
+        target="zoo.layers.stems:Convolutions",
+        config="zoo.layers.config:ConvolutionsConfig",
+        summary="Convolutions over the past steps; with their stride, fewer tokens than steps.",
+        accepts="series",
+        returns="tokens",
+        cost=20,
+        since="0.1",
+    ),
+    zp.StemSpec(
         name="series_pool",
         target="zoo.layers.stems:SeriesPool",
         config="zoo.layers.config:SeriesPoolConfig",

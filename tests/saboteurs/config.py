@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from zoo.kinds import Ids, Series
+from zoo.layers.config import ConvolutionsConfig
 from zoo.plugin import Config, param
 
 
@@ -22,6 +23,11 @@ class StackConfig(Config):
 class StemConfig(Config):
     def tokens(self, inputs: Ids | Series) -> int:
         return inputs.length
+
+
+@dataclass(frozen=True, kw_only=True)
+class StridesConfig(ConvolutionsConfig):
+    pass
 
 
 @dataclass(frozen=True, kw_only=True)

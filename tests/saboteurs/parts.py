@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from tests.saboteurs.config import MeanConfig, StackConfig
 from tests.saboteurs.mixers import Mean
+from zoo.layers.stems import Convolutions
 
 
 class Stack(nn.Module):
@@ -87,6 +88,19 @@ class MarkBehind(Mark):
         y = self.table(x)
         told = y if mask is None else y * mask.unsqueeze(-1)
         return torch.cat((y[:, :1], y[:, 1:] + 0.1 * told[:, :-1]), 1), mask
+
+
+class Strides(Convolutions):
+    """The core's, as a component of this plugin. Honest."""
+
+
+class StridesAhead(Strides):
+    """Adds a little of the next token."""
+
+    def forward(self, x: Tensor, *, mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        y, mask = super().forward(x, mask=mask)
+        told = y if mask is None else y * mask.unsqueeze(-1)
+        return torch.cat((y[:, :-1] + 0.1 * told[:, 1:], y[:, -1:]), 1), mask
 
 
 class Tally(nn.Module):

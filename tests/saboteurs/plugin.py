@@ -44,6 +44,15 @@ _MARK = zp.StemSpec(
     returns="tokens",
     cost=90,
 )
+_STRIDES = zp.StemSpec(
+    name="strides",
+    target=f"{_HERE}.parts:Strides",
+    config=f"{_HERE}.config:StridesConfig",
+    summary="Several steps of a series a token.",
+    accepts="series",
+    returns="tokens",
+    cost=90,
+)
 _TALLY = zp.HeadSpec(
     name="tally",
     target=f"{_HERE}.parts:Tally",
@@ -203,6 +212,13 @@ SABOTEURS: tuple[Saboteur, ...] = (
     ),
     _saboteur(
         "no_future", _MARK, "mark_ahead", "a stem that adds a little of the next symbol", target="MarkAhead"
+    ),
+    _saboteur(
+        "no_future",
+        _STRIDES,
+        "strides_ahead",
+        "a stem that makes several steps a token and adds a little of the next",
+        target="StridesAhead",
     ),
     _mixer("both_ways", "NeverLooksAhead", "causal whatever it is asked for"),
     _mixer(

@@ -327,6 +327,27 @@ class StepsConfig(_ToSteps):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ConvolutionsConfig(Config):
+    """Parameters of `core/convolutions`."""
+
+    layers: int = param(3, "convolutions, one after the other", at_least=1)
+    stride: int = param(2, "steps that a layer makes one", at_least=1)
+    kernel_size: int = param(7, "steps that a layer looks at", at_least=1)
+
+    def check(self) -> Iterator[tuple[str, str]]:
+        if self.kernel_size < self.stride:
+            yield (
+                "kernel_size",
+                f"{self.kernel_size} is smaller than the stride, {self.stride}: the steps between would "
+                f"never be seen; choose at least {self.stride}",
+            )
+
+    def tokens(self, inputs: Series) -> int:
+        """As many as the longest series has steps, divided by the stride of each layer and rounded up."""
+        return -(-inputs.length // self.stride**self.layers)
+
+
+@dataclass(frozen=True, kw_only=True)
 class EventsConfig(_ToSteps):
     """Parameters of `core/events`."""
 

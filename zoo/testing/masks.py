@@ -78,7 +78,9 @@ def _check_two_rows(subject: Subject, *, causal: bool, n: int, short: int, left:
     x = _leaf(padded)
     y = subject.run(module, x, mask)
     require_finite(y, f"with padding on the {side}")
-    kept = [y[i, place] if subject.gives_tokens else y[i] for i, place in enumerate(places)]
+    kept = list(y)
+    if subject.gives_tokens:
+        kept = [row[keep] for row, keep in zip(y, subject.kept(module, x, mask), strict=True)]
     loss = torch.stack([(k * weights_like(k)).sum() for k in kept]).sum()
     loss.backward()
     together = gradients_of(module)

@@ -10,6 +10,7 @@ import functools
 import inspect
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -147,6 +148,14 @@ class Subject:
         """x with all that has a size `scale` times as large."""
         return torch.where(self.sized(x), x * scale, x).to(x.dtype)
 
+    def told(self, start: int) -> int:
+        """How many outputs are settled once `start` tokens came, where none sees what comes later."""
+        return start
+
+    def kept(self, module: nn.Module, x: Tensor, mask: Tensor) -> Tensor:
+        """Which outputs stand for kept tokens: bool (B, outputs)."""
+        return mask
+
     def later_changed(self, x: Tensor, start: int, *, scale: float, seed: int = 1) -> Tensor:
         """x with every token from `start` on replaced; `scale` is the size of the change."""
         changed = x.clone()
@@ -221,6 +230,16 @@ class StemSubject(Subject):
 
     def run(self, module: nn.Module, x: Tensor, mask: Tensor | None = None) -> Tensor:
         return module(x, mask=mask)[0]
+
+    def told(self, start: int) -> int:
+        """Without the last token of a stem that makes several steps one, where steps of it are to come."""
+        if not self.gives_tokens or isinstance(self.inputs, Episodes):
+            return start
+        now, next_one = (self.config.tokens(replace(self.inputs, length=n)) for n in (start, start + 1))
+        return min(start, now if next_one > now else now - 1)
+
+    def kept(self, module: nn.Module, x: Tensor, mask: Tensor) -> Tensor:
+        return module(x, mask=mask)[1]
 
     def sized(self, x: Tensor) -> Tensor:
         sized = super().sized(x)
