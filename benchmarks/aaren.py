@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch._higher_order_ops.associative_scan import associative_scan
-from turns import Row, decoded, in_turns, one_more_token, pivot, show
+from turns import Row, decoded, in_turns, keep_freed_memory, one_more_token, pivot, show
 from zoo_aaren import Aaren, AarenConfig, aaren_combine, aaren_scan
 
 from zoo.layers.attention import KVCache, SoftmaxAttention
@@ -210,6 +210,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--json", type=Path, help="write all rows to this file")
     options = parser.parse_args()
+    keep_freed_memory()
     tables = {
         "training": [
             row

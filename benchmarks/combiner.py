@@ -27,7 +27,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from turns import Row, lines, show
+from turns import Row, keep_freed_memory, lines, show
 from zoo_combiner import combiner_attention
 
 from zoo.bench import in_turns
@@ -268,10 +268,15 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="of the retrieval")
     parser.add_argument("--json", type=Path, help="write all rows to this file")
     options = parser.parse_args()
+    keep_freed_memory()
     torch.set_num_threads(options.threads)
     tables: dict[str, list[Row]] = {}
     if "time" in options.only:
-        tables["time"] = [row for tokens in options.tokens for row in times(tokens, options.repeats)]
+        tables["time"] = [
+            row
+            for tokens in options.tokens
+            for row in times(tokens, options.repeats * max(TARGETS) // tokens)
+        ]
         show(f"Forward and backward, B 1, H {HEADS}, D {CHANNELS}, float32", lines(tables["time"]))
         if set(options.tokens) == set(TARGETS):
             tables["growth"] = growth(tables["time"])

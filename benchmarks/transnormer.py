@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from turns import Row, decoded, lines, one_more_token, pivot, show
+from turns import Row, decoded, keep_freed_memory, lines, one_more_token, pivot, show
 from zoo_transnormer import decay_slopes, lightning_attention, lightning_attention_step
 
 from zoo.bench import in_turns
@@ -129,6 +129,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", type=Path, help="write all rows to this file")
     options = parser.parse_args()
+    keep_freed_memory()
     torch.set_num_threads(options.threads)
     parts: dict[str, Callable[[], list[Row]]] = {
         "training": lambda: training((1024, 8192), options.repeats),

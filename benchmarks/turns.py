@@ -1,8 +1,10 @@
-"""What benchmarks share: the cost of one more token, and tables as the README shows them."""
+"""What benchmarks share: a steady allocator, the cost of one more token, tables as the README shows them."""
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from torch import Tensor
@@ -10,6 +12,22 @@ from torch import Tensor
 from zoo.bench import in_turns
 
 Row = dict[str, Any]
+#: Parameters of glibc's mallopt.
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
+
+
+def keep_freed_memory() -> None:
+    """Let what is freed stay with this process, where glibc is its allocator.
+
+    Otherwise large tensors are given back and taken anew at every step, and the page faults of it, which
+    depend on sizes and on what ran before, can take longer than the arithmetic. For times only, never where
+    peak memory is read.
+    """
+    with suppress(OSError, AttributeError):
+        glibc = ctypes.CDLL("libc.so.6")
+        glibc.mallopt(_MMAP_MAX, 0)
+        glibc.mallopt(_TOP_PAD, 2**26)
+        glibc.mallopt(_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def one_more_token(
