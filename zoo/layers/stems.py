@@ -26,7 +26,6 @@ from zoo.layers.config import (
     StepsConfig,
 )
 from zoo.layers.init import EMBEDDING_STD, init_embedding, init_linear
-from zoo.layers.norm import make_norm
 from zoo.layers.padding import front_order, kept_in_front, take_tokens
 from zoo.layers.pooling import Pool
 
@@ -116,11 +115,12 @@ class Steps(nn.Module):
 
 
 class Convolutions(nn.Module):
-    """Convolutions over the present and past steps, each with a layer norm and a GELU; strides make tokens.
+    """Convolutions over the present and past steps, each with a GELU; strides make several steps a token.
 
     A layer's output i looks at the last `kernel_size` inputs up to number (i + 1) stride - 1, so that a token
     sees all the steps that it stands for and none after them. Before the first step lie zeros, as behind the
-    last one where the length is no multiple of the strides.
+    last one where the length is no multiple of the strides. There is no norm: it would take from each window
+    how large its values are (`core/gun_point`, three seeds: accuracy 0.844 with layer norms, 0.958 without).
     """
 
     def __init__(self, config: ConvolutionsConfig, *, inputs: Series, width: int) -> None:
@@ -131,7 +131,6 @@ class Convolutions(nn.Module):
         self.projections = nn.ModuleList(
             init_linear(nn.Linear(count * self.kernel_size, width)) for count in channels
         )
-        self.norms = nn.ModuleList(make_norm("layer", width=width) for _ in channels)
 
     def forward(self, x: Tensor, *, mask: Tensor | None = None) -> Stemmed:
         """x: (B, N, C), mask: bool (B, N) -> (B, ceil(N / stride^layers), D), and the mask of the tokens.
@@ -142,12 +141,12 @@ class Convolutions(nn.Module):
         if mask is not None:
             order = front_order(mask)
             x, mask = kept_in_front(x, mask, order), take_tokens(mask, order)
-        for project, norm in zip(self.projections, self.norms, strict=True):
+        for project in self.projections:
             x = x if mask is None else x.masked_fill(~mask.unsqueeze(-1), 0.0)
             behind = -x.shape[1] % self.stride
             x = F.pad(x, (0, 0, self.kernel_size - self.stride, behind))
             windows = x.unfold(1, self.kernel_size, self.stride)  # (B, N', C, kernel)
-            x = F.gelu(norm(project(windows.flatten(2))))
+            x = F.gelu(project(windows.flatten(2)))
             if mask is not None:
                 mask = F.pad(mask, (0, behind)).unflatten(1, (-1, self.stride)).any(dim=-1)  # (B, N')
         return x, mask
