@@ -1,0 +1,116 @@
+"""A tracer that computes what it records, so that a forward may look at shapes on its way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.fx.node import map_aggregate
+
+from zoo_slimmable.layers import SlimmableAttention
+from zoo_slimmable.timm_layers import LEAVES, is_attention
+
+
+class Known(fx.Proxy):
+    """A recorded value whose shape, type and truth are known."""
+
+    @property
+    def value(self) -> Any:
+        """What it is for the input that is traced with."""
+        return self.node.meta["value"]
+
+    @property
+    def shape(self) -> Any:
+        return self.value.shape
+
+    @property
+    def ndim(self) -> int:
+        return int(self.value.ndim)
+
+    @property
+    def dtype(self) -> Any:
+        return self.value.dtype
+
+    @property
+    def device(self) -> Any:
+        return self.value.device
+
+    def dim(self) -> int:
+        return int(self.value.dim())
+
+    def size(self, dim: int | None = None) -> Any:
+        return self.value.size() if dim is None else self.value.size(dim)
+
+    def __len__(self) -> int:
+        return len(self.value)
+
+    def __bool__(self) -> bool:
+        return bool(self.value)
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        return (self[index] for index in range(len(self)))  # type: ignore[index]
+
+
+class Tracer(fx.Tracer):
+    """Traces a model for one input; the value of each node is its `meta["value"]`.
+
+    Layers of torch, those of timm that can be slimmed, and attention are not looked into.
+    """
+
+    def __init__(self, x: Tensor) -> None:
+        super().__init__()
+        self.x = x
+        self.computing = False
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        own = isinstance(m, (SlimmableAttention, *LEAVES)) or is_attention(m)
+        return own or super().is_leaf_module(m, module_qualified_name)
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return Known(node, self)
+
+    def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
+        """Modules are called through here while tracing, also by `_compute`."""
+        return forward(*args, **kwargs) if self.computing else super().call_module(m, forward, args, kwargs)
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
+        """Attributes of modules are read through here."""
+        return attr_val if self.computing else super().getattr(attr, attr_val, parameter_proxy_cache)
+
+    def create_proxy(self, kind: str, target: Any, args: Any, kwargs: Any, *more: Any, **others: Any) -> Any:
+        proxy = super().create_proxy(kind, target, args, kwargs, *more, **others)
+        given = map_aggregate((args, kwargs), lambda a: a.value if isinstance(a, Known) else a)
+        self.computing = True
+        try:
+            proxy.node.meta["value"] = self._compute(kind, target, *given)  # type: ignore[misc]
+        finally:
+            self.computing = False
+        return proxy
+
+    @torch.no_grad()
+    def _compute(self, kind: str, target: Any, args: Any, kwargs: Any) -> Any:
+        if kind == "placeholder":
+            return self.x if not args else args[0]  # what has a default keeps it
+        if kind == "call_module":
+            return self.root.get_submodule(target)(*args, **kwargs)
+        if kind == "call_function":
+            return target(*args, **kwargs)
+        if kind == "call_method":
+            return getattr(args[0], target)(*args[1:], **kwargs)
+        if kind == "get_attr":
+            owner, _, name = target.rpartition(".")
+            return getattr(self.root.get_submodule(owner), name)
+        return None
+
+
+def trace(model: nn.Module, x: Tensor) -> fx.Graph:
+    """The graph of a model for an input, in evaluation mode. What tracing raises, it raises."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        return Tracer(x).trace(model)
+    finally:
+        for module, training in modes.items():
+            module.training = training
