@@ -6,7 +6,7 @@ A recipe switches one on by name, `callbacks: {attention_entropy: {every_steps: 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -59,6 +59,21 @@ class Callback:
 
     def on_start(self, run: LiveRun) -> None:
         """Before the first step; after a resume, with the state of its checkpoint restored."""
+
+    def objective(
+        self, model: nn.Module, batch: Mapping[str, Any], loss_of: Callable[[Tensor], Tensor]
+    ) -> Tensor:
+        """What a step minimises, in place of `loss_of(model(batch["input"]))`; one callback at most has this.
+
+        Called in training mode with the step's own seed: what is drawn here is drawn again after a resume.
+        Of several processes each calls it for its part of the batch.
+
+        loss_of: the task's loss of outputs on this batch, with the penalties of the last forward pass.
+
+        Returns:
+            A scalar with gradients, whose size is that of a loss of one pass.
+        """
+        raise NotImplementedError
 
     def after_step(self, run: LiveRun, batch: Mapping[str, Any]) -> None:
         """After an update of the weights, with the last batch that made it."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
-from zoo.plugin import Config, param
+from zoo.plugin import Config, ConfigError, Problem, param
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,3 +26,114 @@ class SlimmableConfig(Config):
     def check(self) -> Iterator[tuple[str, str]]:
         if len(self.input_size) not in (0, 3):
             yield "input_size", f"must be channels, height and width, got {self.input_size}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class NormConfig(Config):
+    """What encoder and decoders have in common."""
+
+    divisor: int = param(
+        4, "channels in use are a multiple of this; also the channels of a group", at_least=1
+    )
+    norm: Literal["group", "batch", "switchable"] = param(
+        "group",
+        "group norms need no statistics; batch: taken for each width after training; switchable: weights and "
+        "statistics for each width of `widths`",
+    )
+    widths: tuple[float, ...] = param((0.25, 0.5, 0.75, 1.0), "of switchable norms", above=0, at_most=1)
+
+    def check(self) -> Iterator[tuple[str, str]]:
+        yield from check_widths(self.widths)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvConfig(NormConfig):
+    """Parameters of `slim/conv`. `model.width` is that of the last stage; each before it is half as wide."""
+
+    stages: int = param(3, "stages, each half as large and twice as wide as the one before", at_least=1)
+    blocks: int = param(1, "residual blocks of each stage", at_least=0)
+
+    def check_width(self, width: int) -> None:
+        """Refuse a width that the stages do not divide."""
+        least = self.divisor << (self.stages - 1)
+        if width % least:
+            message = f"must be a multiple of divisor x 2^(stages - 1), here {least}; got {width}"
+            raise ConfigError([Problem("width", message)])
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodersConfig(NormConfig):
+    """Parameters of `slim/decoders`, `slim/classifier` and `slim/regressor`."""
+
+    hidden: int = param(32, "channels of each decoder", at_least=1)
+    kernel: int = param(3, "side of its convolution; 1 for features that are pooled already", at_least=1)
+
+    def check(self) -> Iterator[tuple[str, str]]:
+        yield from super().check()
+        if self.hidden % self.divisor:
+            yield "hidden", f"must be a multiple of divisor ({self.divisor}), got {self.hidden}"
+        if self.kernel % 2 == 0:
+            yield "kernel", f"must be odd, got {self.kernel}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SandwichConfig(Config):
+    """Parameters of the callback `slim/sandwich`."""
+
+    widths: tuple[float, ...] = param((0.25, 0.5, 0.75, 1.0), "that are trained", above=0, at_most=1)
+    passes: int = param(4, "forward passes of a step: the widest, the narrowest, random ones", at_least=1)
+    distill: float = param(
+        1.0, "weight of the distance between features and those of full width; 0: none", at_least=0
+    )
+    uniform: bool = param(False, "one width for encoder and decoders, in place of one for each")
+
+    def check(self) -> Iterator[tuple[str, str]]:
+        yield from check_widths(self.widths)
+
+
+def check_widths(widths: tuple[float, ...]) -> Iterator[tuple[str, str]]:
+    """What is wrong with widths to choose from."""
+    if len(set(widths)) < len(widths) or 1.0 not in widths:
+        yield "widths", f"must be different numbers, 1.0 among them, got {widths}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchConfig(Config):
+    """Options of `zoo slim search`."""
+
+    budget: str | float = param("0.5x", "of full width, as 0.4x; or FLOPs of one example, as 2M")
+    prefer: str = param(
+        "", "weights of tasks, as digit=2,loops=1; those not named count nothing; none: alike"
+    )
+    spend: float = param(
+        0.95,
+        "choose among configurations that use this share of the budget, where there are any; 0: among all",
+        at_least=0,
+        at_most=1,
+    )
+    widths: tuple[float, ...] = param((0.25, 0.5, 0.75, 1.0), "to choose from", above=0, at_most=1)
+
+    def check(self) -> Iterator[tuple[str, str]]:
+        yield from check_widths(self.widths)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportConfig(Config):
+    """Options of `zoo slim export`."""
+
+    widths: str | float = param(
+        "1.0", "one number, or by part as encoder=0.5,digit=0.25; patterns of modules too"
+    )
+    tasks: str = param("", "decoders to keep, as digit,loops; none: all")
+    name: str = param("", "of the file, slim_NAME.pt2 in the run's folder; none: made of the widths")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurvesConfig(Config):
+    """Options of `zoo slim curves`."""
+
+    budgets: tuple[float, ...] = param((0.3, 0.5, 0.7), "shares of full width's FLOPs", above=0, at_most=1)
+    widths: tuple[float, ...] = param((0.25, 0.5, 0.75, 1.0), "to choose from", above=0, at_most=1)
+
+    def check(self) -> Iterator[tuple[str, str]]:
+        yield from check_widths(self.widths)

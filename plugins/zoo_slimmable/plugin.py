@@ -30,4 +30,64 @@ def zoo_components() -> tuple[zp.Spec, ...]:
             tags=("slimmable", "efficiency"),
             status="variant",
         ),
+        zp.ModelSpec(
+            name="conv",
+            target="zoo_slimmable.model:Encoder",
+            config="zoo_slimmable.config:ConvConfig",
+            summary="a residual convolutional encoder whose width is chosen at run time",
+            paper=_SLIMMABLE,
+            accepts="image",
+            causal="never",
+            tags=("slimmable", "image"),
+            status="variant",
+        ),
+        *(
+            zp.HeadSpec(
+                name=name,
+                target="zoo_slimmable.model:Decoders",
+                config="zoo_slimmable.config:DecodersConfig",
+                summary=summary,
+                paper=_ECMT,
+                accepts="image",
+                answers=answers,
+                cost=20,  # chosen only where it is named
+                tags=("slimmable",),
+                status="variant",
+            )
+            for name, answers, summary in (
+                ("decoders", "multi", "a decoder for each question, with a width of its own"),
+                ("classifier", "classes", "a slimmable decoder for one class"),
+                ("regressor", "values", "a slimmable decoder for values"),
+            )
+        ),
+        zp.CallbackSpec(
+            name="sandwich",
+            target="zoo_slimmable.sandwich:Sandwich",
+            config="zoo_slimmable.config:SandwichConfig",
+            summary="trains many widths at once: sandwich rule, features that do not depend on the width",
+            paper=_ECMT,
+            tags=("slimmable", "distillation"),
+            status="variant",
+        ),
+        zp.CommandSpec(
+            name="search",
+            target="zoo_slimmable.commands:find",
+            config="zoo_slimmable.config:SearchConfig",
+            summary="find widths of encoder and decoders for a budget of FLOPs and preferences among tasks",
+            paper=_ECMT,
+        ),
+        zp.CommandSpec(
+            name="export",
+            target="zoo_slimmable.commands:export",
+            config="zoo_slimmable.config:ExportConfig",
+            summary="cut a small network out of a run's model, and write it as a program that needs no zoo",
+            paper=_SLIMMABLE,
+        ),
+        zp.CommandSpec(
+            name="curves",
+            target="zoo_slimmable.commands:curves",
+            config="zoo_slimmable.config:CurvesConfig",
+            summary="draw quality against FLOPs for each task, and measure how well preferences are followed",
+            paper=_ECMT,
+        ),
     )

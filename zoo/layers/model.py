@@ -119,7 +119,7 @@ class Model(nn.Module):
             causal=old.causal,
         )
         like = next(self.backbone.parameters())
-        head = _build_head(catalogue, plan, stem=self.stem, width=self.num_features)
+        head = _build_head(catalogue, plan, stem=self.stem, backbone=self.backbone, width=self.num_features)
         self.head = head.to(device=like.device, dtype=like.dtype).train(self.training)
         self.plan = plan
         for part in plan.transforms:
@@ -191,7 +191,8 @@ def build_model(plan: Plan, *, catalogue: Catalogue | None = None, fresh: bool =
     takes = inspect.signature(build).parameters
     options |= {k: v for k, v in (("catalogue", catalogue), ("fresh", fresh)) if k in takes}
     backbone = build(plan.model.config, **options)
-    head = _build_head(catalogue, plan, stem=stem, width=_num_features(backbone, plan))
+    width = _num_features(backbone, plan)
+    head = _build_head(catalogue, plan, stem=stem, backbone=backbone, width=width)
     model = Model(stem, backbone, head, plan)
     for part in plan.transforms:
         _, notes = transform(model, part, catalogue=catalogue)
@@ -217,12 +218,15 @@ def transform(
     return done, tuple(f"{part.id}: {note}" for note in notes)
 
 
-def _build_head(catalogue: Catalogue, plan: Plan, *, stem: nn.Module | None, width: int) -> nn.Module:
+def _build_head(
+    catalogue: Catalogue, plan: Plan, *, stem: nn.Module | None, backbone: nn.Module, width: int
+) -> nn.Module:
     make = _load(catalogue, plan.head)
     head = make_head(make, plan.head.config, inputs=plan.inputs, targets=plan.targets, width=width)
     connect = getattr(head, "connect", None)
     if connect is not None:
-        connect(stem)
+        more = {"backbone": backbone} if "backbone" in inspect.signature(connect).parameters else {}
+        connect(stem, **more)
     return head
 
 

@@ -31,6 +31,7 @@ from zoo.training.loaders import BatchStream, eval_loader, train_loader
 from zoo.training.memory import peak_bytes
 from zoo.training.module import Diverged, TrainingModule
 from zoo.training.pace import Pace
+from zoo.training.plugged import objective_of
 from zoo.training.processes import Processes, find_processes, group_of
 from zoo.training.record import circumstances
 from zoo.training.result import RunResult, judge, plain
@@ -180,6 +181,7 @@ def _fit(
         batches_per_epoch=setup.per_epoch,
         log_every_steps=recipe.trainer.log_every_steps,
         monitor=setup.monitor,
+        objective=objective_of(setup.callbacks),
     )
     with quiet_lightning():
         trainer = make_trainer(

@@ -22,6 +22,9 @@ from zoo.training.lightning import GradClipAlgorithmType, pl
 from zoo.training.loaders import IDLE, derived_seed, own, seed_generators
 from zoo.training.optim import Schedule
 
+#: (model, batch, outputs -> loss) -> what a step minimises.
+Objective = Callable[[nn.Module, Batch, Callable[[Tensor], Tensor]], Tensor]
+
 
 class Diverged(ZooError):
     """The loss, or a weight, is no longer a number."""
@@ -51,6 +54,7 @@ class TrainingModule(pl.LightningModule):
         batches_per_epoch: turns counted batches into epochs, for the log.
         log_every_steps: updates between logged rows of the training loss.
         monitor: the metric that the schedule may listen to.
+        objective: what a step minimises instead of the task's loss, see `zoo.callbacks.Callback.objective`.
     """
 
     def __init__(
@@ -63,6 +67,7 @@ class TrainingModule(pl.LightningModule):
         batches_per_epoch: int,
         log_every_steps: int,
         monitor: str,
+        objective: Objective | None = None,
     ) -> None:
         super().__init__()
         self.model = model
@@ -73,6 +78,7 @@ class TrainingModule(pl.LightningModule):
         self._batches_per_epoch = batches_per_epoch
         self._log_every_steps = log_every_steps
         self._monitor = monitor
+        self._objective = objective
         self._schedule: Schedule | None = None
         self._restored: Mapping[str, Any] = {}
         self._losses: list[Tensor] = []  # of the batches since the last logged row
@@ -98,9 +104,10 @@ class TrainingModule(pl.LightningModule):
         self.schedule.before_update(self.trainer.global_step)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        loss = self.task.loss(self.model(batch["input"], mask=mask_of(batch)), batch)
-        penalty = self.model.penalty() if isinstance(self.model, Model) else None
-        loss = loss if penalty is None else loss + penalty
+        if self._objective is None:
+            loss = self._loss_of(self.model(batch["input"], mask=mask_of(batch)), batch)
+        else:
+            loss = self._objective(self.model, batch, lambda outputs: self._loss_of(outputs, batch))
         self.batches_done = batch_idx + 1
         if self.trainer.world_size > 1:
             loss = loss * self._share(batch)
@@ -109,6 +116,12 @@ class TrainingModule(pl.LightningModule):
         if loss.device.type == "cpu" and self.trainer.world_size == 1 and not math.isfinite(loss.item()):
             self._check_losses(self._losses[-1:])
         return loss * self.trainer.world_size  # of the processes' gradients the mean is taken
+
+    def _loss_of(self, outputs: Tensor, batch: Batch) -> Tensor:
+        """The task's loss, and what the model's layers add to it."""
+        loss = self.task.loss(outputs, batch)
+        penalty = self.model.penalty() if isinstance(self.model, Model) else None
+        return loss if penalty is None else loss + penalty
 
     def _share(self, batch: Batch) -> Tensor:
         """What this process's part counts in the mean over the whole batch: its share of the answers."""

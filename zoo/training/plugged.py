@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from zoo.data.batch import mask_of
 from zoo.errors import ZooError
 from zoo.runs import Run
 from zoo.training.lightning import pl
+from zoo.training.module import Objective
 
 
 def build_callback(part: Part, catalogue: Catalogue) -> Callback:
@@ -32,6 +33,29 @@ def build_callback(part: Part, catalogue: Catalogue) -> Callback:
     if not isinstance(callback, Callback):
         raise ZooError(f"callback {part.id!r} is a {type(callback).__name__}, not a zoo.callbacks.Callback")
     return callback
+
+
+def objective_of(callbacks: Iterable[tuple[str, Callback]]) -> Objective | None:
+    """What a step minimises where one of the callbacks, by full name, decides that; `None`: the task's loss.
+
+    Raises:
+        ZooError: two of them want to.
+    """
+    deciding = [
+        (id, callback) for id, callback in callbacks if type(callback).objective is not Callback.objective
+    ]
+    if len(deciding) > 1:
+        names = " and ".join(id for id, _ in deciding)
+        raise ZooError(f"{names} both decide what a step minimises: leave one of them out")
+    if not deciding:
+        return None
+    id, callback = deciding[0]
+
+    def objective(model: nn.Module, batch: Any, loss_of: Callable[[Tensor], Tensor]) -> Tensor:
+        with blaming(f"callback {id!r} failed"):
+            return callback.objective(model, batch, loss_of)
+
+    return objective
 
 
 class Plugged(pl.Callback):

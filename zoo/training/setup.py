@@ -21,7 +21,7 @@ from zoo.training.batch_size import largest_batch
 from zoo.training.blocks import recompute_blocks
 from zoo.training.loaders import batches_per_epoch, derived_seed
 from zoo.training.optim import Schedule, build_optimizer, build_schedule, warmup_within
-from zoo.training.plugged import build_callback
+from zoo.training.plugged import build_callback, objective_of
 from zoo.training.processes import Processes, find_processes
 
 
@@ -173,6 +173,10 @@ def prepare(loaded: LoadedRecipe) -> Setup:
     if setup.sharded and setup.callbacks:
         raise loaded.mistake("callbacks", "those of plugins need whole weights: use trainer.strategy ddp")
     _check_changers(setup)
+    try:
+        objective_of(setup.callbacks)
+    except ZooError as error:
+        raise loaded.mistake("callbacks", str(error)) from None
     setup.make_optimizer(model)  # a mistake in optim or schedule shows before anything is written
     return setup
 

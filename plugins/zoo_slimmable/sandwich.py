@@ -1,0 +1,101 @@
+"""Training a slimmable network: the sandwich rule, and features that do not depend on the configuration.
+
+Yu and Huang 2019, arXiv:1903.05134, section 3.3: in every step the widest, the narrowest and some random
+sub-networks. Aich et al. 2023, arXiv:2308.11744: features of the widest encoder teach the narrower ones. Of
+the latter the method's text was out of reach; the form of the distance is our own, see `feature_distance`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from zoo.callbacks import Callback
+from zoo_slimmable.config import SandwichConfig
+from zoo_slimmable.configuration import Configuration, groups_of
+from zoo_slimmable.widths import width_scope
+
+
+class Sandwich(Callback):
+    """Each step minimises the mean loss of several widths, each with the targets of the data.
+
+    The first pass is at full width, the second at the least, the others at random widths: one for the encoder
+    and one for each decoder. Narrower passes add `distill` times the distance of their features from those of
+    the first pass, which get no gradient.
+
+    Deviation: the mean of the passes where the papers have the sum, so that losses compare with evaluation's.
+    """
+
+    def __init__(self, config: SandwichConfig | None = None) -> None:
+        self.config = config or SandwichConfig()
+
+    def objective(
+        self, model: nn.Module, batch: Mapping[str, Any], loss_of: Callable[[Tensor], Tensor]
+    ) -> Tensor:
+        """See `zoo.callbacks.Callback.objective`.
+
+        Raises:
+            ValueError: the model has no slimmable layers, or heads that a width tears apart.
+        """
+        x = batch["input"]
+        losses: list[Tensor] = []
+        teachers: list[Tensor] = []
+        for configuration in self.configurations(groups_of(model)):
+            with width_scope(model, configuration, strict=False), _features(model) as features:
+                loss = loss_of(model(x))
+            if not losses:
+                teachers = [feature.detach() for feature in features]
+            elif self.config.distill:
+                loss = loss + self.config.distill * feature_distance(features, teachers)
+            losses.append(loss)
+        return torch.stack(losses).mean()
+
+    def configurations(self, groups: tuple[str, ...]) -> list[Configuration]:
+        """The widths of a step's passes, by group of layers; the random ones are drawn anew each time."""
+        widths = sorted(self.config.widths, reverse=True)
+        passes = [dict.fromkeys(groups, widths[0])]
+        if self.config.passes > 1 and len(widths) > 1:
+            passes.append(dict.fromkeys(groups, widths[-1]))
+        while len(passes) < self.config.passes and len(widths) > 1:
+            drawn = [widths[int(n)] for n in torch.randint(len(widths), (len(groups),))]
+            if self.config.uniform:
+                drawn = drawn[:1] * len(groups)
+            passes.append(dict(zip(groups, drawn, strict=True)))
+        return passes
+
+
+def feature_distance(features: list[Tensor], teachers: list[Tensor]) -> Tensor:
+    """How far features are from the first channels of the teacher's: the mean over taps and examples of
+    ||n(F) - n(F'[:c])||^2, with n the division by the norm of an example. 0 to 4.
+
+    features: (B, c, ...) each, or tokens (B, N, c). teachers: the same with at least as many channels.
+    """
+    distances = []
+    for narrow, wide in zip(features, teachers, strict=True):
+        dim = 2 if narrow.dim() == 3 else 1
+        wide = wide.narrow(dim, 0, narrow.shape[dim])
+        a, b = (nn.functional.normalize(each.flatten(1), dim=1) for each in (narrow, wide))
+        distances.append((a - b).square().sum(1).mean())
+    return torch.stack(distances).mean()
+
+
+@contextmanager
+def _features(model: nn.Module) -> Iterator[list[Tensor]]:
+    """What the encoder's taps give while the model runs; without taps what the encoder gives."""
+    encoder = getattr(model, "backbone", model)
+    names = getattr(encoder, "taps", None) or ("",)
+    found: list[Tensor] = []
+
+    def keep(module: nn.Module, inputs: Any, output: Tensor) -> None:
+        found.append(output)
+
+    handles = [encoder.get_submodule(name).register_forward_hook(keep) for name in names]
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()

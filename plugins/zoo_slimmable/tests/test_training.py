@@ -1,0 +1,237 @@
+"""The encoder with its decoders, the sandwich, and the commands on a run of a few steps."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from zoo_slimmable.config import ExportConfig, SandwichConfig, SearchConfig
+from zoo_slimmable.configuration import groups_of
+from zoo_slimmable.cost import Cost
+from zoo_slimmable.export import export_slim
+from zoo_slimmable.norms import calibrate
+from zoo_slimmable.sandwich import Sandwich, feature_distance
+from zoo_slimmable.widths import current_width, set_width, width_scope
+
+import zoo
+from zoo.plugin import Classes, Image, Multi, Values, ZooError
+
+TARGETS = Multi(parts={"digit": Classes(count=4), "slant": Values(count=1)})
+DIGIT, SLANT = "head.decoders.digit", "head.decoders.slant"
+
+
+def model(norm: str = "group", **others: Any) -> Any:
+    torch.manual_seed(0)
+    return zoo.create_model(
+        "slim/conv",
+        inputs=Image(channels=1, height=8, width=8),
+        targets=TARGETS,
+        width=32,
+        stages=2,
+        norm=norm,
+        head={"name": "slim/decoders", "params": {"hidden": 16, "norm": norm}},
+        **others,
+    )
+
+
+def batch(n: int = 6) -> dict[str, Any]:
+    g = torch.Generator().manual_seed(1)
+    target = {"digit": torch.randint(4, (n,), generator=g), "slant": torch.randn(n, 1, generator=g)}
+    return {"input": torch.randn(n, 1, 8, 8, generator=g), "target": target}
+
+
+def loss_of(outputs: Tensor) -> Tensor:
+    target = batch()["target"]
+    return (
+        nn.functional.cross_entropy(outputs[:, :4], target["digit"])
+        + (outputs[:, 4:] - target["slant"]).square().mean()
+    )
+
+
+@pytest.mark.parametrize("norm", ["group", "batch", "switchable"])
+def test_every_pair_of_widths_can_be_cut_out(norm: str) -> None:
+    whole, x = model(norm), batch()["input"]
+    whole(x)
+    cost = Cost(whole, x)
+    for encoder, digit in ((0.25, 1.0), (0.75, 0.5), (1.0, 0.25)):
+        set_width(whole, {"backbone": encoder, DIGIT: digit, SLANT: 0.75})
+        calibrate(whole, [x])
+        whole.eval()
+        small = export_slim(whole)
+        assert torch.equal(small(x), whole(x))
+        assert cost.parameters() == sum(p.numel() for p in small.parameters())
+        assert cost.macs() == Cost(small, x).macs()
+    parts = [cost.macs(below=name) for name in ("backbone", DIGIT, SLANT)]
+    assert sum(parts) == cost.macs()
+
+
+@pytest.mark.parametrize("norm", ["group", "batch"])
+def test_an_answer_does_not_depend_on_the_width_of_other_decoders(norm: str) -> None:
+    whole, x = model(norm).eval(), batch()["input"]
+    answers = []
+    for slant in (0.25, 0.75):
+        set_width(whole, {"backbone": 0.5, DIGIT: 0.5, SLANT: slant})
+        calibrate(whole, [x])
+        answers.append(whole(x)[:, :4])
+    assert torch.equal(*answers)
+
+
+def test_the_objective_is_the_mean_of_its_passes() -> None:
+    whole, data = model(), batch()
+    sandwich = Sandwich(SandwichConfig(passes=3))
+    torch.manual_seed(5)
+    total = sandwich.objective(whole, data, loss_of)
+    total.backward()
+    torch.manual_seed(5)
+    passes = sandwich.configurations(groups_of(whole))
+    assert groups_of(whole) == ("backbone", DIGIT, SLANT)
+    assert [set(each.values()) for each in passes[:2]] == [{1.0}, {0.25}] and len(passes) == 3
+    twin, expected, teachers = model().double(), torch.zeros((), dtype=torch.float64), []
+    x = data["input"].double()
+    for widths in passes:
+        with width_scope(twin, widths):
+            features = twin.forward_intermediates(x)
+            outputs = twin.forward_head(features[-1])
+        loss = nn.functional.cross_entropy(outputs[:, :4], data["target"]["digit"])
+        loss = loss + (outputs[:, 4:] - data["target"]["slant"]).square().mean()
+        teachers = teachers or [each.detach() for each in features]
+        distance = 0.0
+        for narrow, wide in zip(features, teachers, strict=True):
+            kept = wide[:, : narrow.shape[1]]
+            for a, b in zip(narrow, kept, strict=True):
+                distance = distance + (a / a.norm() - b / b.norm()).square().sum() / (len(x) * len(teachers))
+        expected = expected + (loss + distance) / len(passes)
+    expected.backward()
+    torch.testing.assert_close(total.double(), expected, atol=1e-5, rtol=1e-5)
+    for (name, p), q in zip(whole.named_parameters(), twin.parameters(), strict=True):
+        assert p.grad is not None and q.grad is not None
+        torch.testing.assert_close(p.grad.double(), q.grad, atol=1e-4, rtol=1e-3, msg=name)
+    assert current_width(whole) == 1.0
+
+
+def test_the_distance_is_zero_to_itself_and_teaches_one_way() -> None:
+    wide, narrow = torch.randn(3, 8, 4, 4, requires_grad=True), torch.randn(3, 4, 4, 4, requires_grad=True)
+    assert feature_distance([wide], [wide]).item() == pytest.approx(0, abs=1e-6)
+    distance = feature_distance([narrow], [wide.detach()])
+    distance.backward()
+    assert 0 < distance.item() <= 4 and wide.grad is None and narrow.grad is not None
+    tokens = torch.randn(2, 5, 8)
+    assert feature_distance([tokens[..., :4]], [tokens]).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_uniform_passes_and_single_ones() -> None:
+    groups = ("backbone", DIGIT, SLANT)
+    passes = Sandwich(SandwichConfig(passes=12, uniform=True)).configurations(groups)
+    assert len(passes) == 12 and all(len(set(each.values())) == 1 for each in passes)
+    assert Sandwich(SandwichConfig(passes=1)).configurations(groups) == [dict.fromkeys(groups, 1.0)]
+    assert len(Sandwich(SandwichConfig(widths=(1.0,))).configurations(groups)) == 1
+
+
+def recipe(folder: Path, **changes: Any) -> dict[str, Any]:
+    return {
+        "schema": 1,
+        "model": {
+            "name": "slim/conv",
+            "width": 32,
+            "params": {"stages": 2, "blocks": 0},
+            "head": {"name": "slim/decoders", "params": {"hidden": 16}},
+        },
+        "data": {"name": "core/digits_mtl", "batch_size": 128, "eval_batch_size": 256},
+        "schedule": {"name": "constant"},
+        "optim": {"lr": 1e-2},
+        "trainer": {"max_steps": 8, "eval_every_steps": 4, "log_every_steps": 1, "accelerator": "cpu"},
+        "callbacks": {"slim/sandwich": {"passes": 3}},
+        "output": {"dir": str(folder)},
+        **changes,
+    }
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    result = zoo.train(recipe(tmp_path_factory.mktemp("runs")), quiet=True)
+    from zoo.training.saved import Saved
+
+    assert result.run is not None
+    return Saved(result.run)
+
+
+def test_a_resumed_run_ends_as_the_uninterrupted_one(tmp_path: Path, run: Any) -> None:
+    from zoo.training import resume
+
+    short = recipe(tmp_path)
+    short["trainer"] = {**short["trainer"], "max_steps": 4}
+    part = zoo.train(short, quiet=True)
+    assert part.run is not None
+    ended = resume(part.run, ["trainer.max_steps=8"], quiet=True)
+    assert ended.run is not None
+    weights = [
+        torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+        for folder in (run.folder, ended.run.path)
+    ]
+    assert weights[0].keys() == weights[1].keys()
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+
+
+def test_search_and_export_of_a_run(run: Any) -> None:
+    from zoo_slimmable.commands import TABLE, export, find
+
+    answer = find(run, SearchConfig(budget="0.4x", prefer="digit=2,slant=1"))
+    assert answer.data["share"] <= 0.4 and set(answer.data["decoders"]) == {"digit", "loops", "slant"}
+    written = (run.folder / TABLE).stat().st_mtime_ns
+    assert find(run, SearchConfig(budget="0.4x", prefer="digit=2,slant=1")).data == answer.data
+    assert (run.folder / TABLE).stat().st_mtime_ns == written
+    with pytest.raises(ZooError, match=r"no task 'depth' to prefer\. There is: digit, loops, slant"):
+        find(run, SearchConfig(prefer="depth=2"))
+    with pytest.raises(ZooError, match="below the smallest configuration, which costs"):
+        find(run, SearchConfig(budget="0.001x"))
+
+    cut = export(run, ExportConfig(widths=answer.data["widths"], name="small"))
+    assert cut.data["same"] and cut.data["flops"] == answer.data["flops"]
+    assert cut.data["parameters"] < cut.data["full_parameters"]
+    code = (
+        "import sys, torch; x = torch.randn(5, 1, 8, 8); "
+        "y = torch.export.load(sys.argv[1]).module()(x); assert y.shape == (5, 14), y.shape; "
+        "assert not any(name.startswith('zoo') for name in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code, cut.data["path"]], check=True, timeout=120)
+    one = export(run, ExportConfig(widths=0.5, tasks="loops"))
+    assert one.data["same"] and one.data["outputs"] == [3]
+    for config, message in (
+        (ExportConfig(widths="encoder=2"), "--widths: a width must be above 0 and at most 1, got 2"),
+        (ExportConfig(widths="depth=0.5"), "--widths: no layer with a width is called 'head.decoders.depth'"),
+        (ExportConfig(widths="half"), "widths read 'name=number"),
+        (ExportConfig(tasks="depth"), "no decoder for 'depth'. There is: digit, loops, slant"),
+    ):
+        with pytest.raises(ZooError, match=message):
+            export(run, config)
+
+
+def test_a_model_without_widths_is_refused_before_it_trains_long(tmp_path: Path) -> None:
+    plain = recipe(
+        tmp_path, model={"name": "core/transformer", "width": 16, "params": {"depth": 1, "heads": 2}}
+    )
+    with pytest.raises(
+        ZooError, match=r"slim/sandwich.* no slimmable layers: build slim/conv, or add transforms"
+    ):
+        zoo.train(plain, quiet=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"width": 30}, r"model\.width: must be a multiple of .* here 8; got 30"),
+        ({"params": {"norm": "layer"}}, r"norm"),
+        ({"head": {"name": "slim/decoders", "params": {"hidden": 18}}}, r"multiple of divisor \(4\), got 18"),
+        ({"params": {"widths": [0.5]}}, r"different numbers, 1\.0 among them"),
+    ],
+)
+def test_parameters_that_cannot_be(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    given = recipe(tmp_path)
+    given["model"] = {**given["model"], **change}
+    with pytest.raises(ZooError, match=message):
+        zoo.load_recipe(given)
