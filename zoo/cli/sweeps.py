@@ -7,6 +7,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +16,10 @@ from zoo.errors import ZooError
 
 if TYPE_CHECKING:
     from zoo.matching import Measure
-    from zoo.sweep import Point, Sweep
+    from zoo.sweep import Point, Sweep, Trial
+    from zoo.sweep.arguments import Axis
 
+INTERRUPTED = 130
 #: What each state means to whoever reads the table.
 MEANING = {
     "finished": "finished",
@@ -49,8 +52,21 @@ def add_verbs(verbs: Any) -> None:
         choices=["params", "flops"],
         help="give every model the width at which it is as large as that of the first point",
     )
+    parser.add_argument(
+        "--sampler",
+        choices=["random", "tpe"],
+        help="draw points instead of training all: evenly, or where earlier ones did well (archzoo[optuna])",
+    )
+    parser.add_argument("--trials", type=int, metavar="N", help="how many points a sampler draws")
+    parser.add_argument("--sampler-seed", type=int, default=0, metavar="N", help="of what it draws (0)")
     parser.add_argument("--html", metavar="FILE", help="when all is trained, write the page of 'zoo compare'")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="points trained at the same time")
+    parser.add_argument(
+        "--on",
+        choices=["here", "ray"],
+        default="here",
+        help="in processes of this machine (here), or on a Ray cluster (archzoo[ray])",
+    )
     parser.add_argument("--retry", action="store_true", help="train failed points again")
     parser.add_argument("--list", action="store_true", help="show the points and what became of them")
     parser.add_argument("--json", action="store_true", help="print the points as JSON at the end")
@@ -61,11 +77,16 @@ def sweep(options: argparse.Namespace) -> int:
 
     if options.jobs < 1:
         raise ZooError(f"--jobs must be at least 1, got {options.jobs}")
-    rows = read_rows(Path(options.points)) if options.points else []
     recipes = [each for each in options.arguments if "=" not in each]
     if not recipes:
         raise ZooError("name a recipe to sweep over: zoo sweep RECIPE KEY=V1,V2; 'zoo recipe list' shows all")
-    combinations = combine(parse_axes([each for each in options.arguments if "=" in each]), rows)
+    axes = parse_axes([each for each in options.arguments if "=" in each])
+    if options.sampler:
+        return _search(recipes, axes, options)
+    if options.trials is not None:
+        raise ZooError("--trials is for a sampler: --sampler random or tpe")
+    rows = read_rows(Path(options.points)) if options.points else []
+    combinations = combine(axes, rows)
     points = check_points(recipes, combinations)
     if options.match:
         points = _matched(recipes, combinations, options.match)
@@ -75,6 +96,54 @@ def sweep(options: argparse.Namespace) -> int:
         swept.write([*options.arguments, *listed])
         if code := _train(swept, options):
             return code
+    return _end(swept, options)
+
+
+def _search(recipes: Sequence[str], axes: Sequence[Axis], options: argparse.Namespace) -> int:
+    """Draw trials and train them, some at a time; what failed does not end the search."""
+    from zoo.sweep import make_search, reached
+
+    for given in ("points", "match"):
+        if getattr(options, given):
+            raise ZooError(f"--{given} says itself what is trained; leave it or --sampler out")
+    search = make_search(
+        recipes, axes, sampler=options.sampler, trials=options.trials, seed=options.sampler_seed
+    )
+    swept, trials, worst = search.sweep(), [], 0
+    for drawn in search.rounds(swept):
+        trials += drawn
+        for trial in drawn:
+            if trial.problem:
+                _say(f"trial {trial.number} ({trial}) cannot be: {trial.problem}")
+        swept = replace(swept, points=_joined(swept.points, drawn))
+        if options.list:
+            if set(swept.states().values()) <= {"finished", "failed"}:
+                continue  # what is drawn next is known
+            break
+        swept.write([*options.arguments, "--sampler", options.sampler, "--trials", str(options.trials)])
+        ahead = replace(swept, points=_joined((), drawn))
+        code = _train(ahead, options) if ahead.points else 0
+        if code == INTERRUPTED:
+            return code
+        worst = max(worst, code)
+    if not swept.points:
+        raise ZooError(f"none of the {len(trials)} trials is a recipe that can be trained")
+    known = [(value, trial) for trial in trials if (value := reached(trial, swept.runs())) is not None]
+    if known:
+        plan = swept.points[0].loaded.plan
+        value, best = (max if plan.mode == "max" else min)(known, key=lambda each: each[0])
+        _say(f"best {plan.monitor}: {value:.4g}, trial {best.number} of {len(trials)}: {best}")
+        worst = max(worst, _end(swept, options))
+    return worst
+
+
+def _joined(points: Sequence[Point], trials: Sequence[Trial]) -> tuple[Point, ...]:
+    """Points with those of the trials, each once: two drawings may come to the same."""
+    every = [*points, *(point for trial in trials for point in trial.points)]
+    return tuple({point.id: point for point in every}.values())
+
+
+def _end(swept: Sweep, options: argparse.Namespace) -> int:
     if options.list or options.json:
         _show(swept, as_json=options.json)
     else:
@@ -101,7 +170,7 @@ def _train(swept: Sweep, options: argparse.Namespace) -> int:
     _say(f"{len(swept.points)} points, {_counted(states)}; {swept.folder}")
     began, done, failed = time.monotonic(), states["finished"], []
     try:
-        for point, outcome in swept.train(workers=options.jobs, retry=options.retry):
+        for point, outcome in swept.train(workers=options.jobs, retry=options.retry, on=options.on):
             done += outcome.ending == "finished"
             what = {"finished": outcome.run, "taken": "another process is training it"}
             told = what.get(outcome.ending, outcome.error) or outcome.ending
@@ -111,7 +180,7 @@ def _train(swept: Sweep, options: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         left = len(swept.points) - Counter(swept.states().values())["finished"]
         _say(f"Interrupted with {left} of {len(swept.points)} points to go. The same command goes on.")
-        return 130
+        return INTERRUPTED
     _say(f"took {time.monotonic() - began:.0f} s")
     still = [point for point in swept.points if swept.failure(point).is_file()]
     for point in still:

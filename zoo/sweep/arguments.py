@@ -1,4 +1,4 @@
-"""`optim.lr=1e-3,3e-3 seed=0..4` -> the combinations to train, each a list of overrides (torch-free)."""
+"""`optim.lr=1e-3,3e-3 seed=0..4` -> what is combined or drawn, a list of overrides each (torch-free)."""
 
 from __future__ import annotations
 
@@ -17,23 +17,53 @@ from zoo.recipe.source import plain, read
 
 #: More points than this are a typing mistake.
 MOST_POINTS = 10_000
-_RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)")
+_NUMBER = r"-?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
+_RANGE = re.compile(rf"({_NUMBER})\.\.({_NUMBER})")
 _OPENING, _CLOSING = "[{", "]}"
 
 
 @dataclass(frozen=True)
+class Span:
+    """All numbers from low to high, both included; whole ones only, where `whole`."""
+
+    low: float
+    high: float
+    whole: bool
+
+    @property
+    def log(self) -> bool:
+        """Whether a number is drawn by its logarithm: a span of fractions over a factor of ten or more."""
+        return not self.whole and self.low > 0 and self.high >= 10 * self.low
+
+    def text(self, number: float) -> str:
+        """A number of it as one would write it; fractions in four digits."""
+        if self.whole:
+            return str(round(number))
+        return f"{min(max(float(f'{number:.4g}'), self.low), self.high):g}"
+
+
+@dataclass(frozen=True)
 class Axis:
-    """A key and the values it takes, as they were written."""
+    """A key and the values it takes, as they were written. span: the range, where it was given as one.
+
+    A span of fractions has no values of its own: a sampler draws them.
+    """
 
     key: str
     values: tuple[str, ...]
+    span: Span | None = None
+
+    @property
+    def ends(self) -> tuple[str, ...]:
+        """Its values, of a span the two ends."""
+        return (self.span.text(self.span.low), self.span.text(self.span.high)) if self.span else self.values
 
     def __iter__(self) -> Iterator[str]:
         return (f"{self.key}={value}" for value in self.values)
 
 
 def parse_axes(arguments: Sequence[str]) -> list[Axis]:
-    """`key=v1,v2` and `key=0..4` as axes; a single value is an axis of one.
+    """`key=v1,v2`, `key=0..4` and `key=1e-4..1e-2` as axes; a single value is an axis of one.
 
     A comma inside brackets, braces or quotes belongs to the value: `optim.params={betas: [0.9, 0.95]}`.
 
@@ -50,7 +80,8 @@ def parse_axes(arguments: Sequence[str]) -> list[Axis]:
             )
         if key in (axis.key for axis in axes):
             raise ZooError(f"{key} is given twice; give all its values at once, {key}=v1,v2")
-        axes.append(Axis(key, tuple(_values(key, text))))
+        span = _span(key, text)
+        axes.append(Axis(key, tuple(_whole(span) if span else _values(key, text)), span))
     return axes
 
 
@@ -60,8 +91,14 @@ def combine(axes: Sequence[Axis], rows: Sequence[Mapping[str, str]] = ()) -> lis
     rows: points that are listed one by one, see `read_rows`.
 
     Raises:
-        ZooError: far too many, or a key that both rows and axes give.
+        ZooError: far too many, a key that both rows and axes give, or a span of fractions.
     """
+    for axis in axes:
+        if not axis.values:
+            raise ZooError(
+                f"{axis.key} has no end of values between {axis.ends[0]} and {axis.ends[1]}: draw some with "
+                "--sampler random --trials N (or tpe), or name them"
+            )
     count = len(rows or [{}])
     for axis in axes:
         count *= len(axis.values)
@@ -109,14 +146,28 @@ def _leaves(fragment: Mapping[str, Any], above: str = "") -> Iterator[tuple[str,
             yield path, flow(value)
 
 
+def _span(key: str, text: str) -> Span | None:
+    """`0..4` or `1e-4..1e-2`; `None` for anything else."""
+    found = _RANGE.fullmatch(text.strip())
+    if found is None:
+        return None
+    whole = all(re.fullmatch(r"-?\d+", end) for end in found.groups())
+    span = Span(float(found[1]), float(found[2]), whole)
+    if span.high < span.low:
+        raise ZooError(f"{key}={text} runs backwards; write {key}={found[2]}..{found[1]}")
+    if span.high == span.low and not whole:
+        raise ZooError(f"{key}={text} holds one number; write {key}={found[1]}")
+    if whole and span.high - span.low >= MOST_POINTS:
+        count = int(span.high - span.low) + 1
+        raise ZooError(f"{key}={text} has {count:,} values, the most is {MOST_POINTS:,}")
+    return span
+
+
+def _whole(span: Span) -> list[str]:
+    return [str(value) for value in range(int(span.low), int(span.high) + 1)] if span.whole else []
+
+
 def _values(key: str, text: str) -> list[str]:
-    if span := _RANGE.fullmatch(text.strip()):
-        first, last = int(span[1]), int(span[2])
-        if last < first:
-            raise ZooError(f"{key}={text} runs backwards; write {key}={last}..{first}")
-        if last - first >= MOST_POINTS:
-            raise ZooError(f"{key}={text} has {last - first + 1:,} values, the most is {MOST_POINTS:,}")
-        return [str(value) for value in range(first, last + 1)]
     values = [value.strip() for value in _split(text)]
     if len(values) > 1 and not all(values):
         raise ZooError(f"{key}={text} has an empty value between its commas; write null for no value")

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Literal
 
 from zoo.runs import Run, recipe_folder, replacing, runs_of, writing
+from zoo.sweep.cluster import carry_out_on_ray
 from zoo.sweep.points import Point
 from zoo.sweep.pool import carry_out_all
 from zoo.sweep.worker import Job, Outcome
 
 RECORD = "sweep.json"
 State = Literal["finished", "failed", "interrupted", "new"]
+Place = Literal["here", "ray"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,8 +62,11 @@ class Sweep:
         """What training this point printed."""
         return self.folder / f"{point.id}.log"
 
-    def train(self, *, workers: int, retry: bool) -> Iterator[tuple[Point, Outcome]]:
-        """Train what is not finished, failed points only where `retry`; each comes back when it has ended."""
+    def train(self, *, workers: int, retry: bool, on: Place = "here") -> Iterator[tuple[Point, Outcome]]:
+        """Train what is not finished, failed points only where `retry`; each comes back when it has ended.
+
+        on: in processes of this machine, or on a Ray cluster.
+        """
         states = self.states()
         left = [
             point
@@ -71,7 +76,8 @@ class Sweep:
         by_id = {point.id: point for point in left}
         for point in left:
             self.failure(point).unlink(missing_ok=True)
-        for job, outcome in carry_out_all([self._job(point) for point in left], workers=workers):
+        carry_out = carry_out_on_ray if on == "ray" else carry_out_all
+        for job, outcome in carry_out([self._job(point) for point in left], workers=workers):
             point = by_id[job.id]
             if outcome.ending == "failed":
                 with writing(self.folder), replacing(self.failure(point)) as file:

@@ -92,7 +92,7 @@ def main() -> None:
     try:
         for line in sys.stdin:
             job = Job(**json.loads(line))
-            with _printing_to(Path(job.log)):
+            with printing_to(Path(job.log)):
                 outcome = carry_out(job)
             answers.write(json.dumps(asdict(outcome)) + "\n")
             answers.flush()
@@ -102,7 +102,7 @@ def main() -> None:
 
 
 @contextlib.contextmanager
-def _printing_to(log: Path) -> Iterator[None]:
+def printing_to(log: Path) -> Iterator[None]:
     """Both outputs of this process go to a file meanwhile, those of libraries in C too."""
     with log.open("a", encoding="utf-8") as file:
         before = [os.dup(number) for number in (1, 2)]
