@@ -47,7 +47,8 @@ def _carry_out(ray: Any, jobs: Sequence[Job], workers: int) -> Iterator[tuple[Jo
     ours = {key: value for key, value in os.environ.items() if key.startswith("ZOO_")}
     options = {"num_cpus": 1, "num_gpus": gpus, "max_retries": LIVES, "runtime_env": {"env_vars": ours}}
     task = ray.remote(**options)(_at_work)
-    waiting, at_work = list(reversed(jobs)), {}
+    waiting = list(reversed(jobs))
+    at_work: dict[Any, Job] = {}
     try:
         while waiting or at_work:
             while waiting and len(at_work) < workers:
