@@ -15,7 +15,7 @@ from zoo.layers import Model
 from zoo.plugin import Image, Transformed
 from zoo_slimmable.config import SlimmableConfig
 from zoo_slimmable.graph import Graph, Set
-from zoo_slimmable.norms import SlimmableBatchNorm2d
+from zoo_slimmable.norms import SlimmableBatchNorm2d, SwitchableBatchNorm2d
 from zoo_slimmable.timm_layers import is_attention, slim_attention, slim_layer
 from zoo_slimmable.tracing import trace
 from zoo_slimmable.widths import Channels, channels_of, fixed, matches
@@ -25,7 +25,7 @@ M = TypeVar("M", bound=nn.Module)
 
 def apply(model: M, config: SlimmableConfig) -> Transformed:
     """The transform `slim/slimmable`."""
-    if channels_of(model):
+    if channels_of(_target(model)):  # the head may have widths of its own
         return Transformed(model=model)
     return Transformed(model=model, notes=tuple(make_slimmable(model, config)))
 
@@ -39,7 +39,7 @@ def make_slimmable(model: nn.Module, config: SlimmableConfig) -> list[str]:
     Raises:
         ValueError: it cannot be traced, or nothing in it can be slimmed; then nothing is changed.
     """
-    target = model.backbone if isinstance(model, Model) else model
+    target = _target(model)
     for pattern in config.exclude:
         if not any(matches(name, pattern) for name, _ in target.named_modules() if name):
             raise ValueError(f"exclude: {pattern!r} is no module of this model")
@@ -55,11 +55,22 @@ def make_slimmable(model: nn.Module, config: SlimmableConfig) -> list[str]:
         raise ValueError(
             f"no channels of it can be slimmed: {why or 'it has no linear or convolutional layer'}"
         )
+    if isinstance(model, Model) and any(isinstance(m, SwitchableBatchNorm2d) for m in model.head.modules()):
+        raise ValueError("switchable norms of its head do not know the encoder's widths: use group or batch")
     for name in attentions:
         parent, _, last = name.rpartition(".")
         setattr(target.get_submodule(parent), last, slim_attention(target.get_submodule(name)))
     _convert(target, layers, divisor=config.divisor)
+    if isinstance(model, Model):
+        for norm in model.head.modules():
+            if isinstance(norm, SlimmableBatchNorm2d):  # whose statistics now depend on the encoder's widths
+                norm.start_statistics((list(channels_of(target)), *norm.scopes))
     return graph.notes()
+
+
+def _target(model: nn.Module) -> nn.Module:
+    target: nn.Module = model.backbone if isinstance(model, Model) else model
+    return target
 
 
 def _example(model: nn.Module, config: SlimmableConfig) -> Tensor:

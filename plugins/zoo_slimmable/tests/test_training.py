@@ -16,7 +16,7 @@ from zoo_slimmable.cost import Cost
 from zoo_slimmable.export import export_slim
 from zoo_slimmable.norms import calibrate
 from zoo_slimmable.sandwich import Sandwich, feature_distance
-from zoo_slimmable.widths import current_width, set_width, width_scope
+from zoo_slimmable.widths import channels_of, current_width, set_width, width_scope
 
 import zoo
 from zoo.plugin import Classes, Image, Multi, Values, ZooError
@@ -130,6 +130,26 @@ def test_uniform_passes_and_single_ones() -> None:
     assert len(passes) == 12 and all(len(set(each.values())) == 1 for each in passes)
     assert Sandwich(SandwichConfig(passes=1)).configurations(groups) == [dict.fromkeys(groups, 1.0)]
     assert len(Sandwich(SandwichConfig(widths=(1.0,))).configurations(groups)) == 1
+
+
+def test_decoders_on_a_converted_backbone_of_timm() -> None:
+    torch.manual_seed(0)
+    whole: Any = zoo.create_model(
+        "timm/test_resnet",
+        inputs=Image(channels=1, height=16, width=16),
+        targets=TARGETS,
+        head={"name": "slim/decoders", "params": {"hidden": 16, "kernel": 1, "norm": "batch"}},
+        transforms={"slimmable": {}},
+    )
+    assert groups_of(whole) == ("backbone", DIGIT, SLANT)
+    x = torch.randn(4, 1, 16, 16)
+    cost = Cost(whole, x)
+    assert cost.macs({"backbone": 0.25}) < 0.5 * cost.macs(1.0)
+    set_width(whole, {"backbone": 0.5, DIGIT: 0.25})
+    calibrate(whole, [x])
+    assert torch.equal(export_slim(whole.eval())(x), whole(x))
+    decoder = whole.head.decoders["digit"].norm
+    assert len(decoder.configuration) == 1 + len(channels_of(whole.backbone)) and decoder.statistics
 
 
 def recipe(folder: Path, **changes: Any) -> dict[str, Any]:
