@@ -2,8 +2,9 @@
 
     python benchmarks/kan_fits.py [--only toy scaling symbols feynman] [--seeds 0 1 2 3 4] [--json PATH]
 
-`toy` and `scaling` take two minutes, `feynman` five (three seeds). Everything is trained by LBFGS in float64
-on 1,000 points of `kan/feynman`; errors are root mean squares on 1,000 others, in deviations of the target.
+`toy` and `scaling` take two minutes, `symbols` two, `feynman` five (three seeds). Networks are trained by
+LBFGS in float64 on 1,000 points of `kan/feynman`; errors are root mean squares on 1,000 others, in deviations
+of the target. `symbols` trains the recipe `kan/toy`, prunes it and writes it as a formula.
 MLPs have as many weights as the KAN has after its last refinement and as many LBFGS iterations as all
 refinements together; of one and of two hidden layers the better one counts.
 """
@@ -21,13 +22,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from turns import Row, lines, show
-from zoo_kan import KANLinear, Network, prune, snap
+from zoo_kan import KANLinear, prune, snap
 from zoo_kan.config import EQUATIONS, FeynmanConfig
 from zoo_kan.feynman import load
 from zoo_kan.formula import fit_numbers, r2
 
-#: LBFGS iterations on each grid; grids follow their inputs after each `ADAPT` of the first half.
-ITERATIONS, ADAPT = 200, 20
+import zoo
+
+#: LBFGS iterations on each grid; after how many on the first one grids move to their inputs.
+ITERATIONS, FOLLOW = 400, (0, 20, 40, 60)
 GRIDS = (5, 10, 20)
 #: At most so much of the MLP's error on the toy formula, and at least so steep a fall with the grid.
 BETTER, SLOPE, R2 = 1 / 5, -2.5, 0.999
@@ -48,11 +51,14 @@ def data_of(equation: str, seed: int) -> Data:
     return Data(*(part.double() for split in parts for part in (split.inputs, split.targets)))  # type: ignore[attr-defined]
 
 
-def minimise(model: nn.Module, data: Data, iterations: int, *, sparsity: float = 0.0) -> None:
-    """LBFGS on the mean squared error, and on what the KAN layers ask for sparsity."""
+def minimise(model: nn.Module, data: Data, iterations: int) -> None:
+    """LBFGS on the mean squared error."""
+    if not iterations:
+        return
     optimiser = torch.optim.LBFGS(
         model.parameters(),
         max_iter=iterations,
+        max_eval=2 * iterations,
         history_size=20,
         tolerance_grad=1e-14,
         tolerance_change=1e-16,
@@ -62,11 +68,6 @@ def minimise(model: nn.Module, data: Data, iterations: int, *, sparsity: float =
     def closure() -> float:
         optimiser.zero_grad()
         loss = (model(data.x) - data.y).square().mean()
-        if sparsity:
-            x = data.x
-            for layer in kan(model):
-                loss = loss + sparsity * layer.regularization_loss(x)
-                x = layer(x)
         loss.backward()
         return loss.item()
 
@@ -80,7 +81,7 @@ def kan(model: nn.Module) -> list[KANLinear]:
 def follow(model: nn.Module, x: Tensor) -> None:
     """Move the grids of all layers, one after the other, to what they are given."""
     for layer in kan(model):
-        layer.update_grid(x)
+        layer.update_grid(x, uniform_share=1.0, margin=0.05)
         x = layer(x).detach()
 
 
@@ -96,10 +97,12 @@ def fit_kan(
     for grid in grids:
         for layer in layers:
             layer.refine(grid)
-        for _ in range(ITERATIONS // 2 // ADAPT):
+        done = 0
+        for at in FOLLOW if grid == grids[0] else ():
+            minimise(model, data, at - done)
             follow(model, data.x)
-            minimise(model, data, ADAPT)
-        minimise(model, data, ITERATIONS // 2)
+            done = at
+        minimise(model, data, ITERATIONS - done)
         errors.append(error(model, data))
     return model, errors
 
@@ -174,27 +177,26 @@ def scaling(seeds: Sequence[int]) -> list[Row]:
 
 
 def symbols(seeds: Sequence[int]) -> list[Row]:
-    """[2, 5, 1] on the toy formula, made sparse, pruned, snapped: which functions, and R2 on test."""
+    """The recipe `kan/toy`, pruned and snapped: which functions, and R2 on test."""
     rows: list[Row] = []
     for seed in seeds:
+        result = zoo.train("kan/toy", [f"seed={seed}", f"data.params.seed={seed}"], quiet=True)
+        if result.run is None or result.status != "finished":
+            raise SystemExit(f"kan/toy, seed {seed}: {result.status}")
         data = data_of("toy", seed)
-        torch.manual_seed(seed)
-        model = nn.Sequential(KANLinear(2, 5), KANLinear(5, 1, bias=True)).double()
-        for _ in range(ITERATIONS // ADAPT):
-            follow(model, data.x)
-            minimise(model, data, ADAPT, sparsity=1e-3)
-        network = prune(model, data.x)
-        minimise(model, data, ITERATIONS // 2)
-        network = Network.of(model, data.x)
-        formula, fits = snap(network)
+        x = data.x.float()
+        formula, fits = snap(prune(zoo.load_model(result.run.weights), x))
         fit_numbers(formula, data.x, data.y)
         names = [fit.name for found in fits.values() for fit in found.values()]
+        with torch.no_grad():
+            score = r2(formula(data.test_x), data.test_y)[0]
         rows.append(
             {
                 "seed": seed,
+                "R2 of the network": f"{result.metrics['test/r2']:.6f}",
                 "edges left of 15": len(names),
                 "functions": ", ".join(names),
-                "R2 of the formula": f"{r2(formula(data.test_x), data.test_y)[0]:.6f}",
+                "R2 of the formula": f"{score:.6f}",
                 "above": R2,
             }
         )

@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from zoo_kan.conv import KANConv2d as KANConv2d
     from zoo_kan.formula import snap as snap
     from zoo_kan.functional import bspline_basis as bspline_basis
     from zoo_kan.functional import coef2curve as coef2curve
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 # Lazy, so that the plugin's specs and configs load without torch.
 _HOME = {
+    "KANConv2d": "conv",
     "KANLinear": "layers",
     "Network": "network",
     "bspline_basis": "functional",

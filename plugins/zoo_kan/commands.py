@@ -41,6 +41,9 @@ def formula(run: SavedRun, config: FormulaConfig) -> Answer:
 
     splits, model = run.splits(), run.model()
     x, y = _examples(splits.train)
+    test_x, test_y = _examples(splits.test)
+    with torch.no_grad():
+        of_network = r2(model(test_x), test_y)
     network = prune(model, x, edge=config.edge, node=config.node)
     first = next(iter(network.layers))
     if not torch.equal(network.inputs[first], _as_given(x, network.inputs[first])):
@@ -57,11 +60,8 @@ def formula(run: SavedRun, config: FormulaConfig) -> Answer:
     symbolic, fits = snap(network, library=config.library or None, simplicity=config.simplicity)
     inputs = network.inputs[first].double()
     fit_numbers(symbolic, inputs, y.double())
-    test_x, test_y = _examples(splits.test)
-    test_inputs = _as_given(test_x, inputs)
     with torch.no_grad():
-        scores = r2(symbolic(test_inputs.double()), test_y)
-        of_network = r2(model(test_x), test_y)
+        scores = r2(symbolic(_as_given(test_x, inputs).double()), test_y)
     symbols = sympy.symbols([f"x{n + 1}" for n in range(inputs.shape[1])])
     expressions = symbolic.write(_standardised(splits.encode, symbols), digits=config.digits)
     written = [

@@ -62,11 +62,54 @@ class KanConfig(EdgesConfig):
     norm: Literal["layer", "none"] = param(
         "layer", "before each layer, so that its inputs lie within the grid; none: as in the paper"
     )
+    products: tuple[int, ...] = param(
+        (),
+        "how many outputs of each layer are products of two sums (KAN 2.0); none: all are sums",
+        at_least=0,
+    )
+    dropout_prob: float = param(0.0, "dropout of what each layer but the first is given", at_least=0, below=1)
 
     def check(self) -> Iterator[tuple[str, str]]:
         yield from super().check()
         if not self.hidden:
             yield "hidden", "must name at least one layer, e.g. [64]"
+        if self.products and len(self.products) != len(self.hidden):
+            yield "products", f"must have as many numbers as hidden, {len(self.hidden)}, got {self.products}"
+        elif any(p > h for p, h in zip(self.products, self.hidden, strict=False)):
+            yield "products", f"cannot be more than the outputs, {self.hidden}, got {self.products}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class KanConvConfig(Config):
+    """Parameters of `kan/conv`."""
+
+    channels: tuple[int, ...] = param(
+        (16, 32, 64), "outputs of each convolution; all but the first halve the sides", at_least=1
+    )
+    kernel: int = param(3, "side of each patch, an odd number", at_least=1)
+    grid_intervals: int = param(5, "intervals of each grid, G", at_least=1)
+    order: int = param(3, "degree of the splines; 3 is cubic", at_least=0, at_most=10)
+    basis: Literal["bspline", "rbf", "chebyshev", "fourier"] = param("bspline", "the basis functions")
+    base: Literal["silu", "identity", "none"] = param("silu", "function of the base branch")
+
+    def check(self) -> Iterator[tuple[str, str]]:
+        if not self.channels:
+            yield "channels", "must name at least one convolution, e.g. [32]"
+        if self.kernel % 2 == 0:
+            yield "kernel", f"must be odd, so that a patch has a middle, got {self.kernel}"
+        if self.basis != "bspline" and self.grid_intervals + self.order < 2:
+            yield "grid_intervals", f"basis {self.basis} needs grid_intervals + order of at least 2"
+
+    @property
+    def functions(self) -> dict[str, object]:
+        """As `KANConv2d` takes them; norms put the inputs on the grid."""
+        return {
+            "grid_intervals": self.grid_intervals,
+            "order": self.order,
+            "grid_range": (-2.0, 2.0),
+            "basis": self.basis,
+            "base": self.base,
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +137,7 @@ class KanHeadConfig(EdgesConfig):
     """Parameters of `kan/regressor` and `kan/classifier`."""
 
     norm: Literal["layer", "none"] = param("none", "before the layer, so that its inputs lie within the grid")
+    dropout_prob: float = param(0.0, "dropout of what the layer is given", at_least=0, below=1)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -57,6 +57,24 @@ def sum_over_edges(x: Tensor, coef: Tensor, base_weight: Tensor | None, basis: B
     return cast(Tensor, _Edges.apply(x, coef, base_weight, basis, base))
 
 
+def expand(x: Tensor, basis: Basis) -> Tensor:
+    """The basis functions themselves, x (N, I) -> (N, K, I); for the way back x alone is kept."""
+    return cast(Tensor, _Expanded.apply(x, basis))
+
+
+class _Expanded(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, basis: Basis) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.basis = basis
+        return basis.values(x)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        (x,) = ctx.saved_tensors
+        return (gradient * ctx.basis.slopes(x)).sum(1), None
+
+
 def _plain(x: Tensor, coef: Tensor, base_weight: Tensor | None, basis: Basis, base: str) -> Tensor:
     y = F.linear(basis.values(x).flatten(1), coef.mT.flatten(1))
     return y if base_weight is None else y + F.linear(branch(x, base), base_weight)

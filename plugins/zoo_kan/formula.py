@@ -21,12 +21,13 @@ NOTHING = 1e-5
 
 
 class SymbolicLayer(nn.Module):
-    """A layer whose edges are c f(a x + b); what is left of each node is one constant.
+    """A layer whose edges are c f(a x + b); what is left of each sum is one constant.
 
-    fits: (o, i) -> the function of that edge.
+    fits: (o, i) -> the function of that edge. nodes: which output each sum is part of; the sums of one are
+    multiplied.
     """
 
-    def __init__(self, fits: dict[tuple[int, int], Fit], *, outputs: int, constant: Tensor) -> None:
+    def __init__(self, fits: dict[tuple[int, int], Fit], *, nodes: Sequence[int], constant: Tensor) -> None:
         super().__init__()
         self.edges = list(fits)
         self.names = [fit.name for fit in fits.values()]
@@ -37,15 +38,15 @@ class SymbolicLayer(nn.Module):
         for (o, _), fit in fits.items():
             start[o] += fit.d
         self.constant = nn.Parameter(start)
-        self.outputs = outputs
+        self.nodes = list(nodes)
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (S, I) -> (S, O)."""
         abc = torch.where(self.free, self.abc, self.abc.detach())  # type: ignore[arg-type]
-        y = [self.constant[o].expand(len(x)) for o in range(self.outputs)]
+        y = [self.constant[o].expand(len(x)) for o in range(len(self.nodes))]
         for (o, i), name, (a, b, c) in zip(self.edges, self.names, abc, strict=True):
             y[o] = y[o] + c * LIBRARY[name].f(a * x[:, i] + b)
-        return torch.stack(y, dim=1)
+        return torch.stack(self._multiplied(y), dim=1)
 
     def write(self, inputs: Sequence[Any]) -> list[Any]:
         """sympy expressions of the outputs, given those of the inputs."""
@@ -54,7 +55,14 @@ class SymbolicLayer(nn.Module):
         outputs = [sympy.Float(value) for value in self.constant.tolist()]
         for (o, i), name, (a, b, c) in zip(self.edges, self.names, self.abc.tolist(), strict=True):
             outputs[o] = outputs[o] + c * to_sympy(name, a * inputs[i] + b)
-        return outputs
+        return self._multiplied(outputs)
+
+    def _multiplied(self, sums: list[Any]) -> list[Any]:
+        """The outputs, each the product of its sums."""
+        outputs: dict[int, Any] = {}
+        for node, each in zip(self.nodes, sums, strict=True):
+            outputs[node] = outputs[node] * each if node in outputs else each
+        return list(outputs.values())
 
 
 class SymbolicNetwork(nn.Module):
@@ -90,8 +98,9 @@ def snap(
             (o, i): symbolic_fit(x[:, i], curves[:, o, i], library=library, simplicity=simplicity)[0]
             for o, i in (layer.edge_mask > 0).nonzero().tolist()
         }
-        constant = torch.zeros(layer.out_features) if layer.bias is None else layer.bias.detach()
-        layers.append(SymbolicLayer(fits, outputs=layer.out_features, constant=constant))
+        constant = torch.zeros(layer.sums) if layer.bias is None else layer.bias.detach()
+        nodes = [layer.node_of(o) for o in range(layer.sums)]
+        layers.append(SymbolicLayer(fits, nodes=nodes, constant=constant))
         chosen[name] = fits
     return SymbolicNetwork(layers), chosen
 

@@ -47,9 +47,13 @@ class KANLinear(nn.Module):
         edge_scale: a learned w_s per edge. Without, it is part of the coefficients: the same functions.
         bias: one learned number per output (the paper has none).
         extrapolate: what B-splines are outside the grid: "zero", "clamp" or "linear".
+        products: how many of the outputs, the last ones, are products of `factors` sums instead of one sum:
+            the multiplication nodes of KAN 2.0 (https://arxiv.org/abs/2408.10205).
         sparsity: of `penalty`, what it adds to a training loss.
 
     Attributes:
+        sums: how many sums there are, O without products; the factors of a product follow one another. In
+            all shapes below, and of methods that give something for each edge, O stands for them.
         base_weight (O, I) or `None`, coef (O, I, K), scale (O, I) or `None`: w_b, c and w_s.
         edge_mask: (O, I), 0 where an edge was pruned. A buffer.
 
@@ -72,6 +76,8 @@ class KANLinear(nn.Module):
         edge_scale: bool = False,
         bias: bool = False,
         extrapolate: Extrapolate = "zero",
+        products: int = 0,
+        factors: int = 2,
         sparsity: float = 0.0,
     ) -> None:
         super().__init__()
@@ -81,8 +87,15 @@ class KANLinear(nn.Module):
             )
         if base not in ("silu", "identity", "none"):
             raise ValueError(f"base must be one of silu, identity, none, got {base!r}")
+        if not 0 <= products <= out_features or factors < 2:
+            raise ValueError(
+                f"0 to {out_features} of the outputs can be products, of at least 2 factors: got "
+                f"products={products}, factors={factors}"
+            )
         self.in_features = in_features
         self.out_features = out_features
+        self.products = products
+        self.factors = factors
         self.base = base
         self.sparsity = sparsity
         self._seen: Tensor | None = None
@@ -95,11 +108,11 @@ class KANLinear(nn.Module):
             high=grid_range[1],
             extrapolate=extrapolate,
         )
-        shape = (out_features, in_features)
+        shape = (self.sums, in_features)
         self.coef = nn.Parameter(torch.empty(*shape, self.basis.count))
         self.base_weight = nn.Parameter(torch.empty(shape)) if base != "none" else None
         self.scale = nn.Parameter(torch.empty(shape)) if edge_scale else None
-        self.bias = nn.Parameter(torch.empty(out_features)) if bias else None
+        self.bias = nn.Parameter(torch.empty(self.sums)) if bias else None
         self.register_buffer("edge_mask", torch.ones(shape))
         self.reset_parameters()
 
@@ -130,7 +143,25 @@ class KANLinear(nn.Module):
             base = None if base is None else base.to(rows.dtype)
             y = sum_over_edges(rows, coef, base, self.basis, self.base)
             y = y.unflatten(0, x.shape[:-1]).to(x.dtype)
-        return y if self.bias is None else y + self.bias
+        return self.multiply(y if self.bias is None else y + self.bias)
+
+    @property
+    def sums(self) -> int:
+        return self.out_features + (self.factors - 1) * self.products
+
+    def multiply(self, sums: Tensor) -> Tensor:
+        """What the nodes give, of their sums: (..., sums) -> (..., O)."""
+        if not self.products:
+            return sums
+        plain = self.out_features - self.products
+        return torch.cat(
+            [sums[..., :plain], sums[..., plain:].unflatten(-1, (self.products, self.factors)).prod(-1)], -1
+        )
+
+    def node_of(self, sum_: int) -> int:
+        """Which output a sum is part of."""
+        plain = self.out_features - self.products
+        return sum_ if sum_ < plain else plain + (sum_ - plain) // self.factors
 
     def effective_base(self) -> Tensor | None:
         """w_b of the edges that are kept, 0 of the others: (O, I)."""
@@ -303,4 +334,5 @@ class KANLinear(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def extra_repr(self) -> str:
-        return f"{self.in_features}, {self.out_features}, base={self.base}"
+        products = f", products={self.products}" if self.products else ""
+        return f"{self.in_features}, {self.out_features}, base={self.base}{products}"

@@ -5,7 +5,7 @@ B batch, D width, I inputs, O outputs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -34,16 +34,26 @@ class Kan(nn.Module):
         self.num_features = config.hidden[-1]
         sizes = (width, *config.hidden)
         self.norms = nn.ModuleList(_norm(config.norm, size) for size in sizes[:-1])
+        products = config.products or (0,) * len(config.hidden)
         self.layers = nn.ModuleList(
-            KANLinear(inputs, outputs, **config.options)  # type: ignore[arg-type]
-            for inputs, outputs in pairwise(sizes)
+            KANLinear(inputs, outputs, products=count, **config.options)  # type: ignore[arg-type]
+            for (inputs, outputs), count in zip(pairwise(sizes), products, strict=True)
+        )
+        self.dropouts = nn.ModuleList(
+            nn.Dropout(config.dropout_prob if n else 0.0) for n in range(len(sizes) - 1)
         )
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (B, D) -> (B, hidden[-1])."""
-        for norm, layer in zip(self.norms, self.layers, strict=True):
-            x = layer(norm(x))
+        for passed in self._passed(x):
+            x = passed
         return x
+
+    def _passed(self, x: Tensor) -> Iterator[Tensor]:
+        """What each layer passes on."""
+        for norm, dropout, layer in zip(self.norms, self.dropouts, self.layers, strict=True):
+            x = layer(dropout(norm(x)))
+            yield x
 
     def forward_intermediates(self, x: Tensor, *, indices: int | Sequence[int] | None = None) -> list[Tensor]:
         """What each layer passes on, (B, O) each. indices: which layers; a number n: the last n; `None`: all.
@@ -51,17 +61,18 @@ class Kan(nn.Module):
         Raises:
             ValueError: there is no such layer.
         """
-        passed = []
-        for norm, layer in zip(self.norms, self.layers, strict=True):
-            x = layer(norm(x))
-            passed.append(x)
-        count = len(passed)
-        if isinstance(indices, int):
-            indices = range(count - indices, count)
-        wanted = range(count) if indices is None else indices
-        if any(not -count <= index < count for index in wanted):
-            raise ValueError(f"layers are 0 to {count - 1}, or -{count} to -1, got {list(wanted)}")
-        return [passed[index] for index in wanted]
+        return pick(list(self._passed(x)), indices)
+
+
+def pick(passed: list[Tensor], indices: int | Sequence[int] | None) -> list[Tensor]:
+    """What the layers of these numbers passed on; a number n: the last n; `None`: all."""
+    count = len(passed)
+    if isinstance(indices, int):
+        indices = range(count - indices, count)
+    wanted = range(count) if indices is None else indices
+    if any(not -count <= index < count for index in wanted):
+        raise ValueError(f"layers are 0 to {count - 1}, or -{count} to -1, got {list(wanted)}")
+    return [passed[index] for index in wanted]
 
 
 class KanFeedForward(nn.Module):
@@ -101,11 +112,12 @@ class KanHead(nn.Module):
     def __init__(self, config: KanHeadConfig, *, targets: Classes | Values | Multi, width: int) -> None:
         super().__init__()
         self.norm = _norm(config.norm, width)
+        self.dropout = nn.Dropout(config.dropout_prob)
         self.layer = KANLinear(width, targets.outputs, bias=True, **config.options)  # type: ignore[arg-type]
 
     def forward(self, features: Tensor, *, mask: Tensor | None = None, pre_logits: bool = False) -> Tensor:
         """features: (B, D) -> (B, K)."""
-        return features if pre_logits else self.layer(self.norm(features))
+        return features if pre_logits else self.layer(self.dropout(self.norm(features)))
 
 
 def kan_layers(model: nn.Module) -> dict[str, KANLinear]:

@@ -58,6 +58,7 @@ def importance(layers: dict[str, KANLinear], inputs: dict[str, Tensor]) -> dict[
 
     The outputs count 1 together. An edge's score is its deviation over its node's, times the node's score; a
     node's is the sum of the scores of the edges that leave it (the attribution of KAN 2.0, arXiv:2408.10205).
+    Each factor of a product has the score of its node.
     """
     found: dict[str, Tensor] = {}
     of_nodes: Tensor | None = None
@@ -66,9 +67,21 @@ def importance(layers: dict[str, KANLinear], inputs: dict[str, Tensor]) -> dict[
         if of_nodes is None:
             of_nodes = curves.new_full((layer.out_features,), 1 / layer.out_features)
         deviation = curves.sum(2).std(0) + SMALL
-        found[name] = curves.std(0) * (of_nodes / deviation).unsqueeze(1)
+        of_sums = of_nodes[_nodes(layer)]
+        found[name] = curves.std(0) * (of_sums / deviation).unsqueeze(1)
         of_nodes = found[name].sum(0)
     return {name: found[name] for name in layers}
+
+
+def _nodes(layer: KANLinear) -> Tensor:
+    """The output that each sum is part of, int64 (sums,)."""
+    return torch.tensor([layer.node_of(o) for o in range(layer.sums)])
+
+
+def _alive(layer: KANLinear, keep: Tensor) -> Tensor:
+    """Which outputs an edge leads to, all factors of a product: bool (sums, I) -> (O,)."""
+    reached, nodes = keep.any(1), _nodes(layer)
+    return torch.stack([reached[nodes == node].all() for node in range(layer.out_features)])
 
 
 def prune(model: nn.Module, x: Tensor, *, edge: float = 0.03, node: float = 0.01) -> Network:
@@ -84,15 +97,18 @@ def prune(model: nn.Module, x: Tensor, *, edge: float = 0.03, node: float = 0.01
     keep = {name: score >= edge for name, score in before.scores.items()}
     for name, after in pairwise(names):
         alive = before.scores[after].sum(0) >= node
-        keep[name] &= alive.unsqueeze(1)
+        keep[name] &= alive[_nodes(before.layers[name])].unsqueeze(1)
         keep[after] &= alive
-    if not any(kept.any() for kept in keep.values()):
-        raise ValueError(f"no edge has a score of {edge:g} or more: nothing would be left; use a lower one")
     for _ in names:  # what is cut in one layer leaves others without an end
         for name, after in pairwise(names):
-            through = keep[name].any(1) & keep[after].any(0)
-            keep[name] &= through.unsqueeze(1)
+            through = _alive(before.layers[name], keep[name]) & keep[after].any(0)
+            keep[name] &= through[_nodes(before.layers[name])].unsqueeze(1)
             keep[after] &= through
+    if not any(kept.any() for kept in keep.values()):
+        raise ValueError(
+            f"no way from an input to an output has edges of a score of {edge:g} or more all along: nothing "
+            "would be left; use a lower one"
+        )
     for name, layer in before.layers.items():
         layer.prune_(keep[name])
     return Network.of(model, x)

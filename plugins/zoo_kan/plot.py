@@ -29,7 +29,8 @@ def plot_kan(
 
     An edge's box shows its function over the inputs it is given. Boxes and lines are as strong as
     tanh(fade * score): with `fade` 3, as in the paper, an edge with half of the variation is nearly black.
-    Of a layer with more edges than `most` those that matter most are drawn, and the picture says so.
+    Of a layer with more edges than `most` those that matter most are drawn, and the picture says so. Nodes
+    with a cross are products.
 
     names, outputs: of inputs and outputs; x1, x2, ... and y where there are none.
     """
@@ -59,7 +60,7 @@ def plot_kan(
             middle = (low + high) / 2
             for start, end in (
                 ((places[depth][i], low), (slot, middle - BOX / 2)),
-                ((slot, middle + BOX / 2), (places[depth + 1][o], high)),
+                ((slot, middle + BOX / 2), (places[depth + 1][network.layers[name].node_of(o)], high)),
             ):
                 page.plot(
                     *zip(start, end, strict=True), color="black", alpha=strength, linewidth=1.2, zorder=1
@@ -69,6 +70,10 @@ def plot_kan(
         page.plot(
             [places[depth][n] for n in nodes], [RISE * depth] * len(nodes), "o", color="black", ms=5, zorder=3
         )
+        below = network.layers[layers[depth - 1]] if depth else None
+        for n in nodes:
+            if below is not None and n >= below.out_features - below.products:
+                page.plot(places[depth][n], RISE * depth, "x", color="white", ms=4, zorder=4)
     given = [names[n] if n < len(names) else f"x{n + 1}" for n in range(sizes[0])]
     asked = [
         outputs[n] if n < len(outputs) else "y" if sizes[-1] == 1 else f"y{n + 1}" for n in range(sizes[-1])
@@ -96,7 +101,7 @@ def _shown(network: Network, name: str, most: int) -> list[tuple[int, int]]:
 def _alive(network: Network, shown: dict[str, list[tuple[int, int]]]) -> list[list[int]]:
     """The nodes of each level that an edge leads to or from; all outputs."""
     levels = [sorted({i for _, i in edges}) for edges in shown.values()]
-    ends = [sorted({o for o, _ in edges}) for edges in shown.values()]
+    ends = [sorted({network.layers[name].node_of(o) for o, _ in edges}) for name, edges in shown.items()]
     for level, reached in zip(levels[1:], ends, strict=False):
         level[:] = sorted({*level, *reached})
     last = list(network.layers.values())[-1]

@@ -24,6 +24,17 @@ def zoo_components() -> tuple[zp.Spec, ...]:
             causal="never",
             presets={"paper": {"norm": "none", "low": -1.0, "high": 1.0}},
         ),
+        zp.ModelSpec(
+            name="conv",
+            target="zoo_kan.conv:KanConv",
+            config="zoo_kan.config:KanConvConfig",
+            summary="convolutions whose weights are learned functions, on images",
+            paper=_PAPER,
+            status="variant",
+            tags=("splines", "image"),
+            accepts="image",
+            causal="never",
+        ),
         zp.FeedForwardSpec(
             name="kan",
             target="zoo_kan.model:KanFeedForward",

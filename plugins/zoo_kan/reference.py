@@ -41,13 +41,20 @@ def edge(layer: KANLinear, o: int, i: int, x: float) -> float:
 
 
 def kan_linear(layer: KANLinear, x: Tensor) -> Tensor:
-    """y_o = sum_i phi_oi(x_i) over the edges that are kept. x: (N, I) -> (N, O), float64."""
+    """y_o = sum_i phi_oi(x_i) over the edges that are kept, or a product of such sums.
+
+    x: (N, I) -> (N, O), float64. Without bias.
+    """
     kept = layer.edge_mask.bool()
     rows = [
         [
             sum(edge(layer, o, i, value) for i, value in enumerate(row) if kept[o, i])
-            for o in range(layer.out_features)
+            for o in range(layer.sums)
         ]
         for row in x.double().tolist()
     ]
-    return torch.tensor(rows, dtype=torch.float64)
+    nodes = [[1.0] * layer.out_features for _ in rows]
+    for row, node in zip(rows, nodes, strict=True):
+        for o, value in enumerate(row):
+            node[layer.node_of(o)] *= value
+    return torch.tensor(nodes, dtype=torch.float64)

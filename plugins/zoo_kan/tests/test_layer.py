@@ -60,6 +60,24 @@ def test_equals_the_reference(options: dict[str, Any]) -> None:
     torch.testing.assert_close(made(x), kan_linear(made, x), rtol=0, atol=1e-12)
 
 
+def test_products_of_sums_equal_the_reference() -> None:
+    made = layer(2, 3, products=2, bias=True)
+    assert made.sums == 5 and [made.node_of(o) for o in range(5)] == [0, 1, 1, 2, 2]
+    assert made.bias is not None
+    with torch.no_grad():
+        made.bias.zero_()  # which the reference does not have
+    x = inputs(9, 2)
+    assert made(x).shape == (9, 3)
+    torch.testing.assert_close(made(x), kan_linear(made, x), rtol=0, atol=1e-7)
+    before = made(x)
+    made.refine(10)
+    inside = x.abs().amax(1) < 1
+    torch.testing.assert_close(made(x)[inside], before[inside])
+    assert torch.autograd.gradcheck(made, x.clone().requires_grad_())
+    three = KANLinear(2, 1, products=1, factors=3)
+    assert three.sums == 3 and three(x.float()).shape == (9, 1)
+
+
 @pytest.mark.parametrize("basis", BASES)
 @pytest.mark.parametrize("rows", [1, 5, 700])
 def test_blocks_equal_plain_operations(basis: str, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,6 +246,8 @@ def test_pruned_edges_have_no_effect_and_no_gradient() -> None:
         ({"basis": "hats"}, "bspline, rbf"),
         ({"base": "relu"}, "base must be"),
         ({"extrapolate": "mirror"}, "extrapolate must be"),
+        ({"products": 9}, "of the outputs can be products"),
+        ({"products": 1, "factors": 1}, "at least 2 factors"),
         ({"basis": "rbf", "grid_intervals": 1, "order": 0}, "at least 2 bumps"),
         ({"basis": "chebyshev", "grid_intervals": 1, "order": 0}, "degree"),
         ({"basis": "fourier", "grid_intervals": 1, "order": 0}, "one wave"),

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from zoo_kan import KANLinear
 from zoo_kan.formula import fit_numbers, r2, snap
+from zoo_kan.functional import curve2coef
 from zoo_kan.network import Network, prune
 from zoo_kan.plot import plot_kan
 from zoo_kan.symbolic import symbolic_fit
@@ -58,8 +59,6 @@ def network() -> tuple[nn.Sequential, Tensor]:
         KANLinear(3, 2, base="none", grid_intervals=20, grid_range=(-1.1, 1.1)),
         KANLinear(2, 1, base="none", grid_intervals=20, grid_range=(-1.1, 2.1)),
     ).double()
-    from zoo_kan.functional import curve2coef
-
     grid = net[0].basis.core()
     x = torch.linspace(grid[0, 0].item(), grid[0, -1].item() - 1e-9, 400, dtype=F64)[:, None].expand(-1, 3)
     curves = torch.zeros(400, 2, 3, dtype=F64)
@@ -99,6 +98,39 @@ def test_a_formula_is_found_and_written() -> None:
     for row in x[:5].tolist():
         value = float(written.subs(dict(zip(symbols, row, strict=True))))
         assert value == pytest.approx(math.exp(math.sin(math.pi * row[0]) + row[1] ** 2), rel=2e-2)
+
+
+def test_a_product_is_drawn_pruned_and_written(tmp_path: Path) -> None:
+    """y = (x1 x2)^2 by a network [3, 1 + 1 product, 1]."""
+    sympy = pytest.importorskip("sympy")
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        KANLinear(3, 2, products=1, base="none", grid_range=(-1.1, 1.1)),
+        KANLinear(2, 1, base="none", grid_range=(-1.1, 1.1)),
+    ).double()
+    at = torch.linspace(-1.1, 1.1 - 1e-9, 200, dtype=F64)[:, None]
+    first = torch.zeros(200, 3, 3, dtype=F64)  # sums: one that nothing asks for, and two factors
+    first[:, 0, 2] = first[:, 1, 0] = first[:, 2, 1] = at[:, 0]
+    last = torch.stack([0 * at[:, 0], at[:, 0] ** 2], dim=1)[:, None]
+    with torch.no_grad():
+        net[0].coef.copy_(curve2coef(at.expand(-1, 3), first, net[0].basis.grid, 3))
+        net[1].coef.copy_(curve2coef(at.expand(-1, 2), last, net[1].basis.grid, 3))
+    x = 2 * torch.rand(300, 3, dtype=F64) - 1
+    y = (x[:, :1] * x[:, 1:2]) ** 2
+    torch.testing.assert_close(net(x), y)
+    network = prune(net, x)
+    assert net[0].edge_mask.tolist() == [[0, 0, 0], [1, 0, 0], [0, 1, 0]]
+    assert plot_kan(network, tmp_path / "product.png") == 3
+    symbolic, fits = snap(network)
+    assert [fit.name for found in fits.values() for fit in found.values()] == ["x", "x", "x^2"]
+    torch.testing.assert_close(symbolic(x), y, atol=1e-5, rtol=0)
+    symbols = sympy.symbols("x1 x2 x3")
+    (written,) = symbolic.write(symbols)
+    assert float(written.subs({symbols[0]: 0.5, symbols[1]: -0.8})) == pytest.approx(0.16, abs=1e-3)
+    keep = torch.tensor([[True] * 3, [True, False, False], [False] * 3])
+    net[0].prune_(keep)  # without one of its factors a product is nothing
+    with pytest.raises(ValueError, match="nothing would be left"):
+        prune(net, x, edge=0.5)
 
 
 def test_pictures_are_drawn_and_say_what_they_leave_out(tmp_path: Path) -> None:
