@@ -19,8 +19,10 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from turns import Row, in_turns, lines, show
+from turns import Row, keep_freed_memory, lines, show
 from zoo_kan import KANLinear
+
+from zoo.bench import in_turns
 
 SIZES = (784, 64, 10)
 INTERVALS, ORDER = 5, 3
@@ -183,6 +185,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     tables: dict[str, list[Row]] = {}
     if "time" in options.only:
+        keep_freed_memory()
         tables["time"], tables["bars"] = times(options.batch, options.repeats)
         show(f"Forward and backward, {list(SIZES)}, batch {options.batch}", lines(tables["time"]))
         show("Bars", lines(tables["bars"]))

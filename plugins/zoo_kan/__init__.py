@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from zoo_kan.conv import KANConv2d as KANConv2d
+    from zoo_kan.foreign import from_efficient_kan as from_efficient_kan
+    from zoo_kan.foreign import from_pykan as from_pykan
     from zoo_kan.formula import snap as snap
     from zoo_kan.functional import bspline_basis as bspline_basis
     from zoo_kan.functional import coef2curve as coef2curve
@@ -25,6 +27,8 @@ _HOME = {
     "bspline_basis": "functional",
     "coef2curve": "functional",
     "curve2coef": "functional",
+    "from_efficient_kan": "foreign",
+    "from_pykan": "foreign",
     "plot_kan": "plot",
     "prune": "network",
     "snap": "formula",
