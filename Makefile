@@ -30,6 +30,7 @@ bench: $(STAMP)  ## measure speed and memory, side by side
 	$(BIN)/python benchmarks/sigmareparam.py
 	$(BIN)/python benchmarks/landmark.py
 	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/sweep.py
 	$(BIN)/python benchmarks/kill.py
 
 docs: $(STAMP)  ## the pages generated from the code, then the site in build/site

@@ -22,7 +22,7 @@ RECIPE = """\
 schema: 1
 model: {name: core/mlp_net, width: 8, params: {depth: 1}}
 data: {name: core/wine, batch_size: 16}
-trainer: {max_steps: 400, log_every_steps: 50}
+trainer: {max_steps: 300, log_every_steps: 50}
 callbacks: {checkpoint: {every_steps: 20}}
 """
 
@@ -37,6 +37,7 @@ def in_a_folder_with_a_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     ray = pytest.importorskip("ray")
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # 15 by default: on a busy machine they would stand still
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     yield ray
     ray.shutdown()
@@ -56,16 +57,16 @@ def kill_the_first(killed: list[Run]) -> None:
 
 @pytest.mark.slow
 def test_a_worker_that_is_killed_loses_nothing(cluster: Any) -> None:
-    swept = make_sweep(check_points("tiny.yaml", combine(parse_axes(["seed=0..5"]))))
-    swept.write(["tiny.yaml", "seed=0..5"])
+    swept = make_sweep(check_points("tiny.yaml", combine(parse_axes(["seed=0..3"]))))
+    swept.write(["tiny.yaml", "seed=0..3"])
     killed: list[Run] = []
     killer = threading.Thread(target=kill_the_first, args=[killed])
     killer.start()
     outcomes = [outcome for _, outcome in swept.train(workers=2, retry=False, on="ray")]
     killer.join()
-    assert [outcome.ending for outcome in outcomes] == ["finished"] * 6
+    assert [outcome.ending for outcome in outcomes] == ["finished"] * 4
     runs = list(list_runs("runs"))
-    assert len(runs) == 6 and {run.info["seed"] for run in runs} == set(range(6))  # it went on, not anew
+    assert len(runs) == 4 and {run.info["seed"] for run in runs} == set(range(4))  # it went on, not anew
     (lost,) = killed
     (again,) = [run for run in runs if run.path == lost.path]
     assert again.info["pid"] != lost.info["pid"] and again.status == "finished"
@@ -77,8 +78,7 @@ def test_a_worker_that_is_killed_loses_nothing(cluster: Any) -> None:
     (home,) = list_runs("home")
     assert home.info["metrics"] == again.info["metrics"]
 
-    assert main(["sweep", "tiny.yaml", "seed=0..5", "--on", "ray", "--jobs", "2"]) == 0  # nothing is left
-    assert len(list(list_runs("runs"))) == 6
+    assert list(swept.train(workers=2, retry=False, on="ray")) == []  # nothing is left
 
 
 def test_without_ray_the_extra_is_named(

@@ -1,9 +1,8 @@
-"""What the runs of a group recorded over the steps (torch-free)."""
+"""What the runs of a group recorded over the steps."""
 
 from __future__ import annotations
 
 from zoo.comparison.collect import Group
-from zoo.training.loggers import read_rows
 
 #: Name -> step -> its value with each seed.
 Curves = dict[str, dict[int, list[float]]]
@@ -11,6 +10,8 @@ Curves = dict[str, dict[int, list[float]]]
 
 def curves_of(group: Group) -> Curves:
     """The losses, the watched metric, and what callbacks recorded; at steps that every seed has."""
+    from zoo.training.loggers import read_rows
+
     rows = [read_rows(run.metrics) for run in group.runs.values()]
     names = ["train/loss", "val/loss", str(group.first.info["monitor"])]
     names += [name for name in (rows[0][0] if rows and rows[0] else {}) if "entropy" in name]

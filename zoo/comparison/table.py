@@ -9,7 +9,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zoo.catalogue import Catalogue
 from zoo.comparison.collect import Collection, Group
@@ -18,7 +18,9 @@ from zoo.comparison.statistics import Difference, differences, mean_and_deviatio
 from zoo.contract import Plan
 from zoo.errors import ZooError
 from zoo.quantities import amount, number
-from zoo.training.cost import Cost, cost_of
+
+if TYPE_CHECKING:
+    from zoo.training.cost import Cost
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +152,8 @@ def _row(
     peaks = [each["peak_bytes"] for each in took if each.get("peak_bytes") is not None]
     cost, info = _cost(group, catalogue), group.first.info
     machine = info.get("platform", {})
-    where = machine.get("gpu") or machine.get("system", "")
+    where = machine.get("gpu") or str(machine.get("system", "")).partition("-")[0]
+    threads = machine.get("threads", "?")
     return Row(
         setting=group.label,
         seeds=tuple(values),
@@ -167,7 +170,7 @@ def _row(
         peak_bytes=max(peaks, default=None),
         model=str(info.get("describe", "")),
         date=str(info.get("created", ""))[:10],
-        machine=f"{where}, {machine.get('threads', '?')} threads",
+        machine=f"{where}, {threads} thread{'s' * (threads != 1)}",
         runs=tuple(run.path.name for run in group.runs.values()),
         curves=curves_of(group),
     )
@@ -201,6 +204,8 @@ COSTS: dict[str, Callable[[Row], str]] = {
 
 
 def _cost(group: Group, catalogue: Catalogue) -> Cost | None:
+    from zoo.training.cost import cost_of
+
     try:
         return cost_of(Plan.from_dict(catalogue, group.first.info["plan"]), catalogue)
     except (ZooError, KeyError, TypeError):  # a component that is not installed here, or no longer like that

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,15 +45,14 @@ def carry_out_on_ray(jobs: Sequence[Job], *, workers: int) -> Iterator[tuple[Job
 def _carry_out(ray: Any, jobs: Sequence[Job], workers: int) -> Iterator[tuple[Job, Outcome]]:
     gpus = 1 if ray.cluster_resources().get("GPU") else 0
     ours = {key: value for key, value in os.environ.items() if key.startswith("ZOO_")}
-    options = {"num_cpus": 1, "num_gpus": gpus, "max_retries": LIVES, "runtime_env": {"env_vars": ours}}
-    task = ray.remote(**options)(_at_work)
+    task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=LIVES)(_at_work)
     waiting = list(reversed(jobs))
     at_work: dict[Any, Job] = {}
     try:
         while waiting or at_work:
             while waiting and len(at_work) < workers:
                 job = waiting.pop()
-                at_work[task.remote(job, os.getcwd())] = job
+                at_work[task.remote(job, os.getcwd(), ours)] = job
             (ended, *_), _ = ray.wait(list(at_work))
             yield at_work.pop(ended), _outcome(ray, ended)
     except KeyboardInterrupt:
@@ -63,8 +62,9 @@ def _carry_out(ray: Any, jobs: Sequence[Job], workers: int) -> Iterator[tuple[Jo
         raise
 
 
-def _at_work(job: Job, folder: str) -> Outcome:
-    """What a worker of Ray does: the job, in the folder that the sweep was started in."""
+def _at_work(job: Job, folder: str, environment: Mapping[str, str]) -> Outcome:
+    """What a worker of Ray does: the job, in the folder of the sweep and with its ZOO_* variables."""
+    os.environ.update(environment)
     try:
         os.chdir(folder)
         Path(job.log).parent.mkdir(parents=True, exist_ok=True)
