@@ -85,6 +85,9 @@ class SandwichConfig(Config):
     distill: float = param(
         1.0, "weight of the distance between features and those of full width; 0: none", at_least=0
     )
+    features: Literal["all", "last"] = param(
+        "all", "which features are compared: of every stage of the encoder, or what it gives"
+    )
     uniform: bool = param(False, "one width for encoder and decoders, in place of one for each")
 
     def check(self) -> Iterator[tuple[str, str]]:

@@ -66,15 +66,22 @@ def preferences(tasks: Sequence[str], count: int = 30, seed: int = 0) -> list[di
 
 
 def controllability(
-    table: ScoreTable, budget: float, *, encoder: float | None = None, uniform: bool = False
+    table: ScoreTable,
+    budget: float,
+    *,
+    encoder: float | None = None,
+    uniform: bool = False,
+    spend: float = 0.0,
 ) -> Controllability:
     """Search at one budget under many preferences. budget: multiply-accumulates; others as in `search`.
+
+    spend: by default nothing of the budget must be used, so that ways of searching compare with each other.
 
     Raises:
         ZooError: nothing fits the budget.
     """
     asked = preferences(table.tasks)
-    found = [search(table, budget, each, encoder=encoder, uniform=uniform) for each in asked]
+    found = [search(table, budget, each, encoder=encoder, uniform=uniform, spend=spend) for each in asked]
     split = "test" if "test" in table.quality else "val"
     gains = np.array([_gains(table, each, split) for each in found])
     reference = tuple(float(v) for v in table.gains(split)[0, 0])

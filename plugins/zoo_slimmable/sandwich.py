@@ -39,13 +39,17 @@ class Sandwich(Callback):
         """See `zoo.callbacks.Callback.objective`.
 
         Raises:
-            ValueError: the model has no slimmable layers, or heads that a width tears apart.
+            ValueError: the model has no slimmable layers, or is compiled.
         """
+        if getattr(model, "_compiled_call_impl", None) is not None:  # as trainer.compile does it
+            raise ValueError(
+                "a compiled model cannot follow widths that change in every step: trainer.compile"
+            )
         x = batch["input"]
         losses: list[Tensor] = []
         teachers: list[Tensor] = []
         for configuration in self.configurations(groups_of(model)):
-            with width_scope(model, configuration, strict=False), _features(model) as features:
+            with width_scope(model, configuration, strict=False), self._features(model) as features:
                 loss = loss_of(model(x))
             if not losses:
                 teachers = [feature.detach() for feature in features]
@@ -67,6 +71,23 @@ class Sandwich(Callback):
             passes.append(dict(zip(groups, drawn, strict=True)))
         return passes
 
+    @contextmanager
+    def _features(self, model: nn.Module) -> Iterator[list[Tensor]]:
+        """What the encoder's taps give while the model runs; without taps what the encoder gives."""
+        encoder = getattr(model, "backbone", model)
+        names = (getattr(encoder, "taps", None) or ("",)) if self.config.features == "all" else ("",)
+        found: list[Tensor] = []
+
+        def keep(module: nn.Module, inputs: Any, output: Tensor) -> None:
+            found.append(output)
+
+        handles = [encoder.get_submodule(name).register_forward_hook(keep) for name in names]
+        try:
+            yield found
+        finally:
+            for handle in handles:
+                handle.remove()
+
 
 def feature_distance(features: list[Tensor], teachers: list[Tensor]) -> Tensor:
     """How far features are from the first channels of the teacher's: the mean over taps and examples of
@@ -81,21 +102,3 @@ def feature_distance(features: list[Tensor], teachers: list[Tensor]) -> Tensor:
         a, b = (nn.functional.normalize(each.flatten(1), dim=1) for each in (narrow, wide))
         distances.append((a - b).square().sum(1).mean())
     return torch.stack(distances).mean()
-
-
-@contextmanager
-def _features(model: nn.Module) -> Iterator[list[Tensor]]:
-    """What the encoder's taps give while the model runs; without taps what the encoder gives."""
-    encoder = getattr(model, "backbone", model)
-    names = getattr(encoder, "taps", None) or ("",)
-    found: list[Tensor] = []
-
-    def keep(module: nn.Module, inputs: Any, output: Tensor) -> None:
-        found.append(output)
-
-    handles = [encoder.get_submodule(name).register_forward_hook(keep) for name in names]
-    try:
-        yield found
-    finally:
-        for handle in handles:
-            handle.remove()

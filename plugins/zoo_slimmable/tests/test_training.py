@@ -124,6 +124,13 @@ def test_the_distance_is_zero_to_itself_and_teaches_one_way() -> None:
     assert feature_distance([tokens[..., :4]], [tokens]).item() == pytest.approx(0, abs=1e-6)
 
 
+def test_a_compiled_model_is_refused() -> None:
+    whole = model()
+    whole.compile()
+    with pytest.raises(ValueError, match=r"compiled model cannot follow widths .* trainer\.compile"):
+        Sandwich().objective(whole, batch(), loss_of)
+
+
 def test_uniform_passes_and_single_ones() -> None:
     groups = ("backbone", DIGIT, SLANT)
     passes = Sandwich(SandwichConfig(passes=12, uniform=True)).configurations(groups)
@@ -205,6 +212,12 @@ def test_search_and_export_of_a_run(run: Any) -> None:
     written = (run.folder / TABLE).stat().st_mtime_ns
     assert find(run, SearchConfig(budget="0.4x", prefer="digit=2,slant=1")).data == answer.data
     assert (run.folder / TABLE).stat().st_mtime_ns == written
+    further = (
+        "import sys; from zoo.cli.main import main; code = main(sys.argv[1:]); "
+        "sys.exit(code or 'torch' in sys.modules)"
+    )
+    asked = ["slim", "search", str(run.folder), "--budget", "0.3x", "--json"]
+    subprocess.run([sys.executable, "-c", further, *asked], check=True, timeout=120)
     with pytest.raises(ZooError, match=r"no task 'depth' to prefer\. There is: digit, loops, slant"):
         find(run, SearchConfig(prefer="depth=2"))
     with pytest.raises(ZooError, match="below the smallest configuration, which costs"):
