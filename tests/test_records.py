@@ -125,7 +125,7 @@ def test_what_contradicts_an_expectation(capsys: pytest.CaptureFixture[str]) -> 
     Path("tiny.yaml").write_text(RECIPE + expects, encoding="utf-8")
     assert main(["record", "tiny.yaml"]) == 1  # written all the same
     assert "the recipe expects test/loss of at most" in capsys.readouterr().out
-    assert recorded().metric == "test/loss"
+    assert recorded().metric == "test/loss" and recorded().mode == "min"
 
 
 def test_what_is_no_record(capsys: pytest.CaptureFixture[str]) -> None:

@@ -141,14 +141,16 @@ def make_record(loaded: LoadedRecipe, runs: Iterable[Run], *, known: Record | No
         )
     fitting.sort(key=lambda run: str(run.info.get("created", "")))
     last = fitting[-1].info
-    expect = loaded.recipe.expect
+    metric, mode = f"test/{str(last['monitor']).partition('/')[2]}", last["mode"]
+    if expect := loaded.recipe.expect:
+        metric, mode = expect.metric, "min" if expect.at_least is None else "max"
     same = known is not None and known.state(loaded) == "current"
     seeds = dict(known.seeds) if known is not None and same else {}
     seeds |= {run.info["seed"]: _seed(run.info) for run in fitting}
     return Record(
         recipe=loaded.name,
-        metric=expect.metric if expect else f"test/{str(last['monitor']).partition('/')[2]}",
-        mode=last["mode"],
+        metric=metric,
+        mode=mode,
         parameters=last["parameters"],
         baselines=last.get("baselines", {}),
         settings=settings,

@@ -29,7 +29,7 @@ INTRODUCTION = """\
 What each recipe reached when it was last recorded, beside what it expects. Numbers are of the test split; the
 checkpoint was chosen on the validation split. `zoo sweep RECIPE seed=0..2` and `zoo record RECIPE` make or
 renew a record: see [Records](../comparing.md#records). Training time is that of the steps alone, the mean
-over seeds; compare times of one machine only.
+over seeds, as it came on machines that had other work too: compare times with care.
 """
 
 

@@ -182,7 +182,7 @@ def _circumstances(catalogue: Catalogue, settings: Settings) -> dict[str, Any]:
     return {
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "torch": torch.__version__,
-        "system": known["platform"]["system"],
+        "system": str(known["platform"]["system"]).partition("-")[0],
         "threads": torch.get_num_threads(),
         "gpu": gpu,
     }
