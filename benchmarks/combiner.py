@@ -27,7 +27,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from turns import Row, keep_freed_memory, lines, show
+from turns import Row, keep_freed_memory, lines, resident, show
 from zoo_combiner import combiner_attention
 
 from zoo.bench import in_turns
@@ -185,12 +185,6 @@ def peak(form: str, tokens: int) -> float:
     before = resident("VmRSS")
     torch.autograd.grad(run(*leaves), leaves, gradient)
     return resident("VmHWM") - before
-
-
-def resident(which: str) -> float:
-    """MiB of this process now (VmRSS) or at most (VmHWM), as Linux tells it."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(which))
-    return int(line.split()[1]) / 1024
 
 
 class OneLayer(nn.Module):

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import resource
 import subprocess
 import sys
 import time
@@ -23,6 +22,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from turns import keep_freed_memory, resident
 from zoo_landmark import LandmarkAttention, LandmarkConfig, landmark_attention
 
 from zoo.layers import Rotary, SoftmaxAttention, SoftmaxConfig
@@ -88,9 +88,9 @@ def peak(form: str, tokens: int) -> float:
     leaves, gradient = inputs((1, 8, tokens, 64))
     small = [x[:, :, :102] for x in leaves]
     torch.autograd.grad(FORMS[form](*small), leaves, gradient[:, :, :102])
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = resident("VmHWM")
     torch.autograd.grad(FORMS[form](*leaves), leaves, gradient)
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    return resident("VmHWM") - before
 
 
 @torch.no_grad()
@@ -162,6 +162,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     tables: dict[str, list[Row]] = {}
     if "time" in options.only:
+        keep_freed_memory()
         tables["time"] = times(options.repeats)
         show("Forward and backward, float32, blocks of 50", tables["time"])
     if "memory" in options.only:

@@ -108,7 +108,7 @@ def draw(path: Path, picture: Path) -> None:
     axis.set_xticks(times, [f"{at}x" for at in times])
     axis.minorticks_off()
     axis.grid(alpha=0.3)
-    axis.legend()
+    figure.legend(loc="outside upper center", ncols=3, fontsize=8)
     figure.savefig(picture, dpi=120)
 
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import resource
 import subprocess
 import sys
 import time
@@ -24,6 +23,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from turns import resident
 from zoo_titans import MemoryConfig, NeuralMemory
 
 Row = dict[str, float | int | str]
@@ -132,13 +132,10 @@ def memory(chunks: tuple[int, ...]) -> list[Row]:
 
 
 def peak(name: str, chunk: int) -> None:
-    def resident() -> int:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-
     step = step_of(FORMS[name](chunk))
-    before = resident()
+    before = resident("VmHWM")
     step()
-    print(before, resident())
+    print(round(before), round(resident("VmHWM")))
 
 
 @torch.inference_mode()

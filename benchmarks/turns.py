@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -46,6 +47,15 @@ def one_more_token(
         }
         for name, (step, state) in layers.items()
     ]
+
+
+def resident(which: str) -> float:
+    """MiB of this process now (VmRSS) or at most (VmHWM), as Linux tells it.
+
+    What getrusage tells counts the process that started this one as well.
+    """
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(which))
+    return int(line.split()[1]) / 1024
 
 
 def decoded(row: Row) -> str:

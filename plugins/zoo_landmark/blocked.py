@@ -25,7 +25,7 @@ from zoo.layers.precision import full_precision, sum_dtype
 
 NEG_INF = float("-inf")
 #: Scores held at once, and queries per tile; the fastest of those tried on CPU (README).
-TILE = 3 * 2**17
+TILE = 3 * 2**18
 QUERIES = 128
 
 _softmax_backward = torch.ops.aten._softmax_backward_data
@@ -53,9 +53,9 @@ class _Blocked(torch.autograd.Function):
     @staticmethod
     def forward(q: Tensor, k: Tensor, v: Tensor, size: int, scale: float) -> Tensor:
         with full_precision(q.device):
-            out = torch.empty_like(v)
+            out, later = torch.empty_like(v), _later(size, q)
             for rows, queries, keys in _tiles(q, size):
-                inner, gates = _tile_weights(q[rows, queries] * scale, k[rows, keys], queries, size)
+                inner, gates = _tile_weights(q[rows, queries] * scale, k[rows, keys], queries, later)
                 weights = inner.mul_(gates.unsqueeze(-1)).flatten(1, 2).flatten(2)
                 out[rows, queries] = torch.bmm(weights, v[rows, keys])
             return out
@@ -84,9 +84,10 @@ def _backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of q, k and v."""
     grad_q, grad_k, grad_v = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
+    later = _later(size, q)
     for rows, queries, keys in _tiles(q, size):
         scaled, seen, grad = q[rows, queries] * scale, k[rows, keys], grad_out[rows, queries]
-        inner, gates = _tile_weights(scaled, seen, queries, size)  # (r, g, L, n, L), (r, g, L, n)
+        inner, gates = _tile_weights(scaled, seen, queries, later)  # (r, g, L, n, L), (r, g, L, n)
         weights = (inner * gates.unsqueeze(-1)).flatten(1, 2).flatten(2)
         grad_v[rows, keys].baddbmm_(weights.mT, grad)
         grad_weights = torch.bmm(grad, v[rows, keys].mT).view(inner.shape)
@@ -120,18 +121,26 @@ def _tiles(q: Tensor, size: int) -> Iterator[tuple[slice, slice, slice]]:
             yield slice(row, min(row + rows, count)), slice(start * size, stop * size), slice(0, stop * size)
 
 
-def _tile_weights(q: Tensor, k: Tensor, queries: slice, size: int) -> tuple[Tensor, Tensor]:
+def _later(size: int, like: Tensor) -> Tensor:
+    """Which tokens of its own block a query must not see, bool (L, L)."""
+    return torch.ones(size, size, dtype=torch.bool, device=like.device).triu_(1)
+
+
+def _tile_weights(q: Tensor, k: Tensor, queries: slice, later: Tensor) -> tuple[Tensor, Tensor]:
     """p_ij by block, (r, g, L, n, L), and W_ib, (r, g, L, n), of a tile; q is scaled."""
+    size = len(later)
     scores = torch.bmm(q, k.mT).unflatten(2, (-1, size)).unflatten(1, (-1, size))
     gates = scores[..., -1].clone()
     scores[..., -1] = NEG_INF
-    later = torch.ones(size, size, dtype=torch.bool, device=q.device).triu_(1)
     first = queries.start // size
-    for block in range(scores.shape[1]):
-        own = scores[:, block, :, first + block].masked_fill_(later, NEG_INF)
-        gates[:, block, :, first + block] = own.logsumexp(-1)
+    own = [(slice(None), block, slice(None), first + block) for block in range(scores.shape[1])]
+    largest = [scores[place].masked_fill_(later, NEG_INF).amax(-1) for place in own]
+    inner = scores.softmax(-1)
+    for block, (place, score) in enumerate(zip(own, largest, strict=True)):
+        # LSE, from the largest score s and its weight p: p = exp(s - LSE). Each query sees a token of its block.
+        gates[place] = score - inner[place].amax(-1).log()
         gates[:, block, :, first + block + 1 :] = NEG_INF
-    return scores.softmax(-1), gates.softmax(-1)
+    return inner, gates.softmax(-1)
 
 
 def plain(q: Tensor, k: Tensor, v: Tensor, size: int, scale: float) -> Tensor:
