@@ -137,7 +137,7 @@ def _tile_weights(q: Tensor, k: Tensor, queries: slice, later: Tensor) -> tuple[
     largest = [scores[place].masked_fill_(later, NEG_INF).amax(-1) for place in own]
     inner = scores.softmax(-1)
     for block, (place, score) in enumerate(zip(own, largest, strict=True)):
-        # LSE, from the largest score s and its weight p: p = exp(s - LSE). Each query sees a token of its block.
+        # The LSE from the largest score s and its weight p = exp(s - LSE): no query has an empty own block.
         gates[place] = score - inner[place].amax(-1).log()
         gates[:, block, :, first + block + 1 :] = NEG_INF
     return inner, gates.softmax(-1)
