@@ -25,6 +25,7 @@ lint: $(STAMP)
 bench: $(STAMP)  ## measure speed and memory, side by side
 	$(BIN)/python benchmarks/cli.py
 	$(BIN)/python benchmarks/aaren.py
+	$(BIN)/python benchmarks/combiner.py
 	$(BIN)/python benchmarks/titans.py
 	$(BIN)/python benchmarks/transnormer.py
 	$(BIN)/python benchmarks/sigmareparam.py
