@@ -1,6 +1,6 @@
 """Everything registered is held to what it claims.
 
-Quick checks run over all of it. Of the slow ones a quarter runs each time, chosen by a stable hash of
+Quick checks run over all of it. Of the slow ones an eighth runs each time, chosen by a stable hash of
 component and check; the rest is marked slow (`make check-all`).
 """
 
@@ -18,7 +18,7 @@ from zoo.catalogue import catalogue
 from zoo.specs import MixerSpec
 from zoo.testing import Case, conformance_cases
 
-SAMPLED = 4
+SAMPLED = 8
 
 
 def marks(case: Case) -> Any:
