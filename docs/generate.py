@@ -14,6 +14,7 @@ if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
 from docs.generator.commands import cli_page, conformance_page  # noqa: E402
+from docs.generator.comparison import comparison_page  # noqa: E402
 from docs.generator.components import component_pages  # noqa: E402
 from docs.generator.hooks import hooks_page  # noqa: E402
 from docs.generator.recipes import recipe_page, shipped_page  # noqa: E402
@@ -30,6 +31,7 @@ def pages() -> dict[str, str]:
     found = Catalogue.discover(Switches(without=frozenset({"*"})))
     written = {
         "cli.md": cli_page(),
+        "five_models.md": comparison_page(),
         "conformance.md": conformance_page(),
         "hooks.md": hooks_page(),
         "recipe.md": recipe_page(),

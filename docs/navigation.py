@@ -1,14 +1,25 @@
-"""A hook of mkdocs: an entry of `nav` that names a folder stands for the pages in it, `index.md` first."""
+"""Hooks of mkdocs: a folder in `nav` stands for its pages, `index.md` first; a page of curves is drawn."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def on_config(config: Any) -> Any:
     config["nav"] = [_expanded(entry, Path(config["docs_dir"])) for entry in config["nav"]]
     return config
+
+
+def on_post_build(config: Any) -> None:
+    if str(ROOT) not in sys.path:
+        sys.path.insert(0, str(ROOT))
+    from docs.generator.comparison import CURVES, curves_page
+
+    (Path(config["site_dir"]) / "reference" / CURVES).write_text(curves_page(), encoding="utf-8")
 
 
 def _expanded(entry: Any, docs: Path) -> Any:

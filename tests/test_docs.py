@@ -15,9 +15,11 @@ from pathlib import Path
 import pytest
 
 from docs.generate import REFERENCE, pages
+from docs.generator.comparison import DATA
 from docs.generator.hooks import described
 from zoo import specs
 from zoo.catalogue import Catalogue
+from zoo.comparison import read_comparisons
 from zoo.data.own.specs import OWN
 from zoo.recipe import load_recipe
 from zoo.scaffold import render
@@ -92,6 +94,16 @@ def test_every_field_of_a_spec_is_explained(cls: type) -> None:
     helps = described(cls)[1]
     silent = [f.name for f in dataclasses.fields(cls) if not (helps.get(f.name) or common.get(f.name))]
     assert silent == [], "add a line to the docstring"
+
+
+def test_the_committed_comparison_is_whole_and_of_equal_size() -> None:
+    text, images = read_comparisons(DATA)
+    assert (text.data.partition("(")[0], images.data) == ("core/sotu_small", "core/digits")
+    for comparison in (text, images):
+        assert len(comparison.groups) == 5 and all(row.seeds == (0, 1, 2) for row in comparison.groups)
+        first = comparison.groups[0]
+        assert first.setting == "core/transformer"
+        assert all(abs(row.parameters / first.parameters - 1) < 0.05 for row in comparison.groups)
 
 
 # -- the site --------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ def add_verbs(verbs: Any) -> None:
         "record",
         record,
         "Put down beside a recipe what its finished runs reached; without one, list what is recorded.",
-        "zoo sweep aaren/digits seed=0..2 && zoo record aaren/digits",
+        "zoo record aaren/digits",
     )
     parser.add_argument(
         "recipes", nargs="*", metavar="RECIPE", help="plugin/recipe, or the path of a YAML file"

@@ -1,0 +1,60 @@
+"""The committed comparison of architectures: tables here, curves on a page of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from docs.generator.markdown import table
+from zoo.comparison import Comparison, page, read_comparisons
+
+#: What `zoo compare --json` wrote.
+DATA = Path(__file__).resolve().parents[1] / "data/five_models.json"
+POINTS = DATA.with_suffix(".yaml")
+TITLE = "Five architectures, on text and on images"
+#: Beside the page, written when the site is built.
+CURVES = "five_models_curves.html"
+
+INTRODUCTION = """\
+The softmax transformer, Aaren, TransNormer, Combiner and Titans, each at the width at which it has as many
+parameters as the transformer, over three seeds, by one command. Killed, it goes on where it ended.
+
+```sh
+zoo sweep core/compare_text core/compare_images --points five_models.yaml \\
+    model.params.depth=2 model.params.heads=2 seed=0..2 --match params --html five_models.html
+```
+"""
+CONDITIONS = f"""\
+<a href="{CURVES}">The page that it writes</a> has the curves and the costs. It and the tables below are made
+from what `zoo compare SWEEP --by-data --json` keeps.
+
+These are small models, trained for about a minute or less each, with settings that suit the transformer and
+are the same for all: the tables show how a comparison is made and read, not which architecture is best.
+Trained longer, the transformer reaches 1.76 bits per character on the same text (recipe `core/sotu_small`); a
+baseline in the notes may do better than a model here. With three seeds only large differences stand out.
+"""
+
+
+def comparison_page() -> str:
+    listed = f'```yaml title="five_models.yaml"\n{POINTS.read_text(encoding="utf-8")}```\n'
+    parts = [f"# {TITLE}\n", INTRODUCTION, listed, CONDITIONS]
+    for each in read_comparisons(DATA):
+        heading, *rows = each.cells()
+        parts += [f"## {each.data}\n", table(heading, rows), "".join(f"* {note}\n" for note in notes(each))]
+    return "\n".join(parts)
+
+
+def notes(comparison: Comparison) -> list[str]:
+    first = comparison.groups[0]
+    dates = " and ".join(sorted({row.date for row in comparison.groups}))
+    better = {"min": "less is better", "max": "more is better"}.get(comparison.mode or "", "")
+    return [
+        f"{comparison.metric}: {better}; mean ± standard deviation over seeds "
+        f"{', '.join(map(str, first.seeds))}; differences paired by seed, p after Holm's correction.",
+        *comparison.notes,
+        f"{dates}, {first.machine}, 2 CPU cores that had other work too: times of steps are rough.",
+    ]
+
+
+def curves_page() -> str:
+    """The HTML page itself."""
+    return page(read_comparisons(DATA), title=TITLE)
