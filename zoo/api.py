@@ -217,14 +217,21 @@ def train(
 
 
 def load_model(run: str | PathLike[str]) -> Model:
-    """The trained model of a run folder, or of a `model.safetensors` file, in evaluation mode.
+    """The trained model of a run folder, of a `model.safetensors` file, or of the hub, in evaluation mode.
+
+        zoo.load_model("hf://owner/name@revision")  # what `zoo push` has uploaded; the revision is optional
 
     Raises:
-        ZooError: no such run, a damaged file, or components that are not installed as they were.
+        ZooError: no such run or model, a damaged file, or components that are not installed as they were.
     """
     from zoo.runs import weights_path
 
-    path = weights_path(Path(run))
+    if str(run).startswith("hf:"):
+        from zoo.sharing import fetch_weights
+
+        path = fetch_weights(str(run))
+    else:
+        path = weights_path(Path(run))
     from zoo.layers import load_weights
 
     return load_weights(path)

@@ -438,6 +438,12 @@ def revisions_of(plan: Plan, catalogue: Catalogue) -> dict[str, int]:
     return {f"{part.kind} {part.id}": part.revision for part in _weighty_parts(plan, catalogue)}
 
 
+def plugins_of(plan: Plan, catalogue: Catalogue) -> dict[str, str]:
+    """The plugins that a model needs to be built again, by id: "distribution version"."""
+    ids = {part.id.partition("/")[0] for part in _weighty_parts(plan, catalogue)}
+    return {p.id: f"{p.distribution} {p.version}" for p in catalogue.plugins if p.id in ids}
+
+
 def _weighty_parts(plan: Plan, catalogue: Catalogue) -> Iterator[Part]:
     """The components that decide what the weights compute, with those that the backbone is made of."""
     yield from (part for part in (plan.stem, plan.model, plan.head, *plan.transforms) if part is not None)

@@ -27,7 +27,8 @@ from zoo.errors import ZooError, suggest
 RECORD = "run.json"
 #: Ends the name of a file that is being written; one is left where a process was killed meanwhile.
 PARTIAL = ".partial"
-Status = Literal["running", "finished", "interrupted", "failed"]
+#: transformed: made from another run by `zoo transform`.
+Status = Literal["running", "finished", "interrupted", "failed", "transformed"]
 
 
 class Run:
@@ -200,7 +201,7 @@ def locked(run: Run) -> Iterator[None]:
 
 
 def check_resumable(run: Run) -> None:
-    """Refuse to go on with a run that is finished.
+    """Refuse to go on with a run that is finished, or was not trained but made from another.
 
     Raises:
         ZooError: it is.
@@ -209,6 +210,11 @@ def check_resumable(run: Run) -> None:
         raise ZooError(
             f"run {str(run.path)!r} is finished; nothing is left to resume. "
             "A larger trainer.max_epochs or trainer.max_steps would continue it."
+        )
+    if run.status == "transformed":
+        raise ZooError(
+            f"run {str(run.path)!r} was made by 'zoo transform' and has no training to go on with: train a "
+            "recipe that has the transform below transforms:"
         )
 
 

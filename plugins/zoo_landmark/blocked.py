@@ -117,8 +117,15 @@ def _tiles(q: Tensor, size: int) -> Iterator[tuple[slice, slice, slice]]:
     for start in range(0, blocks, group):
         stop = min(start + group, blocks)
         rows = max(1, TILE // ((stop - start) * stop * size * size))
-        for row in range(0, count, rows):
-            yield slice(row, min(row + rows, count)), slice(start * size, stop * size), slice(0, stop * size)
+        for some in _parts(count, rows):
+            yield some, slice(start * size, stop * size), slice(0, stop * size)
+
+
+def _parts(count: int, most: int) -> list[slice]:
+    """Rows, at most so many at once; all of them where their number is left open (torch.export)."""
+    if not isinstance(count, int):
+        return [slice(None)]
+    return [slice(start, min(start + most, count)) for start in range(0, count, most)]
 
 
 def _later(size: int, like: Tensor) -> Tensor:

@@ -81,7 +81,7 @@ class LandmarkLm(nn.Module):
     def _enter(self, x: Tensor, phase: int) -> Tensor:
         """Tokens with landmarks between them."""
         count = (phase + x.shape[1]) // self.every
-        return insert_rows(x, self.landmark.to(x.dtype).expand(len(x), count, -1), self.every, phase)
+        return insert_rows(x, self.landmark.to(x.dtype).expand(x.shape[0], count, -1), self.every, phase)
 
     def _leave(self, y: Tensor, tokens: int, phase: int) -> Tensor:
         """What stands at the tokens."""

@@ -91,7 +91,7 @@ class WindowAttention(Projections):
         n = x.shape[1]
         positions = position_ids(None, n, device=x.device)
         keep: Tensor | None = None
-        seen = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+        seen = torch.zeros(x.shape[0], dtype=torch.int64, device=x.device)
         if cache is not None:
             seen = cache.position
             positions = positions + seen.unsqueeze(1)

@@ -283,7 +283,7 @@ def _pieces(tokens: int, phase: int, chunk: int) -> list[tuple[int, int, int]]:
 def _cut(x: Tensor, *, start: int, count: int, length: int) -> Tensor:
     """(R, T, ...) -> (R, n, C, ...), or (R, n, 0, ...) where x has no tokens at all."""
     if x.shape[1] == 0:
-        return x.new_zeros(len(x), count, *x.shape[1:])
+        return x.new_zeros(x.shape[0], count, *x.shape[1:])
     return x[:, start : start + count * length].unflatten(1, (count, length))
 
 

@@ -76,7 +76,9 @@ class MemoryAsContext(nn.Module):
         mask: bool (B, N), True = keep. starts: bool (B, N), True where a document begins, all anew.
         """
         require_tokens(x, self.out.in_features)
-        return by_document(lambda rows: self.run(0, self.initial_state(len(rows)), rows)[0], x, mask, starts)
+        return by_document(
+            lambda rows: self.run(0, self.initial_state(rows.shape[0]), rows)[0], x, mask, starts
+        )
 
     def initial_state(self, batch_size: int) -> MacState:
         """Streams that have seen nothing."""

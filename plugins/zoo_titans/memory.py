@@ -170,7 +170,7 @@ def require_tokens(x: Tensor, width: int, streams: Tensor | None = None) -> None
     """
     if x.dim() != 3 or x.shape[-1] != width:
         raise ValueError(f"expected x (B, N, {width}), got {tuple(x.shape)}")
-    if streams is not None and len(streams) != len(x):
+    if streams is not None and streams.shape[0] != x.shape[0]:
         raise ValueError(f"the state is of {len(streams)} streams, but x holds {len(x)}: {tuple(x.shape)}")
 
 

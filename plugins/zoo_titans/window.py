@@ -84,7 +84,7 @@ class _WithWindow(nn.Module):
         persistent = self.attention.persistent
         phase = 0 if persistent is None else len(persistent) % self.chunk
         return by_document(
-            lambda rows: self.run(phase, self.initial_state(len(rows)), rows)[0], x, mask, starts
+            lambda rows: self.run(phase, self.initial_state(rows.shape[0]), rows)[0], x, mask, starts
         )
 
     def initial_state(self, batch_size: int) -> WindowState:

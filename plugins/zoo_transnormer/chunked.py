@@ -163,8 +163,9 @@ class _Chunked(torch.autograd.Function):
 def _all_pieces(q: Tensor, rows: int) -> list[Piece]:
     """q: (R N, C, ...) -> all of it on a GPU or compiled, where few large operations are best."""
     total, chunk = q.shape[:2]
-    whole = q.is_cuda or torch.compiler.is_compiling()
-    return list(_pieces(rows, total // rows, total if whole else max(1, PIECE // chunk)))
+    if q.is_cuda or torch.compiler.is_compiling():
+        return [Piece(slice(0, rows), slice(0, total))]
+    return list(_pieces(rows, total // rows, max(1, PIECE // chunk)))
 
 
 def _weigh(left: Tensor, right: Tensor, within: Tensor, *, out: Tensor | None = None) -> Tensor:

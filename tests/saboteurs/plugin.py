@@ -276,6 +276,17 @@ SABOTEURS: tuple[Saboteur, ...] = (
     ),
     # compilers and cost
     _mixer("exports", "AsksItsInputs", "branches on the values of its inputs"),
+    _saboteur(
+        "exports_whole",
+        _STACK,
+        "counts_rows",
+        "len() fixes the batch size of its graph",
+        "exports_onnx",
+        target="CountsRows",
+    ),
+    _saboteur(
+        "exports_onnx", _STACK, "beyond_onnx", "an operation that ONNX has no word for", target="BeyondOnnx"
+    ),
     _mixer("compiles", "AnotherWhenCompiled", "does something else under torch.compile"),
     _mixer("cost", "SecretlyQuadratic", "an (N, N) product, claimed linear"),
     _mixer("cost", "SecretlyPairwise", "compares all pairs without a product, claimed linear"),

@@ -8,6 +8,7 @@ import sys
 from typing import Any
 
 from zoo.catalogue import Catalogue, Plugin, catalogue, filter_specs
+from zoo.cli.model_card import recipe_row, recipes_with, tree
 from zoo.cli.output import add_verb, print_json, print_table
 from zoo.config import field_types, type_name
 from zoo.errors import UnknownName, ZooError, suggest
@@ -45,6 +46,15 @@ def add_verbs(verbs: Any) -> None:
     )
     parser.add_argument("name", help="plugin/name, or the short name")
     parser.add_argument("--kind", help="where several kinds share the name")
+    parser.add_argument(
+        "--tree",
+        action="store_true",
+        help="of a model: build it, and draw its modules, shapes and parameters",
+    )
+    parser.add_argument("params", nargs="*", default=[], metavar="KEY=VALUE", help="of the model to draw")
+    parser.add_argument("--data", metavar="DATASET", help="what it is built for (--tree)")
+    parser.add_argument("--width", type=int, default=128, metavar="D", help="how wide it is (--tree; 128)")
+    parser.add_argument("--levels", type=int, metavar="N", help="how deep the tree goes (--tree; all)")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
     parser = add_verb(verbs, "plugins", plugins, "List plugins, loaded or not.", "zoo plugins -v")
@@ -94,8 +104,11 @@ def show(options: argparse.Namespace) -> int:
     found = catalogue()
     hits = _find(found, options.name, options.kind)
     spec = _refined(found, hits[0])
+    if options.tree or options.params:
+        return tree(spec, options)
+    recipes = recipes_with(found, spec) if isinstance(spec, (ModelSpec, MixerSpec)) else []
     if options.json:
-        print_json({**_plain(spec), "parameters": _parameters(spec)})
+        print_json({**_plain(spec), "parameters": _parameters(spec), "recipes": recipes})
         return 0
     print(f"{spec.kind.replace('_', '-')} {spec.id}\n{spec.summary}\n")
     width = max(len(label) for label, _ in _facts(spec))
@@ -108,6 +121,11 @@ def show(options: argparse.Namespace) -> int:
             ["parameter", "type", "default", "what it is"],
             ([r["name"], r["type"], r["default"], r["help"]] for r in rows),
         )
+    if recipes:
+        print()
+        print_table(["recipe", "measured on test", "title"], map(recipe_row, recipes))
+    if isinstance(spec, ModelSpec):
+        print(f"\nIts modules: zoo show {spec.id} --tree")
     for other in hits[1:]:
         print(f"also called so: {other.kind} {other.id}: zoo show {other.id} --kind {other.kind}")
     return 0

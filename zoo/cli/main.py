@@ -28,7 +28,9 @@ from zoo.cli import (
     recipes,
     records,
     runs,
+    share,
     sweeps,
+    transform,
 )
 from zoo.errors import ZooError, suggest
 from zoo.switches import Switches
@@ -138,6 +140,8 @@ def _parser() -> tuple[Parser, dict[str, Parser]]:
         match,
         runs,
         generate,
+        transform,
+        share,
         sweeps,
         compare,
         records,

@@ -108,6 +108,10 @@ class EncodeEvents:
         times, marks = check_events(rows[:, 0], rows[:, 1], self.kind)
         return encode(times[None], marks[None], period=self.kind.period)[0]
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data: a time and a mark become time (since the first, or in the period), gap, mark."""
+        return {"kind": "events", "marks": self.kind.marks, "period": self.kind.period}
+
 
 def check_events(times: Any, marks: Any, kind: Events, *, where: str = "") -> EventSequence:
     """Times as float64 and marks as int64.

@@ -92,23 +92,36 @@ def split_by_time(raw: Tensor, config: WindowsConfig) -> Splits:
             part, length=config.length, horizon=config.horizon, stride=stride, relative=config.relative
         )
 
-    def encode(series: Any) -> Tensor:
-        """A series (N, C) in natural units -> the input of a window."""
-        x = fill_forward(scale(series))
-        return x - x[-1:] if config.relative else x
-
-    def decode(forecast: Tensor) -> Tensor:
-        """(..., C) on the scale of train -> natural units."""
-        natural = scale.inverse(forecast)
-        return natural - scale.mean.float() if config.relative else natural
-
+    encode = WindowScale(scale, relative=config.relative)
     return Splits(
         train=windows(train, config.stride),
         val=windows(val),
         test=windows(test),
         encode=encode,
-        decode=decode,
+        decode=encode.decode,
     )
+
+
+class WindowScale:
+    """Windows standardised by channel; with `relative` they are changes from their last given step."""
+
+    def __init__(self, scale: Standardise, *, relative: bool) -> None:
+        self.scale = scale
+        self.relative = relative
+
+    def __call__(self, series: Any) -> Tensor:
+        """A series (N, C) in natural units -> the input of a window."""
+        x = fill_forward(self.scale(series))
+        return x - x[-1:] if self.relative else x
+
+    def decode(self, forecast: Tensor) -> Tensor:
+        """(..., C) on the scale of train -> natural units."""
+        natural = self.scale.inverse(forecast)
+        return natural - self.scale.mean.float() if self.relative else natural
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data: the scale by channel, and whether a window counts from its last step."""
+        return {"kind": "window", "relative": self.relative, "scale": self.scale.to_dict()}
 
 
 def load_appliance_energy_small(config: ApplianceEnergySmallConfig) -> Splits:

@@ -136,6 +136,10 @@ class Symbols:
             raise ZooError(f"symbols must lie within 0..{self.vocab - 1}, got {outside[0].item()}")
         return ids.long()
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return {"kind": "symbols", "vocab": self.vocab}
+
 
 def _load(
     config: C, make: Callable[[C, int, np.random.Generator], Sequences], evaluated: C | None = None

@@ -31,6 +31,10 @@ class Standardise:
         x = torch.as_tensor(raw, dtype=self.mean.dtype)
         return ((x - self.mean) / self.deviation).float()
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data: `(x - mean) / deviation`, numbers or lists that broadcast against x."""
+        return {"kind": "standardise", "mean": self.mean.tolist(), "deviation": self.deviation.tolist()}
+
     def inverse(self, x: Tensor) -> Tensor:
         """Back to natural units."""
         return (x.to(self.mean.dtype) * self.deviation + self.mean).float()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -33,6 +35,10 @@ class Characters:
         """Ids of any shape -> text."""
         return "".join((self.UNKNOWN + self.alphabet)[i] for i in ids.flatten().tolist())
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data: the vocabulary, by id."""
+        return {"kind": "characters", "vocabulary": [self.UNKNOWN, *self.alphabet]}
+
 
 class Bytes:
     """Bytes of UTF-8 <-> ids 0..255."""
@@ -44,6 +50,10 @@ class Bytes:
     def decode(self, ids: Tensor) -> str:
         """Ids of any shape -> text; what is no valid UTF-8 becomes a replacement character."""
         return bytes(ids.flatten().tolist()).decode(errors="replace")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return {"kind": "bytes"}
 
 
 def sotu_texts() -> dict[str, str]:

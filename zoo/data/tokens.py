@@ -90,6 +90,10 @@ class Bpe:
     def __reduce__(self) -> tuple[Any, ...]:
         return Bpe, (self.serialised,)
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data: `tokenizer` is the JSON that the library `tokenizers` reads."""
+        return {"kind": "bpe", "tokenizer": json.loads(self.serialised)}
+
     def encode(self, text: str) -> Tensor:
         """Text -> int64 (tokens,)."""
         return torch.tensor(self._tokenizer.encode(text).ids, dtype=torch.int64)

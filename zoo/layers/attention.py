@@ -48,11 +48,12 @@ def attend(
         return _attend_blocked(q, k, v, causal=causal, window=window, mask=mask, dropout_prob=dropout_prob)
     allowed: Tensor | None = None  # bool (B or 1, N, M)
     reach = m if window is None else window
-    if (causal and (mask is not None or n < m) and n > 1) or reach < m:
+    # A length may be symbolic (torch.export): what holds for every length is asked first.
+    if (causal and (mask is not None or (n < m and n > 1))) or reach < m:
         allowed = _band(n, m, ahead=m - n, reach=reach, causal=causal, device=q.device).unsqueeze(0)
     if mask is not None:
         allowed = mask.unsqueeze(1) if allowed is None else allowed & mask.unsqueeze(1)
-    is_causal = causal and allowed is None and n > 1
+    is_causal = bool(causal and allowed is None and n == m)
     return _softmax_attention(q, k, v, allowed, is_causal=is_causal, dropout_prob=dropout_prob)
 
 

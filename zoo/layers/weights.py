@@ -1,7 +1,8 @@
 """Weights on disk: safetensors, with the plan of the model in the header. Reading one runs no code.
 
-The header holds one entry, `archzoo`, JSON: `format`, `plan` (see `zoo.contract.Plan.to_dict`) and
-`revisions`, those of every component at the time of writing, the ones inside the backbone included.
+The header holds one entry, `archzoo`, JSON: `format`, `plan` (see `zoo.contract.Plan.to_dict`),
+`revisions`, those of every component at the time of writing, the ones inside the backbone included, and
+`plugins`, the distributions that those come from.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 
 from zoo.catalogue import Catalogue
 from zoo.catalogue import catalogue as default_catalogue
-from zoo.contract import Plan, revisions_of
+from zoo.contract import Plan, plugins_of, revisions_of
 from zoo.errors import UnknownName, ZooError
 from zoo.layers.model import Model, build_model
 
@@ -40,6 +41,7 @@ def save_weights(model: Model, path: str | Path, *, catalogue: Catalogue | None 
         "format": FORMAT,
         "plan": model.plan.to_dict(),
         "revisions": revisions_of(model.plan, catalogue),
+        "plugins": plugins_of(model.plan, catalogue),
     }
     tensors = {name: tensor.detach().contiguous() for name, tensor in _tensors(model).items()}
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -65,6 +67,7 @@ def load_weights(path: str | Path, *, catalogue: Catalogue | None = None) -> Mod
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             header = _read_header(path, file.metadata())
+            check_plugins(path, header.get("plugins", {}), catalogue)
             check_revisions(path, header["revisions"], catalogue)
             plan = _read_plan(path, header["plan"], catalogue)
             model = build_model(plan, catalogue=catalogue, fresh=False)
@@ -104,6 +107,24 @@ def _read_header(path: Path, metadata: dict[str, str] | None) -> dict[str, Any]:
     if not known:
         raise ZooError(f"{path}: is of format {header['format']!r}, this zoo reads {FORMAT}; upgrade archzoo")
     return header
+
+
+def check_plugins(path: Path, plugins: Any, catalogue: Catalogue) -> None:
+    """Refuse weights whose components come from plugins that are not here.
+
+    plugins: id -> "distribution version", as the file has them; files of earlier releases have none.
+
+    Raises:
+        ZooError: names them, and what to install.
+    """
+    here = {plugin.id for plugin in catalogue.plugins}  # one that is here but broken says so itself
+    missing = {id: str(made) for id, made in dict(plugins).items() if id not in here}
+    if missing:
+        needed = ", ".join(f"{id!r} ({made})" for id, made in missing.items())
+        names = sorted({made.partition(" ")[0] for made in missing.values()})
+        raise ZooError(
+            f"{path}: needs the plugin {needed}, which is not installed: pip install {' '.join(names)}"
+        )
 
 
 def check_revisions(path: Path, revisions: dict[str, Any], catalogue: Catalogue) -> None:

@@ -12,6 +12,7 @@ import os
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 import zoo
 from zoo.catalogue import Catalogue, catalogue
@@ -30,12 +31,16 @@ class RecipeFile:
     @property
     def title(self) -> str:
         """What the file itself says of its title."""
+        return str(self.said().get("title", ""))
+
+    def said(self) -> dict[str, Any]:
+        """What the file itself says, unchecked, without what it includes; empty if it cannot be read."""
         from zoo.recipe.errors import Source
         from zoo.recipe.source import plain, read
 
         root = read(Source(self.name, self.path.read_text(encoding="utf-8")), [])
         data = plain(root) if root else {}
-        return str(data.get("title", "")) if isinstance(data, dict) else ""
+        return data if isinstance(data, dict) else {}
 
 
 def list_recipes(pattern: str = "*", found: Catalogue | None = None) -> tuple[RecipeFile, ...]:

@@ -130,9 +130,13 @@ def _escaped(value: Any) -> Any:
     return value
 
 
+def part_params(part: Part) -> dict[str, Any]:
+    """All parameters of a component, as plain data."""
+    return asdict(part.config) if is_dataclass(part.config) and not isinstance(part.config, type) else {}
+
+
 def _part(part: Part) -> dict[str, Any]:
-    params = asdict(part.config) if is_dataclass(part.config) and not isinstance(part.config, type) else {}
-    return {"name": part.id, "params": params}
+    return {"name": part.id, "params": part_params(part)}
 
 
 def _origin(loaded: LoadedRecipe, path: str) -> str:

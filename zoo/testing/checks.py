@@ -327,6 +327,15 @@ CHECKS: tuple[Check, ...] = (
         cost="slow",
     ),
     *_checks(
+        "compile",
+        ("model",),
+        {
+            "exports_whole": "the whole model, exported for any batch size, gives what eager gives",
+            "exports_onnx": "the same as ONNX, run by onnxruntime (skipped without the extra onnx)",
+        },
+        cost="slow",
+    ),
+    *_checks(
         "cost",
         TOKENS,
         {"cost": "the operations counted, with and without a mask, grow with the tokens at most as claimed"},

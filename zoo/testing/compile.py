@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+import tempfile
+from pathlib import Path
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from zoo.errors import ZooError
+from zoo.sharing import graph
+from zoo.sharing.verify import verify
+from zoo.testing.checks import NotApplicable
 from zoo.testing.measure import CLOSE, gradients_of, require_close, require_same_gradients, weights_like
-from zoo.testing.subject import Subject
+from zoo.testing.subject import ModelSubject, Subject
+from zoo.testing.whole import build_whole
 
 
 def check_exports(subject: Subject) -> None:
@@ -27,6 +34,18 @@ def check_exports(subject: Subject) -> None:
             )
 
 
+def check_exports_whole(subject: Subject) -> None:
+    _round_trip(subject, "torch-export")
+
+
+def check_exports_onnx(subject: Subject) -> None:
+    try:
+        graph.require_onnx()
+    except ZooError as reason:
+        raise NotApplicable(str(reason)) from reason
+    _round_trip(subject, "onnx")
+
+
 def check_compiles(subject: Subject) -> None:
     """With the backend "aot_eager": graph and autograd are those of any backend, only the kernels are not."""
     for causal in subject.directions:
@@ -42,6 +61,16 @@ def check_compiles(subject: Subject) -> None:
                 require_same_gradients(found[1], expected[1], CLOSE, what)
         finally:
             torch._dynamo.reset()
+
+
+def _round_trip(subject: Subject, format: graph.GraphFormat) -> None:
+    """Stem, backbone and head as one graph in a file, read again: what `zoo export` does."""
+    model = build_whole(cast(ModelSubject, subject)).eval()
+    shapes = graph.Shapes.of(model.plan.inputs)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / graph.FILES[format]
+        graph.write(graph.trace(model, shapes), format, file)
+        verify(graph.read(format, file), model, model.plan, shapes.tried(model.plan))
 
 
 def _both(subject: Subject, form: Any, module: nn.Module, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:

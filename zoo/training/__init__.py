@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from zoo.training.generation import generate
     from zoo.training.module import Diverged
     from zoo.training.result import EvalResult, RunResult
+    from zoo.training.transformed import TransformedRun, transform_run
 
 _MODULE_OF = {
     "Diverged": "module",
@@ -21,9 +22,22 @@ _MODULE_OF = {
     "predict": "evaluation",
     "resume": "fit",
     "train": "fit",
+    "TransformedRun": "transformed",
+    "transform_run": "transformed",
 }
 
-__all__ = ["Diverged", "EvalResult", "RunResult", "evaluate", "generate", "predict", "resume", "train"]
+__all__ = [
+    "Diverged",
+    "EvalResult",
+    "RunResult",
+    "TransformedRun",
+    "evaluate",
+    "generate",
+    "predict",
+    "resume",
+    "train",
+    "transform_run",
+]
 
 
 def __getattr__(name: str) -> Any:

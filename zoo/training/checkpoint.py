@@ -55,19 +55,23 @@ def model_weights(checkpoint: dict[str, Any]) -> dict[str, torch.Tensor]:
     }
 
 
+def write_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:
+    """Write beside `path`, then rename: a kill at any moment leaves the old file or the new one."""
+    with writing(path.parent), replacing(path) as file:
+        try:
+            torch.save(checkpoint, file)
+        except RuntimeError as error:  # torch's, on closing an archive that was left half written
+            cause = error.__context__  # the disk would not take it, or Ctrl-C came
+            ours = isinstance(cause, OSError) or not isinstance(cause, Exception)
+            raise (cause if cause is not None and ours else error) from None
+
+
 class PlainCheckpointIO(CheckpointIO):
     """How Lightning reads and writes its checkpoints here."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Write beside `path`, then rename: a kill at any moment leaves the old file or the new one."""
-        path = Path(path)
-        with writing(path.parent), replacing(path) as file:
-            try:
-                torch.save(checkpoint, file)
-            except RuntimeError as error:  # torch's, on closing an archive that was left half written
-                cause = error.__context__  # the disk would not take it, or Ctrl-C came
-                ours = isinstance(cause, OSError) or not isinstance(cause, Exception)
-                raise (cause if cause is not None and ours else error) from None
+        """As `write_checkpoint`."""
+        write_checkpoint(checkpoint, Path(path))
 
     def load_checkpoint(
         self, path: Any, map_location: Any = None, weights_only: bool | None = None

@@ -61,6 +61,11 @@ class SeriesReader:
         x = fill_forward(self.scale(raw))[-self.config.length :]
         return x - x[-1:] if self.config.relative else x
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data: the scale by channel; the last `length` steps, less the last where `relative`."""
+        config = {"length": self.config.length, "relative": self.config.relative}
+        return {"kind": "window", "channels": list(self.channels), **config, "scale": self.scale.to_dict()}
+
 
 def load_forecast_table(config: ForecastTableConfig) -> Splits:
     """Windows, input float (N, C), target float (horizon, targets): the first channels, continued.
@@ -74,15 +79,12 @@ def load_forecast_table(config: ForecastTableConfig) -> Splits:
     scale = Standardise.fit(raw[: found.counts[0]])
     asked = len(found.targets)
     mean, deviation = scale.mean[:asked].float(), scale.deviation[:asked].float()
+    answers = Standardise(mean=torch.zeros_like(mean) if config.relative else mean, deviation=deviation)
 
     def split(part: Tensor, stride: int = 1) -> FirstChannels:
         length, horizon = config.length, config.horizon
         windows = SeriesWindows(part, length=length, horizon=horizon, stride=stride, relative=config.relative)
         return FirstChannels(windows, asked)
-
-    def decode(forecast: Tensor) -> Tensor:
-        natural = forecast * deviation
-        return natural if config.relative else natural + mean
 
     train, val, test = torch.split(scale(raw), list(found.counts))
     return Splits(
@@ -90,6 +92,6 @@ def load_forecast_table(config: ForecastTableConfig) -> Splits:
         val=split(val),
         test=split(test),
         encode=SeriesReader(scale, found.channels, config),
-        decode=decode,
+        decode=answers.inverse,
         source=record([path]),
     )

@@ -56,6 +56,10 @@ class PictureEncoder:
         """Float (C, H, W) in [0, 1] -> the input of a model."""
         return self.scale(raw)
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data: size (height, width) and fit of a picture, then its scale, for pixels in [0, 1]."""
+        return {"kind": "picture", "size": list(self.size), "fit": self.fit, "scale": self.scale.to_dict()}
+
 
 class ImageFiles:
     """Images on disk, each read anew when it is asked for, in whatever process that is.

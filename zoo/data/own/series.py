@@ -32,6 +32,10 @@ class SeriesEncoder:
     def __call__(self, raw: Any) -> Tensor:
         return self.scale(raw)
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data: that of the scale, by channel."""
+        return self.scale.to_dict()
+
 
 def load_series_files(config: SeriesFilesConfig) -> Splits:
     """Series, input float (N, C), one class each; each channel is standardised on the steps of train."""

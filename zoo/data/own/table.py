@@ -36,6 +36,10 @@ class RowEncoder:
         """Features that are encoded already, float (F,)."""
         return torch.as_tensor(raw, dtype=torch.float32)
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data: how each column is encoded, in the order of the features."""
+        return {"kind": "row", "columns": [dict(encoder) for encoder in self.encoders]}
+
 
 class TargetScale:
     """Outputs (B, K) back in natural units: values are scaled, classes stay as they are."""
@@ -50,6 +54,10 @@ class TargetScale:
 
     def __call__(self, outputs: Tensor) -> Tensor:
         return outputs * self.deviation + self.mean
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data: `outputs * deviation + mean` are natural units."""
+        return {"kind": "standardise", "mean": self.mean.tolist(), "deviation": self.deviation.tolist()}
 
 
 def load_table(config: TableConfig) -> Splits:
