@@ -77,10 +77,10 @@ class Combiner(nn.Module):
         # Behind the last kept token, that token again: whatever padding holds, it is not looked at.
         kept_first = torch.argsort((~mask).long(), dim=1, stable=True)
         index = kept_first.gather(1, place.minimum((count - 1).clamp_min(0)))
-        packed = x.take_along_dim(index.unsqueeze(-1), 1)
+        packed = x.gather(1, index.unsqueeze(-1).expand_as(x))
         y = self._merge(self._mix(packed, place < count))
         back = (mask.cumsum(1) - 1).clamp_min(0)
-        return y.take_along_dim(back.unsqueeze(-1), 1).masked_fill(~mask.unsqueeze(-1), 0.0)
+        return y.gather(1, back.unsqueeze(-1).expand_as(y)).masked_fill(~mask.unsqueeze(-1), 0.0)
 
     def _mix(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """x: (B, N, width), mask: bool (B, N), padding on the right -> (B, H, N, D)."""
