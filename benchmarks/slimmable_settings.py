@@ -1,6 +1,6 @@
 """One slimmable multi-task network beside networks trained alone: accuracy by width, search, hypervolume.
 
-    python benchmarks/slimmable_settings.py [--seeds 0 1 2] [--only distilled plain uniform alone]
+    python benchmarks/slimmable_settings.py [--seeds 0 1 2] [--only plain distilled uniform alone]
 
 Each setting is a run of the recipe slim/digits_mtl; what is done is kept in runs/slimmable_settings, so
 that it can go on another day. The last lines are the tables of plugins/zoo_slimmable/README.md.
@@ -22,9 +22,9 @@ WIDTHS = (0.25, 0.5, 0.75, 1.0)
 RECIPE = "slim/digits_mtl"
 #: Overrides of the recipe; networks alone are built as narrow as the slimmed ones, without the callback.
 SETTINGS: dict[str, list[str]] = {
-    "distilled": [],
-    "plain": ["callbacks.slim/sandwich.distill=0"],
-    "uniform": ["callbacks.slim/sandwich.distill=0", "callbacks.slim/sandwich.uniform=true"],
+    "plain": [],
+    "distilled": ["callbacks.slim/sandwich.distill=1.0"],
+    "uniform": ["callbacks.slim/sandwich.uniform=true"],
 }
 ALONE = {
     f"alone {width:g}": [
@@ -85,7 +85,7 @@ def report(done: Mapping[str, Mapping[str, Any]]) -> None:
     if all(rows):
         print(f"{'alone':10} ({len(rows[0])})", *(spread(row) for row in rows))
     for name, found in done.items():
-        if not name.startswith("distilled"):
+        if not name.startswith("plain"):
             continue
         sizes = {key: tuple(found["table"][key]) for key in ("tasks", "encoder", "decoder")}
         table = ScoreTable(**{**found["table"], **sizes})
