@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from zoo_slimmable.widths import channels_of, set_width
 
 import zoo
 from zoo import torchvision_shim
+from zoo.layers import load_weights, save_weights
 from zoo.plugin import Classes, Image
 
 torchvision_shim.install()
@@ -157,7 +159,7 @@ def test_shared_and_reshaped_channels_stay_whole() -> None:
     assert "split (chunk)" in note and "shared is used more than once" in note
 
 
-def test_the_zoos_timm_models_are_converted_by_name_and_others_refused() -> None:
+def test_the_zoos_timm_models_are_converted_by_name_and_others_refused(tmp_path: Path) -> None:
     inputs, targets = Image(channels=1, height=32, width=32), Classes(count=4)
     model = zoo.create_model("timm/test_resnet", inputs=inputs, targets=targets)
     x = torch.randn(2, 1, 32, 32)
@@ -169,5 +171,10 @@ def test_the_zoos_timm_models_are_converted_by_name_and_others_refused() -> None
     set_width(model, 0.5)
     calibrate(model, [x])
     assert model(x).shape == (2, 7)
+    save_weights(model, tmp_path / "model.safetensors")
+    again = load_weights(tmp_path / "model.safetensors")
+    set_width(again, 0.5)
+    calibrate(again, [x])
+    assert torch.equal(again(x), model(x))
     with pytest.raises(zoo.ZooError, match=r"cannot be applied.*it works on tokens"):
         zoo.apply_transform(zoo.create_model("core/transformer", inputs=inputs, targets=targets), "slimmable")
