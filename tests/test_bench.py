@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -27,6 +28,7 @@ from zoo.bench.report import exponent
 from zoo.catalogue import catalogue
 from zoo.cli import main
 from zoo.errors import UnknownName, ZooError
+from zoo.layers.attention import SoftmaxAttention
 from zoo.training.memory import peak_of
 
 TINY = {"width": 16, "depth": 1, "heads": 2}
@@ -188,3 +190,21 @@ def test_a_name_that_is_both_is_the_model() -> None:
         find_subjects(found, ["core/no_such"], kind="mixer", depth=1, heads=2)
     with pytest.raises(ZooError):
         find_subjects(found, ["timm/resnet18"], kind=None, depth=1, heads=2)
+
+
+def test_a_step_is_that_of_training_and_the_next_token_that_of_evaluation(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    modes: dict[str, set[bool]] = {"forward": set(), "step": set()}
+    for name in modes:
+        original = getattr(SoftmaxAttention, name)
+
+        def noted(
+            self: SoftmaxAttention, *args: Any, name: str = name, original: Any = original, **options: Any
+        ) -> Any:
+            modes[name].add(self.training)
+            return original(self, *args, **options)
+
+        monkeypatch.setattr(SoftmaxAttention, name, noted)
+    measured(lengths=(16,))
+    assert modes == {"forward": {True}, "step": {False}}

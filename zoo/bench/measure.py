@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.modules.dropout import _DropoutNd
 from torch.utils._pytree import tree_leaves
 
 from zoo.bench.report import Bench, Cell
@@ -133,7 +134,10 @@ class _Work:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             self._backbone: Any = build_model(plan, catalogue=catalogue).backbone.to(x.device)
-        self._backbone.eval()  # nothing random: dropout would be timed with the rest
+        # As it trains (some see other tokens then), without what is random.
+        for part in self._backbone.train().modules():
+            if isinstance(part, _DropoutNd):
+                part.eval()
         self._streams = plan.causal and plan.claims.streaming
         self._x = x
         self.parameters = sum(each.numel() for each in self._backbone.parameters())
@@ -160,6 +164,7 @@ class _Work:
         """
         if not self._streams:
             return None, None
+        self._backbone.eval()
         x = self._x.detach()
         state = self._backbone.initial_state(len(x))
         for chunk in x[:, :-1].split(_CHUNK, dim=1) if x.shape[1] > 1 else ():
