@@ -90,7 +90,7 @@ def test_the_peak_of_a_piece_of_work() -> None:
 
     wanted = 64 << 20
     peak = peak_of(lambda: torch.ones(wanted // 4).sum().item(), torch.device("cpu"))
-    assert peak is None or wanted <= peak < 1.5 * wanted  # None: not on Linux
+    assert peak is None or 0.98 * wanted <= peak < 1.5 * wanted  # None: not on Linux
 
 
 # -- measuring -----------------------------------------------------------------------------------

@@ -32,6 +32,9 @@ dependencies = ["archzoo"]
 
 [project.entry-points."zoo.plugins"]
 {id} = "{value}"
+
+[tool.hatch.build.targets.wheel]
+packages = ["{package}"]
 """
 CHECKOUT = [str(ROOT), str(ROOT / "plugins")]
 #: Takes the checkout, which is installed as editable, off the path of every process that is started here.
@@ -95,7 +98,11 @@ def evict(id: str, core_site: Path, folder: Path) -> Path:
     if (ROOT / "recipes" / id).is_dir():
         shutil.copytree(ROOT / "recipes" / id, source / package / "recipes")
     pyproject = PYPROJECT.format(
-        id=id, dashed=id.replace("_", "-"), value=ENTRY_POINTS[id], version=PROJECT["version"]
+        id=id,
+        dashed=id.replace("_", "-"),
+        package=package,
+        value=ENTRY_POINTS[id],
+        version=PROJECT["version"],
     )
     (source / "pyproject.toml").write_text(pyproject, encoding="utf-8")
     build(source, site)
