@@ -14,17 +14,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from turns import resident
 from zoo_titans import MemoryConfig, NeuralMemory
+
+from zoo.bench import in_turns
 
 Row = dict[str, float | int | str]
 WIDTH, HEADS, BATCH, TOKENS = 256, 4, 2, 512
@@ -80,27 +80,15 @@ def step_of(module: nn.Module) -> Callable[[], object]:
     return step
 
 
-def in_turns(runs: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """CPU-milliseconds: the least of `repeats` turns after a warm-up."""
-    best = dict.fromkeys(runs, math.inf)
-    for turn in range(repeats + 1):
-        for name, run in runs.items():
-            start = time.process_time()
-            run()
-            if turn:
-                best[name] = min(best[name], 1e3 * (time.process_time() - start))
-    return best
-
-
 def training(chunks: tuple[int, ...], repeats: int) -> list[Row]:
     rows: list[Row] = []
     for chunk in chunks:
         torch.manual_seed(0)
         turns = repeats if chunk >= 16 else max(1, repeats // 2)
         times = in_turns({name: step_of(make(chunk)) for name, make in forms().items()}, turns)
-        for name, ms in times.items():
+        for name, (_, ms) in times.items():
             speed = BATCH * TOKENS / ms * 1e3
-            ratio = "" if name == OTHER or OTHER not in times else f"{times[OTHER] / ms:.2f}"
+            ratio = "" if name == OTHER or OTHER not in times else f"{times[OTHER].cpu / ms:.2f}"
             rows.append(
                 {
                     "chunk": chunk,
@@ -154,7 +142,7 @@ def decoding(seen: tuple[int, ...], repeats: int) -> list[Row]:
     return [
         {
             "seen": n,
-            "us_per_token": round(50 * times[str(n)], 1),
+            "us_per_token": round(50 * times[str(n)].cpu, 1),
             "state_bytes": sizes[n],
         }
         for n in seen
