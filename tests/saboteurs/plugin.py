@@ -44,14 +44,13 @@ _MARK = zp.StemSpec(
     returns="tokens",
     cost=90,
 )
-_STRIDES = zp.StemSpec(
+_STRIDES = replace(
+    _MARK,
     name="strides",
     target=f"{_HERE}.parts:Strides",
     config=f"{_HERE}.config:StridesConfig",
     summary="Several steps of a series a token.",
     accepts="series",
-    returns="tokens",
-    cost=90,
 )
 _TALLY = zp.HeadSpec(
     name="tally",
