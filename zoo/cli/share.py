@@ -7,8 +7,8 @@ import sys
 from typing import Any
 
 from zoo.cli.output import add_verb, print_json, print_table
+from zoo.sharing.formats import FORMATS, check_format
 
-FORMATS = ("safetensors", "torch-export", "onnx")
 RUN = "a run folder, 'latest', or a recipe: its latest run"
 
 
@@ -71,17 +71,15 @@ def add_verbs(verbs: Any) -> None:
 
 
 def export(options: argparse.Namespace) -> int:
-    from zoo.errors import ZooError, suggest
     from zoo.runs import find_run
 
-    if options.format not in FORMATS:
-        raise ZooError(f"there is no format {options.format!r}.{suggest(options.format, FORMATS)}")
+    format = check_format(options.format)  # before torch is loaded
     run = find_run(options.run_folder)
     from zoo.sharing import export_run
 
     done = export_run(
         run,
-        options.format,
+        format,
         output=options.output,
         overwrite=options.overwrite,
         batch_size=options.batch_size,

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, cast
 
 from zoo.catalogue import Catalogue
 from zoo.contract import Plan, revisions_of
-from zoo.errors import ZooError, suggest
+from zoo.errors import ZooError
 from zoo.layers.model import Model
 from zoo.layers.transform import fold_transforms
 from zoo.layers.weights import load_weights, save_weights
@@ -22,13 +22,13 @@ from zoo.runs import Run, find_run
 from zoo.sharing import graph
 from zoo.sharing.card import describe_model
 from zoo.sharing.folder import check_target, replacing_folder, write_description
+from zoo.sharing.formats import Format, check_format
 from zoo.sharing.graph import Shapes
 from zoo.sharing.verify import Agreement, verify
 from zoo.specs import TransformSpec
 from zoo.training.evaluation import best_model, recipe_of
 from zoo.training.setup import load_splits
 
-Format = Literal["safetensors", "torch-export", "onnx"]
 #: Checks of the kit whose known limits forbid a format.
 _NEEDS: dict[str, tuple[str, ...]] = {
     "safetensors": (),
@@ -156,12 +156,10 @@ def check_limits(plan: Plan, format: Format, catalogue: Catalogue) -> None:
 
 
 def _format(format: str, *, batch_size: int | None, any_length: bool) -> Format:
-    known = get_args(Format)
-    if format not in known:
-        raise ZooError(f"there is no format {format!r}.{suggest(format, known)}")
-    if format == "safetensors" and (batch_size is not None or any_length):
+    chosen = check_format(format)
+    if chosen == "safetensors" and (batch_size is not None or any_length):
         raise ZooError("safetensors holds weights, no graph: leave out --batch-size and --any-length")
-    return cast(Format, format)
+    return chosen
 
 
 def _signature(plan: Plan, shapes: Shapes) -> dict[str, Any]:
