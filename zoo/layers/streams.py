@@ -164,7 +164,7 @@ def _index(rows: Tensor, size: int) -> Tensor:
         return rows.nonzero().squeeze(1)
     if rows.dim() != 1 or rows.is_floating_point():
         raise ValueError(f"rows must be int64 (R,) or bool ({size},), got {rows.dtype} {tuple(rows.shape)}")
-    if torch.compiler.is_compiling():  # traced: numbers cannot be looked at
+    if torch.compiler.is_compiling() or rows.is_meta:  # there are no numbers to look at
         return rows.long()
     if len(rows) and not (int(rows.min()) >= 0 and int(rows.max()) < size):
         raise ValueError(f"rows must lie within 0..{size - 1}, the streams of the state, got {rows.tolist()}")

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import flop_registry, sdpa_flop_count
 
+from zoo.layers.operations import flops_of_call
 from zoo.testing.measure import require
 from zoo.testing.subject import Subject
 
@@ -87,15 +87,12 @@ class WorkCounter(TorchDispatchMode):
 
 
 def _work(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> float:
-    packet = func._overloadpacket
-    if packet is _aten._scaled_dot_product_flash_attention_for_cpu:  # torch 2.13 has no formula for it
-        return float(sdpa_flop_count(args[0].shape, args[1].shape, args[2].shape))
-    if packet in flop_registry:
-        return float(flop_registry[packet](*args, **kwargs, out_val=out))
+    if (flops := flops_of_call(func, args, kwargs, out)) is not None:
+        return float(flops)
     written = _elements(out)
     if func.is_view:
         return 0.0
-    if packet in _GATHER:
+    if func._overloadpacket in _GATHER:
         return written
     if func._schema.is_mutable:  # into a larger tensor: what is written into it, not all of it
         changed = {i for i, a in enumerate(func._schema.arguments) if a.alias_info and a.alias_info.is_write}

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
 
 from zoo.catalogue import Catalogue
 from zoo.contract import Plan
 from zoo.data.random_inputs import sample_of
 from zoo.layers.model import Model, build_model
+from zoo.layers.operations import ProductCounter
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +22,7 @@ class Cost:
 
     parameters: numbers that are trained.
     flops: floating-point operations of products (matrices, convolutions, attention) for one example forwards,
-        a multiplication and its addition counting as two; `None` where the model cannot be traced.
+        a multiplication and its addition counting as two; `None` where the model does not run here.
     state_bytes: what one stream remembers after an example's tokens; `None` where it cannot stream.
     """
 
@@ -43,19 +41,20 @@ def flops_of(plan: Plan, catalogue: Catalogue) -> int | None:
 
     Attention counts as the full square, causal or not: what a kernel may leave out is its affair.
     """
-    with torch.no_grad(), _quiet():
-        return _flops(_shapes_alone(plan, catalogue), _example(plan).to("meta"))
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        return _flops(plan, catalogue, _example(plan))
 
 
 def cost_of(plan: Plan, catalogue: Catalogue) -> Cost:
     """The cost of a plan's model on one example as long as they come."""
-    model = _shapes_alone(plan, catalogue)
     x = _example(plan)
-    with torch.no_grad(), torch.random.fork_rng(devices=[]), _quiet():
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
         state = None
         if plan.causal and plan.claims.streaming:  # in numbers: most streams look at some of theirs
-            state = _state_bytes(build_model(plan, catalogue=catalogue, fresh=False), x)
-        return Cost(parameters=model.num_parameters, flops=_flops(model, x.to("meta")), state_bytes=state)
+            state = _state_bytes(_in_numbers(plan, catalogue), x)
+        return Cost(
+            parameters=parameters_of(plan, catalogue), flops=_flops(plan, catalogue, x), state_bytes=state
+        )
 
 
 def _shapes_alone(plan: Plan, catalogue: Catalogue) -> Model:
@@ -67,29 +66,22 @@ def _example(plan: Plan) -> Tensor:
     return sample_of(plan.inputs, 1, getattr(plan.inputs, "length", 1))
 
 
-def _flops(model: Model, x: Tensor) -> int | None:
-    try:
-        with FlopCounterMode(display=False) as counter:
-            model(x)
-    except Exception:  # a layer that looks at its numbers cannot run without any
-        return None
-    return counter.get_total_flops()
+def _in_numbers(plan: Plan, catalogue: Catalogue) -> Model:
+    return build_model(plan, catalogue=catalogue, fresh=False).eval()
+
+
+def _flops(plan: Plan, catalogue: Catalogue, x: Tensor) -> int | None:
+    for make, device in ((_shapes_alone, "meta"), (_in_numbers, "cpu")):
+        model = make(plan, catalogue)
+        with suppress(Exception), ProductCounter() as counter:  # on meta a layer may miss its numbers
+            model(x.to(device))
+            return counter.flops
+    return None
 
 
 def _state_bytes(model: Model, x: Tensor) -> int | None:
     try:
-        _, state = model.eval().step(x, model.initial_state(1))
+        _, state = model.step(x, model.initial_state(1))
     except ValueError:  # a stem or a head that needs all tokens at once
         return None
     return sum(leaf.numel() * leaf.element_size() for leaf in tree_leaves(state) if isinstance(leaf, Tensor))
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without torch's remarks on modules that are called more than once."""
-    logger = logging.getLogger("torch.utils.flop_counter")
-    before, logger.disabled = logger.disabled, True
-    try:
-        yield
-    finally:
-        logger.disabled = before
