@@ -133,7 +133,7 @@ def _backward(
     rows, tokens, width = values.shape
     levels, weights, decay = _weights_of_chunks(scores, m, chunk)
     share = (decay / denominator).reshape(-1, 1, chunk)
-    attention = (weights / denominator.unsqueeze(-1)).flatten(0, 1)  # p_ij, (R n, C, C)
+    attention = weights / denominator.unsqueeze(-1)  # p_ij, (R, n, C, C)
     grad_blocks = grad_out.reshape(-1, chunk, width)
     grad_dot_out = _dot(grad_out, out).reshape(-1, chunk, 1)  # (R n, C, 1)
 
@@ -144,10 +144,12 @@ def _backward(
     grad_total_w, grad_total_u = grad_leaves[:, 1:, :-1], grad_leaves[:, 1:, -1:]  # (R, n, D), (R, n, 1)
 
     last = weights[:, :, -1]  # (R, n, C)
-    grad_values = last.reshape(-1, chunk, 1) * grad_total_w.reshape(-1, 1, width)
-    grad_values = grad_values.baddbmm_(attention.mT, grad_blocks).reshape(rows, tokens, width)
-    grad_ones = last * grad_total_u - (attention * grad_dot_out).sum(1).reshape(rows, -1, chunk)
-    grad_scores = _dot(grad_values, values) + grad_ones.reshape(rows, tokens)
+    # A chunk's totals are one more output behind it, with the weights of its last token.
+    every = torch.cat([attention, last.unsqueeze(2)], 2).flatten(0, 1)  # (R n, C+1, C)
+    above = torch.cat([grad_blocks.unflatten(0, (rows, -1)), grad_total_w.unsqueeze(2)], 2).flatten(0, 1)
+    grad_values = torch.bmm(every.mT, above).reshape(rows, tokens, width)
+    grad_ones = last * grad_total_u - (attention * grad_dot_out.unflatten(0, (rows, -1))).sum(2)
+    grad_scores = _dot(grad_values, values) + grad_ones.flatten(1)
 
     first_w, first_u = grad_leaves[:, 0, :-1], grad_leaves[:, 0, -1]
     return grad_scores, grad_values, (first_w * w).sum(-1) + first_u * u, first_u, first_w
