@@ -21,7 +21,7 @@ from zoo.errors import ZooError
 from zoo.recipe import RecipeError, load_recipe
 from zoo.recipe.fingerprint import fingerprint, fingerprint_of
 from zoo.runs import Run, list_runs
-from zoo.sweep import check_points, combine, make_sweep, parse_axes, read_rows
+from zoo.sweep import check_points, combine, find_sweep, make_sweep, parse_axes, read_points, read_sweep
 from zoo.sweep.worker import Job, carry_out
 
 RECIPE = """\
@@ -89,8 +89,9 @@ def test_mistakes_in_the_arguments(arguments: list[str], message: str) -> None:
 def test_listed_points_are_fragments_of_the_recipe(tmp_path: Path) -> None:
     listed = tmp_path / "points.yaml"
     listed.write_text("- {model: {width: 16, params: {depth: 2}}}\n- optim: {lr: 0.01}\n", encoding="utf-8")
-    rows = read_rows(listed)
-    assert rows == [{"model.width": "16", "model.params.depth": "2"}, {"optim.lr": "0.01"}]
+    rows, places = read_points(listed)
+    assert list(rows) == [{"model.width": "16", "model.params.depth": "2"}, {"optim.lr": "0.01"}]
+    assert str(places["optim.lr=0.01"]).endswith("points.yaml:2:11")
     points = check_points("tiny.yaml", combine(parse_axes(["seed=0,1"]), rows))
     assert [point.loaded.recipe.model.width for point in points] == [16, 16, 8, 8]
     assert [point.loaded.recipe.seed for point in points] == [0, 1, 0, 1]
@@ -101,7 +102,7 @@ def test_a_list_of_points_that_is_none(text: str, tmp_path: Path) -> None:
     listed = tmp_path / "points.yaml"
     listed.write_text(text, encoding="utf-8")
     with pytest.raises(ZooError, match=r"points\.yaml"):
-        read_rows(listed)
+        read_points(listed)
 
 
 def test_a_key_from_both_sides_is_refused() -> None:
@@ -227,6 +228,26 @@ def test_a_killed_sweep_loses_no_finished_point() -> None:
     assert finished == set(range(6)) and len(runs) == 6  # none was trained twice
 
 
+def test_a_terminated_sweep_leaves_a_checkpoint_and_goes_on() -> None:
+    """As `zoo train` on Ctrl-C: the worker ends, the point it had goes on where it was."""
+    arguments = ("seed=0,1", "trainer.max_steps=4000", "trainer.eval_every_steps=50")
+    process = sweep(*arguments, start_new_session=True)
+    deadline = time.monotonic() + 240
+    while not any(run.last.is_file() for run in list_runs("runs")):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert "Interrupted with 2 of 2 points to go. The same command goes on." in err and "Traceback" not in err
+    (run,) = list_runs("runs")
+    assert run.status == "interrupted" and 50 <= run.info["step"] < 4000
+    with pytest.raises(ProcessLookupError):
+        os.kill(run.info["pid"], 0)
+    outcome = carry_out(job(*arguments[1:], "seed=0"))
+    assert outcome.ending == "finished" and outcome.run == str(run.path)
+
+
 def test_states_of_points() -> None:
     points = check_points("tiny.yaml", combine(parse_axes(["seed=0..2"])))
     swept = make_sweep(points)
@@ -320,3 +341,155 @@ def test_a_single_seed_cannot_tell(capsys: pytest.CaptureFixture[str]) -> None:
 def test_mistakes_of_a_recipe_are_recipe_errors() -> None:
     with pytest.raises(RecipeError):
         check_points("tiny.yaml", [("model.width=0",)])
+
+
+# -- a sweep described by a file -----------------------------------------------------------------
+
+SWEEP = """\
+schema: 1
+title: Tiny
+recipes: [below/tiny.yaml]
+values:
+  optim: {lr: [1e-3, 1e-2]}
+  model: {params: {depth: 1}}
+  seed: 0..1
+"""
+
+
+@pytest.fixture
+def swept_file(tmp_path: Path) -> Path:
+    (tmp_path / "below").mkdir()
+    (tmp_path / "below/tiny.yaml").write_text(RECIPE, encoding="utf-8")
+    path = tmp_path / "sweep.yaml"
+    path.write_text(SWEEP, encoding="utf-8")
+    return path
+
+
+def points_of(*arguments: str, capsys: pytest.CaptureFixture[str]) -> set[str]:
+    assert main(["sweep", *arguments, "--list", "--json"]) == 0
+    return {point["id"] for point in json.loads(capsys.readouterr().out)}
+
+
+def test_a_file_is_the_command_line_written_down(
+    swept_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    by_hand = ["below/tiny.yaml", "optim.lr=1e-3,1e-2", "model.params.depth=1", "seed=0..1"]
+    assert points_of("sweep.yaml", capsys=capsys) == points_of(*by_hand, capsys=capsys)
+    upon = points_of("sweep.yaml", "seed=7", "model.width=4,8", "tiny.yaml", capsys=capsys)
+    assert upon == points_of(
+        "tiny.yaml", "optim.lr=1e-3,1e-2", "seed=7", "model.width=4,8", "model.params.depth=1", capsys=capsys
+    )
+    swept_file.write_text(
+        SWEEP.replace(
+            "  seed: 0..1\n", "points:\n  - {model: {width: 4}, seed: 3}\n  - {model: {width: 6}}\n"
+        ),
+        encoding="utf-8",
+    )
+    Path("points.yaml").write_text("- {model: {width: 4}, seed: 3}\n- model: {width: 6}\n", encoding="utf-8")
+    assert points_of("sweep.yaml", capsys=capsys) == points_of(
+        *by_hand[:3], "--points", "points.yaml", capsys=capsys
+    )
+    assert not Path("runs").exists()
+
+
+def test_options_of_a_file_hold_until_the_command_line_says_else(
+    swept_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    swept_file.write_text(
+        SWEEP.replace("[1e-3, 1e-2]", "1e-3..1e-1")
+        + "sampler: random\ntrials: 3\njobs: 2\nhtml: page.html\n",
+        encoding="utf-8",
+    )
+    three = points_of("sweep.yaml", capsys=capsys)
+    assert len(three) == 6 and three == points_of("sweep.yaml", "--trials", "3", capsys=capsys)
+    assert len(points_of("sweep.yaml", "--trials", "1", capsys=capsys)) == 2
+    assert points_of("sweep.yaml", "--sampler-seed", "1", capsys=capsys).isdisjoint(three)
+    assert main(["sweep", "sweep.yaml", "--trials", "1", "seed=0"]) == 0
+    captured = capsys.readouterr()
+    assert "best val/accuracy" in captured.err and "test/accuracy" in captured.out
+    assert "<title>Tiny</title>" in Path("page.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            "recipes:",
+            "recipe:",
+            "sweep.yaml:3:1: recipe: there is no key 'recipe' here. Did you mean 'recipes'?",
+        ),
+        (
+            "recipes:",
+            "jobs: two\nrecipes:",
+            "sweep.yaml:3:1: jobs: expected a whole number, got the text 'two'",
+        ),
+        ("recipes:", "jobs: 0\nrecipes:", "jobs: must be at least 1, got 0"),
+        ("recipes:", "sampler: tpee\nrecipes:", "Did you mean 'tpe'?"),
+        ("recipes:", "trials: 3\nrecipes:", "a number of trials is for a sampler"),
+        ("schema: 1", "schema: 9", "schema: is 9, but this zoo reads schema 1; upgrade"),
+        ("tiny.yaml", "tinny.yaml", "there is no recipe file 'below/tinny.yaml'. Did you mean 'tiny.yaml'?"),
+        ("[below/tiny.yaml]", "[]", "recipes: must name at least one recipe"),
+        ("0..1", "1..0", "sweep.yaml:7:3: values.seed: seed=1..0 runs backwards"),
+        ("0..1", "[1, 1]", "values.seed: [1, 1] names a value twice"),
+        ("0..1", "[]", "values.seed: an empty list is no value"),
+        ("0..1", "x", "sweep.yaml:7:3: seed: expected a whole number, got the text 'x'"),
+        ("lr:", "rl:", "sweep.yaml:5:11: optim.rl: there is no key 'rl' here"),
+        ("[1e-3, 1e-2]", "0.001..0.01", "optim.lr has no end of values"),
+    ],
+)
+def test_mistakes_of_a_file_stand_where_they_are(
+    swept_file: Path, old: str, new: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    swept_file.write_text(SWEEP.replace(old, new), encoding="utf-8")
+    assert main(["sweep", "sweep.yaml"]) == 2
+    assert message in capsys.readouterr().err
+    assert not Path("runs").exists()
+
+
+def test_a_mistake_of_a_listed_point_has_its_place(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("points.yaml").write_text("- {model: {width: 4}}\n- {model: {widht: 6}}\n", encoding="utf-8")
+    assert main(["sweep", "tiny.yaml", "--points", "points.yaml"]) == 2
+    assert "points.yaml:2:12: model.widht: there is no key 'widht' here" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "sweep.yaml"], "this is a sweep, not a recipe: zoo sweep sweep.yaml"),
+        (
+            ["train", "core/five_models"],
+            "'core/five_models' is a sweep, not a recipe: zoo sweep core/five_models",
+        ),
+        (["sweep", "sweep.yaml", "core/five_models"], "these are 2 sweeps, sweep.yaml and core/five_models"),
+        (["sweep", "core/five_modles"], "unknown recipe 'core/five_modles'"),
+        (["sweep", "sweep.yaml", "--points", "none.yaml"], "the list of points 'none.yaml' cannot be read"),
+    ],
+)
+def test_one_where_the_other_is_expected(
+    swept_file: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_recipe_shares_no_key_with_a_sweep_but_two() -> None:
+    from dataclasses import fields
+
+    from zoo.recipe import Recipe
+    from zoo.recipe.sweep_file import KEYS, SweepFile
+
+    assert {field.name for field in fields(SweepFile)} - KEYS == {"schema", "title"}
+    assert "model" in {field.name for field in fields(Recipe)} and "model" not in KEYS
+
+
+def test_sweeps_that_come_with_the_zoo(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    from zoo.recipe.find import list_recipes, sweep_files
+
+    assert "core/five_models" in sweep_files()
+    assert not set(sweep_files()) & {recipe.name for recipe in list_recipes()}
+    for path in sweep_files().values():
+        settings = read_sweep(path)
+        assert check_points(settings.recipes, combine(settings.axes, settings.rows), places=settings.places)
+    assert main(["recipe", "copy", "core/five_models", "mine.yaml"]) == 0
+    assert "zoo sweep mine.yaml" in capsys.readouterr().out
+    assert find_sweep("mine.yaml") == Path("mine.yaml")

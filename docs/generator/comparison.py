@@ -6,10 +6,11 @@ from pathlib import Path
 
 from docs.generator.markdown import table
 from zoo.comparison import Comparison, page, read_comparisons
+from zoo.recipe.find import sweep_files
 
 #: What `zoo compare --json` wrote.
 DATA = Path(__file__).resolve().parents[1] / "data/five_models.json"
-POINTS = DATA.with_suffix(".yaml")
+SWEEP = "core/five_models"
 TITLE = "Five architectures, on text and on images"
 #: Beside the page, written when the site is built.
 CURVES = "five_models_curves.html"
@@ -19,9 +20,10 @@ The softmax transformer, Aaren, TransNormer, Combiner and Titans, each at the wi
 parameters as the transformer, over three seeds, by one command. Killed, it goes on where it ended.
 
 ```sh
-zoo sweep core/compare_text core/compare_images --points five_models.yaml \\
-    model.params.depth=2 model.params.heads=2 seed=0..2 --match params --html five_models.html
+zoo sweep core/five_models --jobs 2
 ```
+
+The sweep comes with the zoo; `zoo recipe copy core/five_models mine.yaml` makes it yours:
 """
 CONDITIONS = f"""\
 <a href="{CURVES}">The page that it writes</a> has the curves and the costs. It and the tables below are made
@@ -35,7 +37,8 @@ baseline in the notes may do better than a model here. With three seeds only lar
 
 
 def comparison_page() -> str:
-    listed = f'```yaml title="five_models.yaml"\n{POINTS.read_text(encoding="utf-8")}```\n'
+    written = sweep_files()[SWEEP].read_text(encoding="utf-8")
+    listed = f'```yaml title="five_models.sweep.yaml"\n{written}```\n'
     parts = [f"# {TITLE}\n", INTRODUCTION, listed, CONDITIONS]
     for each in read_comparisons(DATA):
         heading, *rows = each.cells()

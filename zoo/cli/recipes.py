@@ -35,6 +35,7 @@ def add_verbs(verbs: Any) -> None:
 
 def recipe(options: argparse.Namespace) -> int:
     from zoo.recipe import find_recipe, list_recipes, load_recipe
+    from zoo.recipe.find import sweep_files
 
     if options.action == "list":
         found = list_recipes(options.name or "*")
@@ -42,19 +43,22 @@ def recipe(options: argparse.Namespace) -> int:
             print_json([{"name": r.name, "title": r.title, "path": str(r.path)} for r in found])
         else:
             print_table(["recipe", "title"], ([r.name, r.title] for r in found))
+            print(f"\nsweeps, for 'zoo sweep NAME': {', '.join(sweep_files())}")
         return 0
     if options.name is None:
         raise ZooError(f"zoo recipe {options.action} needs the name of a recipe; 'zoo recipe list' shows all")
-    if options.action == "show":
-        print(find_recipe(options.name).read_text(encoding="utf-8"), end="")
-        return 0
     if options.action == "render":
         print(load_recipe(options.name, options.rest).render(), end="")
         return 0
-    return _copy(find_recipe(options.name), options.rest)
+    sweep = sweep_files().get(options.name)
+    path = sweep or find_recipe(options.name)
+    if options.action == "show":
+        print(path.read_text(encoding="utf-8"), end="")
+        return 0
+    return _copy(path, options.rest, "sweep" if sweep else "train")
 
 
-def _copy(source: Path, rest: list[str]) -> int:
+def _copy(source: Path, rest: list[str], verb: str) -> int:
     if len(rest) > 1:
         raise ZooError(f"zoo recipe copy takes one path to write to, got {len(rest)}: {' '.join(rest)}")
     target = Path(rest[0]) if rest else Path(source.name)
@@ -67,7 +71,7 @@ def _copy(source: Path, rest: list[str]) -> int:
         raise ZooError(f"{target} exists already; name another path: zoo recipe copy NAME PATH") from None
     except OSError as error:
         raise ZooError(f"{target} cannot be written: {error.strerror}") from None
-    print(f"copied to {target}; train it with: zoo train {target}")
+    print(f"copied to {target}; train it with: zoo {verb} {target}")
     return 0
 
 

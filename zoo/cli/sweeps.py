@@ -1,4 +1,4 @@
-"""`zoo sweep`: train many points of one recipe (torch-free but for its workers)."""
+"""`zoo sweep`: train many points of recipes (torch-free but for its workers)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,10 +17,11 @@ from zoo.errors import ZooError
 
 if TYPE_CHECKING:
     from zoo.matching import Measure
-    from zoo.sweep import Point, Sweep, Trial
-    from zoo.sweep.arguments import Axis
+    from zoo.sweep import Point, SamplerName, Settings, Sweep, Trial
 
 INTERRUPTED = 130
+#: Options that a sweep's file can give as well; the first four say what is trained.
+OPTIONS = ("match", "sampler", "trials", "sampler_seed", "jobs", "on", "html")
 #: What each state means to whoever reads the table.
 MEANING = {
     "finished": "finished",
@@ -40,9 +42,9 @@ def add_verbs(verbs: Any) -> None:
     parser.add_argument(
         "arguments",
         nargs="+",
-        metavar="RECIPE|KEY=V1,V2",
-        help="recipes (plugin/recipe, or paths of YAML files), and values to combine: optim.lr=1e-3,3e-3; "
-        "seed=0..4; one value holds for all points",
+        metavar="RECIPE|SWEEP|KEY=V1,V2",
+        help="recipes (plugin/recipe, or paths of YAML files), or the file of a sweep, which says all that "
+        "follows; and values to combine: optim.lr=1e-3,3e-3; seed=0..4; one value holds for all points",
     )
     parser.add_argument(
         "--points", metavar="FILE", help="a YAML list of fragments of the recipe, one per point"
@@ -58,13 +60,12 @@ def add_verbs(verbs: Any) -> None:
         help="draw points instead of training all: evenly, or where earlier ones did well (archzoo[optuna])",
     )
     parser.add_argument("--trials", type=int, metavar="N", help="how many points a sampler draws")
-    parser.add_argument("--sampler-seed", type=int, default=0, metavar="N", help="of what it draws (0)")
+    parser.add_argument("--sampler-seed", type=int, metavar="N", help="of what it draws (0)")
     parser.add_argument("--html", metavar="FILE", help="when all is trained, write the page of 'zoo compare'")
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="points trained at the same time")
+    parser.add_argument("--jobs", type=int, metavar="N", help="points trained at the same time (1)")
     parser.add_argument(
         "--on",
         choices=["here", "ray"],
-        default="here",
         help="in processes of this machine (here), or on a Ray cluster (archzoo[ray])",
     )
     parser.add_argument("--retry", action="store_true", help="train failed points again")
@@ -73,41 +74,62 @@ def add_verbs(verbs: Any) -> None:
 
 
 def sweep(options: argparse.Namespace) -> int:
-    from zoo.sweep import check_points, combine, make_sweep, parse_axes, read_rows
+    from zoo.sweep import check_points, combine, make_sweep
 
-    if options.jobs < 1:
-        raise ZooError(f"--jobs must be at least 1, got {options.jobs}")
-    recipes = [each for each in options.arguments if "=" not in each]
-    if not recipes:
-        raise ZooError("name a recipe to sweep over: zoo sweep RECIPE KEY=V1,V2; 'zoo recipe list' shows all")
-    axes = parse_axes([each for each in options.arguments if "=" in each])
-    if options.sampler:
-        return _search(recipes, axes, options)
-    if options.trials is not None:
-        raise ZooError("--trials is for a sampler: --sampler random or tpe")
-    rows = read_rows(Path(options.points)) if options.points else []
-    combinations = combine(axes, rows)
-    points = check_points(recipes, combinations)
-    if options.match:
-        points = _matched(recipes, combinations, options.match)
+    settings = _settings(options)
+    if settings.sampler:
+        return _search(settings, settings.sampler, options)
+    if settings.trials is not None:
+        raise ZooError("a number of trials is for a sampler: --sampler random or tpe")
+    combinations = combine(settings.axes, settings.rows)
+    points = check_points(settings.recipes, combinations, places=settings.places)
+    if settings.match:
+        points = _matched(settings.recipes, combinations, settings.match)
     swept = make_sweep(points)
     if not options.list:
-        listed = ["--points", options.points] if options.points else []
-        swept.write([*options.arguments, *listed])
-        if code := _train(swept, options):
+        swept.write(_asked(options))
+        if code := _train(swept, settings, retry=options.retry):
             return code
-    return _end(swept, options)
+    return _end(swept, settings, options)
 
 
-def _search(recipes: Sequence[str], axes: Sequence[Axis], options: argparse.Namespace) -> int:
+def _settings(options: argparse.Namespace) -> Settings:
+    """What is asked for: a sweep's file, if one is named, and upon it what the command line says."""
+    from zoo.sweep import Settings, find_sweep, parse_axes, read_points, read_sweep
+
+    if options.jobs is not None and options.jobs < 1:
+        raise ZooError(f"--jobs must be at least 1, got {options.jobs}")
+    named = [each for each in options.arguments if "=" not in each]
+    files = {name: path for name in named if (path := find_sweep(name)) is not None}
+    if len(files) > 1:
+        raise ZooError(f"these are {len(files)} sweeps, {' and '.join(files)}: train one after the other")
+    settings = read_sweep(*files.values()) if files else Settings()
+    said = {name: getattr(options, name) for name in OPTIONS}
+    if options.points:
+        rows, places = read_points(Path(options.points))
+        said |= {"rows": rows, "places": {**settings.places, **places}}
+    recipes = [name for name in named if name not in files]
+    axes = parse_axes([each for each in options.arguments if "=" in each])
+    settings = settings.overridden(recipes=recipes, axes=axes, **said)
+    if not settings.recipes:
+        raise ZooError("name a recipe to sweep over: zoo sweep RECIPE KEY=V1,V2; 'zoo recipe list' shows all")
+    return settings
+
+
+def _search(settings: Settings, sampler: SamplerName, options: argparse.Namespace) -> int:
     """Draw trials and train them, some at a time; what failed does not end the search."""
     from zoo.sweep import make_search, reached
 
-    for given in ("points", "match"):
-        if getattr(options, given):
-            raise ZooError(f"--{given} says itself what is trained; leave it or --sampler out")
+    for given, what in (("points", settings.rows), ("match", settings.match)):
+        if what:
+            raise ZooError(f"{given} says itself what is trained; leave it or the sampler out")
     search = make_search(
-        recipes, axes, sampler=options.sampler, trials=options.trials, seed=options.sampler_seed
+        settings.recipes,
+        settings.axes,
+        sampler=sampler,
+        trials=settings.trials,
+        seed=settings.sampler_seed,
+        places=settings.places,
     )
     swept, trials, worst = search.sweep(), [], 0
     for drawn in search.rounds(swept):
@@ -120,9 +142,9 @@ def _search(recipes: Sequence[str], axes: Sequence[Axis], options: argparse.Name
             if set(swept.states().values()) <= {"finished", "failed"}:
                 continue  # what is drawn next is known
             break
-        swept.write([*options.arguments, "--sampler", options.sampler, "--trials", str(options.trials)])
+        swept.write(_asked(options))
         ahead = replace(swept, points=_joined((), drawn))
-        code = _train(ahead, options) if ahead.points else 0
+        code = _train(ahead, settings, retry=options.retry) if ahead.points else 0
         if code == INTERRUPTED:
             return code
         worst = max(worst, code)
@@ -133,8 +155,18 @@ def _search(recipes: Sequence[str], axes: Sequence[Axis], options: argparse.Name
         plan = swept.points[0].loaded.plan
         value, best = (max if plan.mode == "max" else min)(known, key=lambda each: each[0])
         _say(f"best {plan.monitor}: {value:.4g}, trial {best.number} of {len(trials)}: {best}")
-        worst = max(worst, _end(swept, options))
+    if known or options.list:
+        worst = max(worst, _end(swept, settings, options))
     return worst
+
+
+def _asked(options: argparse.Namespace) -> list[str]:
+    """The arguments and options that say what is trained."""
+    given = {name: getattr(options, name) for name in ("points", *OPTIONS[:4])}
+    flags = [
+        (f"--{name.replace('_', '-')}", str(value)) for name, value in given.items() if value is not None
+    ]
+    return [*options.arguments, *(word for pair in flags for word in pair)]
 
 
 def _joined(points: Sequence[Point], trials: Sequence[Trial]) -> tuple[Point, ...]:
@@ -143,11 +175,11 @@ def _joined(points: Sequence[Point], trials: Sequence[Trial]) -> tuple[Point, ..
     return tuple({point.id: point for point in every}.values())
 
 
-def _end(swept: Sweep, options: argparse.Namespace) -> int:
+def _end(swept: Sweep, settings: Settings, options: argparse.Namespace) -> int:
     if options.list or options.json:
         _show(swept, as_json=options.json)
     else:
-        _compare(swept, options.html)
+        _compare(swept, settings)
     return 0
 
 
@@ -165,18 +197,20 @@ def _matched(
     return points
 
 
-def _train(swept: Sweep, options: argparse.Namespace) -> int:
+def _train(swept: Sweep, settings: Settings, *, retry: bool) -> int:
+    from zoo.sweep import ending_in_order
+
     states = Counter(swept.states().values())
     _say(f"{len(swept.points)} points, {_counted(states)}; {swept.folder}")
-    began, done, failed = time.monotonic(), states["finished"], []
+    began, done = time.monotonic(), states["finished"]
     try:
-        for point, outcome in swept.train(workers=options.jobs, retry=options.retry, on=options.on):
-            done += outcome.ending == "finished"
-            what = {"finished": outcome.run, "taken": "another process is training it"}
-            told = what.get(outcome.ending, outcome.error) or outcome.ending
-            _say(f"[{done}/{len(swept.points)}] {_called(point, swept)}: {told}")
-            if outcome.ending == "failed":
-                failed.append(point)
+        outcomes = swept.train(workers=settings.jobs, retry=retry, on=settings.on)
+        with ending_in_order(), closing(outcomes):
+            for point, outcome in outcomes:
+                done += outcome.ending == "finished"
+                what = {"finished": outcome.run, "taken": "another process is training it"}
+                told = what.get(outcome.ending, outcome.error) or outcome.ending
+                _say(f"[{done}/{len(swept.points)}] {_called(point, swept)}: {told}")
     except KeyboardInterrupt:
         left = len(swept.points) - Counter(swept.states().values())["finished"]
         _say(f"Interrupted with {left} of {len(swept.points)} points to go. The same command goes on.")
@@ -191,7 +225,7 @@ def _train(swept: Sweep, options: argparse.Namespace) -> int:
     return 1 if still else 0
 
 
-def _compare(swept: Sweep, html: str | None) -> None:
+def _compare(swept: Sweep, settings: Settings) -> None:
     from zoo.catalogue import catalogue
     from zoo.cli.compare import show, write_page
     from zoo.comparison import collect_each, compare, page
@@ -200,9 +234,10 @@ def _compare(swept: Sweep, html: str | None) -> None:
     counting = [runs[point.id] for point in swept.points if point.id in runs]
     compared = [compare(each, catalogue()) for each in collect_each(counting)]
     show(compared, "table")
-    if html:
+    if settings.html:
         titles = dict.fromkeys(point.loaded.recipe.title for point in swept.points)
-        write_page(Path(html), page(compared, title="; ".join(filter(None, titles)) or "Comparison"))
+        title = settings.title or "; ".join(filter(None, titles)) or "Comparison"
+        write_page(Path(settings.html), page(compared, title=title))
 
 
 def _show(swept: Sweep, *, as_json: bool) -> None:

@@ -3,7 +3,7 @@
 The zoo's own are package data (`zoo/_recipes`) or, in a checkout, the folder `recipes` beside the
 package; a plugin of another distribution brings a folder `recipes` in its own package. A recipe is
 named `plugin/recipe`, or by its short name where only one is called that. Files whose name starts with
-`_` are shared settings: they can be included, not run.
+`_` are shared settings: they can be included, not run. Those that end in `.sweep.yaml` are sweeps.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 import zoo
 from zoo.catalogue import Catalogue, catalogue
 from zoo.errors import UnknownName, either, suggest
+from zoo.recipe.sweep_file import SWEEP_SUFFIX
 
 SUFFIXES = (".yaml", ".yml")
 
@@ -74,6 +75,8 @@ def find_recipe(name: str | os.PathLike[str], found: Catalogue | None = None) ->
         return recipes[short[0]]
     if short:
         raise UnknownName(f"recipe {name!r} is ambiguous: write {either(short)}.")
+    if name in sweep_files(found):
+        raise UnknownName(f"{name!r} is a sweep, not a recipe: zoo sweep {name}")
     known = {*recipes, *(full.partition("/")[2] for full in recipes)}
     hint = suggest(name, known, list_up_to=0) or suggest(name, recipes) or " 'zoo recipe list' shows all."
     raise UnknownName(f"unknown recipe {name!r}.{hint}")
@@ -98,6 +101,12 @@ def recipe_files(found: Catalogue | None = None) -> dict[str, Path]:
     return files
 
 
+def sweep_files(found: Catalogue | None = None) -> dict[str, Path]:
+    """The sweeps beside the recipes, by `plugin/name`: `zoo sweep core/five_models`."""
+    files = recipe_files(found)
+    return {key.removesuffix(SWEEP_SUFFIX): path for key, path in files.items() if key.endswith(SWEEP_SUFFIX)}
+
+
 def own_folders() -> tuple[Path, ...]:
     """Where the zoo's own recipes are: one folder in an installed wheel, one in a checkout."""
     package = Path(zoo.__file__).parent
@@ -109,7 +118,11 @@ def own_folders() -> tuple[Path, ...]:
 
 def _runnable(found: Catalogue | None) -> dict[str, Path]:
     files = recipe_files(found)
-    return {key.removesuffix(".yaml"): path for key, path in files.items() if "/_" not in key}
+    return {
+        key.removesuffix(".yaml"): path
+        for key, path in files.items()
+        if "/_" not in key and not key.endswith(SWEEP_SUFFIX)
+    }
 
 
 def _why_not(path: Path) -> str:

@@ -18,6 +18,7 @@ from zoo.config import describe, join
 from zoo.errors import suggest
 from zoo.recipe.errors import Mistake, Origin, Source, printable
 from zoo.recipe.source import Node, plain, read
+from zoo.recipe.sweep_file import is_sweep
 
 MAX_INCLUDES = 5
 MAX_FILES = 100
@@ -61,6 +62,11 @@ class Layers:
         """The layers below `node`, then `node`. path: the file it is from, which relative names start at."""
         if not isinstance(node.value, dict):
             message = f"a recipe is a mapping (key: value), not {describe(plain(node))}"
+            return self.lost(message, node.origin)
+        if is_sweep(node):
+            message = (
+                f"this is a sweep, not a recipe: zoo sweep {_shown(path)} (with --list it is only checked)"
+            )
             return self.lost(message, node.origin)
         own = {key: child for key, child in node.value.items() if key != "include"}
         items = enumerate(self.includes(node.value.get("include")))

@@ -249,9 +249,14 @@ class Recipe(Config):
     expect: Expect | None = param(None, "what it claims, as measured")
 
     def check(self) -> Iterator[tuple[str, str]]:
-        if self.schema != SCHEMA:
-            newer = "; upgrade archzoo" if self.schema > SCHEMA else ""
-            yield "schema", f"is {self.schema}, but this zoo reads schema {SCHEMA}{newer}"
+        yield from check_schema(self.schema)
+
+
+def check_schema(version: int) -> Iterator[tuple[str, str]]:
+    """What is wrong with a file of this version, as `Config.check` yields it."""
+    if version != SCHEMA:
+        newer = "; upgrade archzoo" if version > SCHEMA else ""
+        yield "schema", f"is {version}, but this zoo reads schema {SCHEMA}{newer}"
 
 
 def defaults(section: type = Recipe) -> dict[str, Any]:

@@ -1,4 +1,7 @@
-"""`optim.lr=1e-3,3e-3 seed=0..4` -> what is combined or drawn, a list of overrides each (torch-free)."""
+"""`optim.lr=1e-3,3e-3 seed=0..4` -> what is combined or drawn, a list of overrides each (torch-free).
+
+A file says the same as YAML: `{optim: {lr: [1e-3, 3e-3]}, seed: 0..4}`.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,12 @@ import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from zoo.config import describe, join
+from zoo.config import join
 from zoo.errors import ZooError
-from zoo.recipe.errors import Mistake, Source
 from zoo.recipe.render import flow
-from zoo.recipe.source import plain, read
+from zoo.recipe.source import Node
 
 #: More points than this are a typing mistake.
 MOST_POINTS = 10_000
@@ -59,7 +60,12 @@ class Axis:
         return (self.span.text(self.span.low), self.span.text(self.span.high)) if self.span else self.values
 
     def __iter__(self) -> Iterator[str]:
-        return (f"{self.key}={value}" for value in self.values)
+        return (override(self.key, value) for value in self.values)
+
+
+def override(key: str, value: str) -> str:
+    """As it is written on the command line."""
+    return f"{key}={value}"
 
 
 def parse_axes(arguments: Sequence[str]) -> list[Axis]:
@@ -88,7 +94,7 @@ def parse_axes(arguments: Sequence[str]) -> list[Axis]:
 def combine(axes: Sequence[Axis], rows: Sequence[Mapping[str, str]] = ()) -> list[tuple[str, ...]]:
     """The overrides of each point: every row with every combination of the axes, the last axis fastest.
 
-    rows: points that are listed one by one, see `read_rows`.
+    rows: points that are listed one by one, by key.
 
     Raises:
         ZooError: far too many, a key that both rows and axes give, or a span of fractions.
@@ -106,44 +112,35 @@ def combine(axes: Sequence[Axis], rows: Sequence[Mapping[str, str]] = ()) -> lis
         raise ZooError(f"this sweep has {count:,} points, the most is {MOST_POINTS:,}; name fewer values")
     for key in {key for row in rows for key in row} & {axis.key for axis in axes}:
         raise ZooError(f"{key} is given by the list of points and by an argument; give it once")
-    listed = [tuple(f"{key}={value}" for key, value in row.items()) for row in rows] or [()]
+    listed = [tuple(itertools.starmap(override, row.items())) for row in rows] or [()]
     return [(*row, *point) for row in listed for point in itertools.product(*axes)]
 
 
-def read_rows(path: Path) -> list[dict[str, str]]:
-    """Points from a YAML file: a list of fragments of a recipe, e.g. `- {model: {name: kan/kan, width: 64}}`.
-
-    Each comes back as dotted key -> value, as one would write them on the command line.
+def axis_of(key: str, value: Any) -> Axis:
+    """An axis as a file says it: a list is its values, a text like `0..4` a range, all else its one value.
 
     Raises:
-        ZooError: there is no such file, or it holds something else; says where.
+        ZooError: an empty list, a value named twice, a range that runs backwards.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ZooError(f"the list of points {str(path)!r} cannot be read: {error}") from None
-    mistakes: list[Mistake] = []
-    node = read(Source(str(path), text), mistakes)
-    if mistakes or node is None:
-        raise ZooError("\n".join(map(str, mistakes)) or f"{str(path)!r} is empty")
-    if not isinstance(node.value, list) or not node.value:
-        raise ZooError(f"{str(path)!r} holds {describe(plain(node))}, expected a list of points")
-    rows = []
-    for item in node.value:
-        if not isinstance(item.value, dict) or not item.value:
-            message = f"a point is a fragment of a recipe (key: value), not {describe(plain(item))}"
-            raise ZooError(f"{item.origin}: {message}")
-        rows.append(dict(_leaves(plain(item))))
-    return rows
+    if isinstance(value, list):
+        values = tuple(map(flow, value))
+        if not values:
+            raise ZooError("an empty list is no value; a list of values that has one empty list is [[]]")
+        if len(set(values)) < len(values):
+            raise ZooError(f"{flow(value)} names a value twice")
+        return Axis(key, values)
+    span = _span(key, value) if isinstance(value, str) else None
+    return Axis(key, tuple(_whole(span)) if span else (flow(value),), span)
 
 
-def _leaves(fragment: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]]:
-    for key, value in fragment.items():
+def leaves(node: Node, above: str = "") -> Iterator[tuple[str, Node]]:
+    """(dotted key, value) of all that a fragment of a recipe sets."""
+    for key, child in node.value.items() if isinstance(node.value, dict) else ():
         path = join(above, key)
-        if isinstance(value, Mapping) and value:
-            yield from _leaves(value, path)
+        if isinstance(child.value, dict) and child.value:
+            yield from leaves(child, path)
         else:
-            yield path, flow(value)
+            yield path, child
 
 
 def _span(key: str, text: str) -> Span | None:

@@ -55,7 +55,7 @@ def _carry_out(ray: Any, jobs: Sequence[Job], workers: int) -> Iterator[tuple[Jo
                 at_work[task.remote(job, os.getcwd(), ours)] = job
             (ended, *_), _ = ray.wait(list(at_work))
             yield at_work.pop(ended), _outcome(ray, ended)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, GeneratorExit):
         for ref in at_work:
             ray.cancel(ref, force=False)  # a KeyboardInterrupt over there
         ray.wait(list(at_work), num_returns=len(at_work))

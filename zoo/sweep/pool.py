@@ -19,8 +19,8 @@ from zoo.sweep.worker import Job, Outcome
 def carry_out_all(jobs: Sequence[Job], *, workers: int) -> Iterator[tuple[Job, Outcome]]:
     """Carry out jobs in so many processes; each comes back as soon as it has ended.
 
-    Ctrl-C interrupts the jobs at work in good order, and begins no other; a second one, at once. A worker
-    that lost its sweep to a kill ends after the job at hand.
+    Ctrl-C, or whatever else ends the iteration early, interrupts the jobs at work in good order, and begins
+    no other; a second Ctrl-C, at once. A worker that lost its sweep to a kill ends after the job at hand.
     """
     waiting: queue.SimpleQueue[Job] = queue.SimpleQueue()
     for job in jobs:
@@ -37,7 +37,7 @@ def carry_out_all(jobs: Sequence[Job], *, workers: int) -> Iterator[tuple[Job, O
                 at_work -= 1
             else:
                 yield ended
-    except KeyboardInterrupt:
+    finally:
         _empty(waiting)
         while any(worker.is_alive() for worker in team):
             for worker in team:
@@ -45,7 +45,19 @@ def carry_out_all(jobs: Sequence[Job], *, workers: int) -> Iterator[tuple[Job, O
             with contextlib.suppress(KeyboardInterrupt):
                 for worker in team:
                     worker.join()
-        raise
+
+
+@contextlib.contextmanager
+def ending_in_order() -> Iterator[None]:
+    """SIGTERM, with which schedulers and services end a process, does meanwhile what Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals are heard in the main thread alone
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _empty(waiting: queue.SimpleQueue[Job]) -> None:

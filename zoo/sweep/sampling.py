@@ -13,12 +13,13 @@ import math
 import random
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from zoo.errors import ZooError
 from zoo.recipe import RecipeError
+from zoo.recipe.errors import Origin
 from zoo.runs import Run, recipe_folder
 from zoo.sweep.arguments import Axis, combine
 from zoo.sweep.points import Point, check_points
@@ -58,7 +59,7 @@ class Search:
     """A space and how it is searched.
 
     recipe: a name or a path. drawn: axes with more than one value. fixed: the others, the seeds among them.
-    trials: how many to draw. seed: of the draws.
+    trials: how many to draw. seed: of the draws. places: as in `check_points`.
     """
 
     recipe: str
@@ -67,6 +68,7 @@ class Search:
     sampler: SamplerName
     trials: int
     seed: int
+    places: Mapping[str, Origin] = field(default_factory=dict)
 
     def sweep(self) -> Sweep:
         """The sweep that the trials' points belong to, without any so far; raising `trials` keeps it.
@@ -74,7 +76,11 @@ class Search:
         Raises:
             RecipeError: an end of the space is no recipe: an unknown key, a value of the wrong type.
         """
-        ends = check_points(self.recipe, [point for end in (0, -1) for point in combine(self._at(end))])
+        ends = check_points(
+            self.recipe,
+            [point for end in (0, -1) for point in combine(self._at(end))],
+            places=self.places,
+        )
         what = [self.recipe, self.sampler, self.seed, *sorted(map(repr, (*self.drawn, *self.fixed)))]
         name = hashlib.sha256(repr(what).encode()).hexdigest()[:8]
         first = ends[0].loaded
@@ -113,7 +119,13 @@ class Search:
 
 
 def make_search(
-    recipes: Sequence[str], axes: Sequence[Axis], *, sampler: SamplerName, trials: int | None, seed: int
+    recipes: Sequence[str],
+    axes: Sequence[Axis],
+    *,
+    sampler: SamplerName,
+    trials: int | None,
+    seed: int,
+    places: Mapping[str, Origin] | None = None,
 ) -> Search:
     """A search over the axes with more than one value; `seed` is not drawn, every trial has all of them.
 
@@ -130,7 +142,15 @@ def make_search(
     if sampler == "tpe":
         _optuna()
     fixed = tuple(axis for axis in axes if axis not in drawn)
-    return Search(recipe=recipes[0], drawn=drawn, fixed=fixed, sampler=sampler, trials=trials, seed=seed)
+    return Search(
+        recipe=recipes[0],
+        drawn=drawn,
+        fixed=fixed,
+        sampler=sampler,
+        trials=trials,
+        seed=seed,
+        places=places or {},
+    )
 
 
 def reached(trial: Trial, runs: Mapping[str, Run]) -> float | None:

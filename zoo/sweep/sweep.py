@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -62,7 +62,9 @@ class Sweep:
         """What training this point printed."""
         return self.folder / f"{point.id}.log"
 
-    def train(self, *, workers: int, retry: bool, on: Place = "here") -> Iterator[tuple[Point, Outcome]]:
+    def train(
+        self, *, workers: int, retry: bool, on: Place = "here"
+    ) -> Generator[tuple[Point, Outcome], None, None]:
         """Train what is not finished, failed points only where `retry`; each comes back when it has ended.
 
         on: in processes of this machine, or on a Ray cluster.

@@ -88,6 +88,7 @@ def _train(job: Job) -> Outcome:
 
 def main() -> None:
     """Answer jobs until there are no more."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a sweep in the background passes on "ignore"
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     try:
         for line in sys.stdin:
