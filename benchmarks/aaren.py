@@ -1,6 +1,7 @@
 """Aaren against what it replaces: time and memory of a training step, error in float32, cost of decoding.
 
-    python benchmarks/aaren.py [--tokens 512 2048 8192] [--threads 1 2] [--repeats 15] [--json PATH]
+    python benchmarks/aaren.py [--only training memory errors decoding] [--tokens 512 2048 8192]
+        [--threads 1 2] [--repeats 15] [--json PATH]
 
 Everything to be compared runs in one process, in turns, so that a busy machine slows all of it alike; the
 minimum over the turns counts. Times are for forward and backward, from queries, keys and values on; longer
@@ -29,6 +30,8 @@ from zoo.layers.attention import KVCache, SoftmaxAttention
 from zoo.layers.config import SoftmaxConfig
 
 BATCH, HEADS, CHANNELS = 8, 4, 32
+Tables = dict[str, list[Row]]
+PARTS = ("training", "memory", "errors", "decoding")
 SDPA, SCAN = "causal SDPA", "torch associative_scan"
 FORMS = (SDPA, "aaren_scan", "aaren_scan tree", SCAN)
 #: Peak memory is read from what Linux says of a process.
@@ -201,44 +204,53 @@ def verdicts(training: Sequence[Row], memory: Sequence[Row]) -> list[list[str]]:
     return lines
 
 
+def measure(parts: Sequence[str], tokens: Sequence[int], threads: Sequence[int], repeats: int) -> Tables:
+    """The rows of each part."""
+    parts_of: dict[str, Callable[[], list[Row]]] = {
+        "training": lambda: [row for t in threads for n in tokens for row in training(n, t, repeats)],
+        "memory": lambda: [row for n in tokens for row in memory(n)] if MEASURABLE else [],
+        "errors": lambda: errors(min(2048, max(tokens))),
+        "decoding": lambda: [row for seen in SEEN for row in decoding(seen, repeats)],
+    }
+    return {part: parts_of[part]() for part in parts}
+
+
+def report(tables: Tables) -> None:
+    """Print what there is, as Markdown."""
+    timed = tables.get("training", [])
+    for threads in dict.fromkeys(row["threads"] for row in timed):
+        title = f"Wall time in ms, and how many times faster than SDPA; threads: {threads}"
+        rows = [row for row in timed if row["threads"] == threads]
+        show(
+            title,
+            pivot(rows, "form", "tokens", lambda row: f"{row['wall_ms']} ({row['sdpa_by_this_wall']}x)"),
+        )
+    if peaks := tables.get("memory"):
+        title = "Peak memory in MiB beyond the inputs, 1 thread:"
+        show(title, pivot(peaks, "form", "tokens", lambda row: str(row["peak_mib"])))
+    if timed or peaks:
+        show("On 1 thread:", verdicts(timed, peaks or []))
+    if "errors" in tables:
+        title = "Largest error of aaren_scan in float32:"
+        show(title, pivot(tables["errors"], "scores", "tokens", lambda row: str(row["largest_error"])))
+    if "decoding" in tables:
+        title = "Decoding one token after so many, width 512, 8 heads, 1 thread:"
+        show(title, pivot(tables["decoding"], "layer", "seen", decoded))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--tokens", type=int, nargs="+", default=[512, 2048, 8192])
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--json", type=Path, help="write all rows to this file")
     options = parser.parse_args()
     keep_freed_memory()
-    tables = {
-        "training": [
-            row
-            for threads in options.threads
-            for tokens in options.tokens
-            for row in training(tokens, threads, options.repeats)
-        ],
-        "memory": [row for tokens in options.tokens for row in memory(tokens)] if MEASURABLE else [],
-        "errors": errors(min(2048, max(options.tokens))),
-        "decoding": [row for seen in SEEN for row in decoding(seen, options.repeats)],
-    }
-    for threads in options.threads:
-        title = (
-            f"Wall time in ms, and how many times faster than SDPA; {threads} thread{'s' * (threads > 1)}:"
-        )
-        rows = [row for row in tables["training"] if row["threads"] == threads]
-        show(
-            title,
-            pivot(rows, "form", "tokens", lambda row: f"{row['wall_ms']} ({row['sdpa_by_this_wall']}x)"),
-        )
-    if MEASURABLE:
-        title = "Peak memory in MiB beyond the inputs, 1 thread:"
-        show(title, pivot(tables["memory"], "form", "tokens", lambda row: str(row["peak_mib"])))
-    show("On 1 thread:", verdicts(tables["training"], tables["memory"]))
-    title = "Largest error of aaren_scan in float32:"
-    show(title, pivot(tables["errors"], "scores", "tokens", lambda row: str(row["largest_error"])))
-    title = "Decoding one token after so many, width 512, 8 heads, 1 thread:"
-    show(title, pivot(tables["decoding"], "layer", "seen", decoded))
+    tables = measure(options.only, options.tokens, options.threads, options.repeats)
+    report(tables)
     if options.json:
         options.json.write_text(json.dumps({"torch": torch.__version__, **tables}, indent=2) + "\n")
 

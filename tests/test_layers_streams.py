@@ -12,8 +12,9 @@ from torch import Tensor
 
 import zoo
 from zoo.errors import ZooError
-from zoo.layers import Model, detach_state, load_state, put_rows, save_state, select_rows
+from zoo.layers import Model, detach_state, load_state, put_padded, put_rows, save_state, select_rows
 from zoo.layers.streams import rows_of
+from zoo.layers.transformer import TransformerState
 from zoo.plugin import Labels, Series
 
 STACKS: dict[str, dict[str, Any]] = {
@@ -21,6 +22,11 @@ STACKS: dict[str, dict[str, Any]] = {
     "softmax": {"layers": ["core/softmax"]},
     "rope": {"layers": ["core/softmax"], "positions": "rope"},
     "window": {"layers": ["core/softmax"], "mixer_params": {"core/softmax": {"window": 4}}},
+    "blocks": {
+        "layers": ["combiner/fixed", "combiner/logsparse"],
+        "mixer_params": {"combiner/fixed": {"block_size": 4}},
+    },
+    "rows": {"layers": ["combiner/axial"], "mixer_params": {"combiner/axial": {"block_size": 4}}},
     "hybrid": {"layers": ["aaren/aaren", "core/softmax"], "norm_first": False},
 }
 
@@ -163,6 +169,26 @@ def test_containers_of_every_kind() -> None:
 def test_mistakes_are_named(rows: Tensor, other: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         put_rows(torch.zeros(3, 2), rows, other)
+
+
+@pytest.mark.parametrize(
+    ("state", "got"),
+    [(3, "got a int"), (TransformerState(torch.zeros(1), ()), "TransformerState of 0 layers")],
+)
+def test_a_state_of_something_else_is_named(state: Any, got: str) -> None:
+    with pytest.raises(ValueError, match=f"TransformerState of these 2 layers, .*{got}"):
+        streaming("aaren").step(series(1, 3), state)
+
+
+def test_padded_streams_must_be_of_one_layer() -> None:
+    ours, other = Pair(torch.zeros(2, 3, 4, 5), torch.zeros(2)), Pair(torch.ones(1, 3, 6, 5), torch.ones(1))
+    put = put_padded(ours, torch.tensor([1]), other)
+    assert put.first.shape == (2, 3, 6, 5) and put.second.tolist() == [0, 1]
+    assert put.first[0].eq(0).all() and put.first[1].eq(1).all()
+    with pytest.raises(ValueError, match=r"first: streams of layers of other sizes .* \(1, 3, 6, 2\)"):
+        put_padded(ours, torch.tensor([1]), Pair(torch.ones(1, 3, 6, 2), torch.ones(1)))
+    with pytest.raises(ValueError, match="a Held cannot be put into a Pair"):
+        put_padded(ours, torch.tensor([1]), Held(torch.ones(1), 1))
 
 
 def test_a_shared_counter_must_agree() -> None:

@@ -48,6 +48,8 @@ def step_inputs(
 
 def state_fits(state: tuple[Tensor, Tensor, Tensor], scores: Tensor, values: Tensor) -> None:
     """The state's m, u (B, H) and w (B, H, D) against scores (B, H, ...) and values (B, H, ..., D)."""
+    if not (isinstance(state, tuple) and len(state) == 3 and all(isinstance(x, Tensor) for x in state)):
+        raise ValueError(f"state must be an AarenState (m, u, w), got a {type(state).__name__}")
     lead, width = tuple(scores.shape[:2]), values.shape[-1]
     dtype = torch.promote_types(torch.promote_types(scores.dtype, values.dtype), torch.float32)
     for name, part, shape in zip("muw", state, (lead, lead, (*lead, width)), strict=True):

@@ -89,6 +89,15 @@ def _other_rows(other: Tensor, sides: Sides, *, masked: bool) -> list[Part]:
     return [part(*sides[:3]), part(*sides[3:])]
 
 
+def whole_sides(
+    before_keys: Tensor, before_values: Tensor, after_keys: Tensor, after_values: Tensor
+) -> Sides:
+    """`Sides` of lines of which no place is missing."""
+    place = torch.arange(before_keys.shape[3], device=before_keys.device)
+    before = (place > 0).expand(1, 1, before_keys.shape[2], -1)
+    return Sides(before_keys, before_values, before, after_keys, after_values, before.flip(3))
+
+
 def sides_of(rows: Grid) -> Sides:
     """What lies left and right of each place in its row."""
     return Sides(*_before(rows, 0), *_after(rows))

@@ -11,11 +11,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zoo.layers import by_age
 from zoo_combiner.config import CombinerConfig
 
 
 class Combiner(nn.Module):
     """What the forms share: projections, padding, streams. Parameters are those of self-attention."""
+
+    #: What a stream remembers.
+    _cache: type[Any]
 
     def __init__(
         self,
@@ -66,6 +70,8 @@ class Combiner(nn.Module):
         Kept tokens are moved together first, so that blocks hold kept tokens only, wherever the padding is.
         """
         self._check(x)
+        if x.shape[1] == 0:
+            return x
         if mask is None:
             return self._merge(self._mix(x, None))
         if mask.dtype != torch.bool or mask.shape != x.shape[:2]:
@@ -130,20 +136,38 @@ class Combiner(nn.Module):
             raise ValueError("a Combiner streams only when built with causal=True: else it sees later tokens")
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-        return self._empty(self.query.weight.new_zeros(batch_size, self.heads, 0, self.channels))
+        weight = self.query.weight
+        tokens = weight.new_zeros(batch_size, self.heads, 0, self.channels)
+        return self._empty(tokens, torch.zeros(batch_size, dtype=torch.int64, device=weight.device))
 
-    def _empty(self, tokens: Tensor) -> Any:
-        """The first state; tokens: (B, H, 0, D)."""
+    def step(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """x: the next C >= 1 tokens (B, C, width) -> (B, C, width) and the new state; equals `forward`.
+
+        Streams of different ages may stand side by side; each age is computed by itself.
+
+        Raises:
+            ValueError: x has another shape, or the state is of another layer, batch size or type.
+        """
+        self._check(x)
+        self._check_state(x, state)
+        return by_age(self._step, x, state, state.seen)
+
+    def _empty(self, tokens: Tensor, seen: Tensor) -> Any:
+        """The first state; tokens: (B, H, 0, D), seen: int64 (B,), zeros."""
         raise NotImplementedError
 
-    def _check_state(self, x: Tensor, state: Any, kind: type) -> None:
-        self._check(x)
+    def _step(self, x: Tensor, state: Any, age: int) -> tuple[Tensor, Any]:
+        """`step` for streams that have all seen `age` tokens."""
+        raise NotImplementedError
+
+    def _check_state(self, x: Tensor, state: Any) -> None:
+        kind = self._cache
         if not isinstance(state, kind):
             raise ValueError(
                 f"state must be a {kind.__name__} from initial_state() or step() of such a layer, "
                 f"got a {type(state).__name__}"
             )
-        keys = state.keys  # type: ignore[attr-defined]
+        keys = state.keys
         expected = (x.shape[0], self.heads, self.channels)
         given = (keys.shape[0], keys.shape[1], keys.shape[3])
         if given != expected:

@@ -6,7 +6,6 @@ B batch, N tokens, H heads, D channels per head, n rows of s columns.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +25,8 @@ BLOCK_SIZE = 32
 class CombinerFixed(Combiner):
     """Own block token by token, the other blocks through one summary each: O(N sqrt(N))."""
 
+    _cache = FixedCombinerCache
+
     def __init__(
         self, config: FixedConfig, *, width: int, heads: int, causal: bool, max_tokens: int | None = None
     ) -> None:
@@ -37,14 +38,12 @@ class CombinerFixed(Combiner):
         options = self._options(q, k, mask)
         return combiner_attention(q, k, v, plan="fixed", block_size=self.block_size, **options)
 
-    def _empty(self, tokens: Tensor) -> FixedCombinerCache:
-        return FixedCombinerCache(*[tokens] * 5)
+    def _empty(self, tokens: Tensor, seen: Tensor) -> FixedCombinerCache:
+        return FixedCombinerCache(tokens, tokens, tokens, tokens, tokens, seen)
 
-    def step(self, x: Tensor, state: FixedCombinerCache) -> tuple[Tensor, FixedCombinerCache]:
-        """x: the next C >= 1 tokens (B, C, width) -> (B, C, width) and the new state; equals `forward`."""
-        self._check_state(x, state, FixedCombinerCache)
+    def _step(self, x: Tensor, state: FixedCombinerCache, age: int) -> tuple[Tensor, FixedCombinerCache]:
         q, k, v = self._project(x)
-        out, state = state.step(
+        out, state = state.of_age(age, self.block_size).step(
             q,
             k,
             v,
@@ -58,6 +57,8 @@ class CombinerFixed(Combiner):
 class CombinerLogsparse(Combiner):
     """As many spans as the number of earlier tokens has binary digits: O(N log N)."""
 
+    _cache = LogsparseCache
+
     def __init__(
         self, config: LogsparseConfig, *, width: int, heads: int, causal: bool, max_tokens: int | None = None
     ) -> None:
@@ -67,14 +68,12 @@ class CombinerLogsparse(Combiner):
         q, k, v = self._project(x)
         return combiner_attention(q, k, v, plan="logsparse", **self._options(q, k, mask))
 
-    def _empty(self, tokens: Tensor) -> LogsparseCache:
-        return LogsparseCache(*[tokens] * 5)
+    def _empty(self, tokens: Tensor, seen: Tensor) -> LogsparseCache:
+        return LogsparseCache(tokens, tokens, tokens, tokens, tokens, seen)
 
-    def step(self, x: Tensor, state: LogsparseCache) -> tuple[Tensor, LogsparseCache]:
-        """x: the next C >= 1 tokens (B, C, width) -> (B, C, width) and the new state; equals `forward`."""
-        self._check_state(x, state, LogsparseCache)
+    def _step(self, x: Tensor, state: LogsparseCache, age: int) -> tuple[Tensor, LogsparseCache]:
         q, k, v = self._project(x)
-        out, state = state.step(q, k, v, pooling=self.pooling, features=self._features)
+        out, state = state.of_age(age).step(q, k, v, pooling=self.pooling, features=self._features)
         return self._merge(out), state
 
 
@@ -91,6 +90,7 @@ class CombinerAxial(Combiner):
         super().__init__(config, width=width, heads=heads, causal=causal, max_tokens=max_tokens)
         self.config: AxialConfig = config
         self.block_size = block_size_for(config.block_size, max_tokens)
+        self._cache = RowCache if config.plan == "rowmajor" else AxialCache
         self.row_keys: RowKeys | None = None
         if config.plan == "rowmajor" and config.pooling != "none" and config.row_summary.endswith("proj"):
             self.row_keys = RowKeys(
@@ -152,41 +152,32 @@ class CombinerAxial(Combiner):
         """Whether a row's summary may be seen; without summaries, its token in that column."""
         return rows.valid if rows.valid is None or self.pooling == "none" else rows.valid.any(-1)
 
-    def _empty(self, tokens: Tensor) -> RowCache | AxialCache | tuple[AxialCache, AxialCache]:
-        if self.config.plan == "average":
-            return AxialCache(tokens, tokens, tokens, None), AxialCache(tokens, tokens, tokens, None)
-        if self.config.plan != "rowmajor":
-            return AxialCache(tokens, tokens, tokens, None)
-        rows = tokens.new_zeros(tokens.shape[0], self.heads, 0, self.block_size, self.channels)
-        inputs = tokens.new_zeros(tokens.shape[0], 0, self.width)
-        return RowCache(inputs, tokens, tokens, tokens, rows, rows)
-
-    def step(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """x: the next C >= 1 tokens (B, C, width) -> (B, C, width) and the new state; equals `forward`."""
+    def _empty(self, tokens: Tensor, seen: Tensor) -> RowCache | AxialCache:
+        rows = tokens.new_zeros(len(seen), self.heads, 0, self.block_size, self.channels)
         if self.config.plan == "rowmajor":
-            self._check_state(x, state, RowCache)
-            q, k, v = self._project(x)
-            out, state = state.step(x, q, k, v, block_size=self.block_size, summarise=self._summaries)
-            return self._merge(out), state
-        plans = ("vertical", "horizontal") if self.config.plan == "average" else (self.config.plan,)
-        states = state if self.config.plan == "average" else (state,)
-        outputs, after = [], []
-        for plan, one in zip(plans, states, strict=True):
-            self._check_state(x, one, AxialCache)
-            q, k, v = self._project(x)
-            out, one = one.step(
+            inputs = tokens.new_zeros(len(seen), 1, 0, self.width)
+            return RowCache(inputs, tokens, tokens, tokens, rows, rows, seen)
+        return AxialCache(tokens, tokens, tokens, rows, rows, rows, rows, seen)
+
+    def _step(
+        self, x: Tensor, state: RowCache | AxialCache, age: int
+    ) -> tuple[Tensor, RowCache | AxialCache]:
+        q, k, v = self._project(x)
+        size = self.block_size
+        out, after = (
+            state.of_age(age, size).step(x, q, k, v, block_size=size, summarise=self._summaries)
+            if isinstance(state, RowCache)
+            else state.of_age(age, size).step(
                 q,
                 k,
                 v,
-                plan=f"axial_{plan}",
-                block_size=self.block_size,
+                plan=f"axial_{self.config.plan}",
+                block_size=size,
                 pooling=self.pooling,
                 features=self._features,
             )
-            outputs.append(out)
-            after.append(one)
-        y = self._merge(torch.stack(outputs).mean(0))
-        return y, tuple(after) if self.config.plan == "average" else after[0]
+        )
+        return self._merge(out), after
 
 
 def block_size_for(given: int | None, max_tokens: int | None) -> int:

@@ -1,18 +1,21 @@
 """Decoding: what a causal stream must remember in each form, and the next tokens from it.
 
 B batch, H heads, C new tokens, t tokens seen, s tokens per block or row, m finished ones, D channels.
+Streams of different ages may stand side by side: `seen`, int64 (B,), says how many tokens each has seen, and
+so what of the state is its own; `of_age` cuts that out, and `step` takes streams of one age.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zoo_combiner.axial import Sides, axial_attention, sides_of
+from zoo.layers import put_padded
+from zoo_combiner.axial import axial_attention, sides_of, whole_sides
 from zoo_combiner.fixed import Spans, block_spans, fixed_attention
 from zoo_combiner.grid import Grid, in_line, make_grid
 from zoo_combiner.logsparse import logsparse_attention
@@ -36,6 +39,14 @@ class FixedCombinerCache(NamedTuple):
     values: Tensor
     span_keys: Tensor
     span_values: Tensor
+    seen: Tensor
+
+    def put_rows(self, index: Tensor, other: FixedCombinerCache) -> FixedCombinerCache:
+        return put_padded(self, index, other)
+
+    def of_age(self, age: int, block_size: int) -> FixedCombinerCache:
+        done, is_open = divmod(age, block_size)
+        return FixedCombinerCache._make(_cut(self, (is_open,) * 3 + (done,) * 2))
 
     def step(
         self, q: Tensor, k: Tensor, v: Tensor, *, block_size: int, pooling: str, features: Features
@@ -55,11 +66,11 @@ class FixedCombinerCache(NamedTuple):
             out = fixed_attention(grid, spans, first=self.span_keys.shape[2])
             out = in_line(out, k.shape[2])[:, :, seen:]
         q, k, v = (_from(x, done * block_size) for x in (q, k, v))
-        return out, FixedCombinerCache(q, k, v, spans.keys, spans.values)
+        return out, FixedCombinerCache(q, k, v, spans.keys, spans.values, self.seen + new.shape[2])
 
 
 class RowCache(NamedTuple):
-    """The open row (inputs (B, < s, width), queries, keys, values), and of each finished row a key and a
+    """The open row (inputs (B, 1, < s, width), queries, keys, values), and of each finished row a key and a
     value per column, (B, H, m, s, D): two vectors per token, like a KV cache, but s + m products.
     """
 
@@ -69,19 +80,27 @@ class RowCache(NamedTuple):
     values: Tensor
     row_keys: Tensor
     row_values: Tensor
+    seen: Tensor
+
+    def put_rows(self, index: Tensor, other: RowCache) -> RowCache:
+        return put_padded(self, index, other)
+
+    def of_age(self, age: int, block_size: int) -> RowCache:
+        done, is_open = divmod(age, block_size)
+        return RowCache._make(_cut(self, (is_open,) * 4 + (done,) * 2))
 
     def step(
         self, x: Tensor, q: Tensor, k: Tensor, v: Tensor, *, block_size: int, summarise: Summarise
     ) -> tuple[Tensor, RowCache]:
         """The next tokens, x (B, C, width) and q, k, v (B, H, C, D) -> (B, H, C, D) and the new cache."""
         seen, new = self.keys.shape[2], q
-        x = torch.cat((self.inputs, x), 1)
+        inputs = _cat(self.inputs, x.unsqueeze(1))
         q, k, v = _cat(self.queries, q), _cat(self.keys, k), _cat(self.values, v)
         done = k.shape[2] // block_size
         grid = make_grid(q, k, v, columns=block_size, causal=True, span_qk=(q, k))
         keys, values = self.row_keys, self.row_values
         if done:
-            fresh_keys, fresh_values = summarise(grid.part(0, done), x[:, : done * block_size])
+            fresh_keys, fresh_values = summarise(grid.part(0, done), inputs[:, 0, : done * block_size])
             keys, values = _cat(keys, fresh_keys), _cat(values, fresh_values)
         if new.shape[2] == 1:
             column = self.row_keys[:, :, :, seen], self.row_values[:, :, :, seen]  # (B, H, m, D) each
@@ -89,12 +108,13 @@ class RowCache(NamedTuple):
         else:
             out = rowmajor_attention(grid, keys, values, first=self.row_keys.shape[2])
             out = in_line(out, k.shape[2])[:, :, seen:]
-        x, (q, k, v) = x[:, done * block_size :].clone(), (_from(t, done * block_size) for t in (q, k, v))
-        return out, RowCache(x, q, k, v, keys, values)
+        inputs, q, k, v = (_from(t, done * block_size) for t in (inputs, q, k, v))
+        return out, RowCache(inputs, q, k, v, keys, values, self.seen + new.shape[2])
 
 
 class AxialCache(NamedTuple):
-    """All queries, keys and values (B, H, t, D), and the summaries of finished rows where the plan has them.
+    """All queries, keys and values (B, H, t, D), and of finished rows what lies left and right of each place,
+    (B, H, m, s, D) each, where the plan sees rows through summaries; else of no row.
 
     A step works on whole rows: about as many products as a KV cache needs, with 1.5 to 3.5 times its memory.
     """
@@ -102,23 +122,38 @@ class AxialCache(NamedTuple):
     queries: Tensor
     keys: Tensor
     values: Tensor
-    sides: Sides | None
+    before_keys: Tensor
+    before_values: Tensor
+    after_keys: Tensor
+    after_values: Tensor
+    seen: Tensor
+
+    def put_rows(self, index: Tensor, other: AxialCache) -> AxialCache:
+        return put_padded(self, index, other)
+
+    def of_age(self, age: int, block_size: int) -> AxialCache:
+        return AxialCache._make(_cut(self, (age,) * 3 + (age // block_size,) * 4))
 
     def step(
         self, q: Tensor, k: Tensor, v: Tensor, *, plan: str, block_size: int, pooling: str, features: Features
     ) -> tuple[Tensor, AxialCache]:
-        """The next tokens, (B, H, C, D) each -> their outputs (B, H, C, D) and the new cache."""
-        seen = self.keys.shape[2]
+        """The next tokens, (B, H, C, D) each -> their outputs (B, H, C, D) and the new cache.
+
+        plan: as `axial_attention`, or "axial_average", the mean of vertical and horizontal.
+        """
+        seen, count = self.keys.shape[2], q.shape[2]
         q, k, v = _cat(self.queries, q), _cat(self.keys, k), _cat(self.values, v)
         grid = make_grid(q, k, v, columns=block_size, causal=True, pooling=pooling, span_qk=features(q, k))
         done, first = k.shape[2] // block_size, seen // block_size
-        sides = self.sides
+        sides: Sequence[Tensor] = self[3:7]
         if plan != "axial_vertical" and pooling != "none" and done > first:
             fresh = sides_of(grid.part(first, done))
-            sides = fresh if sides is None else Sides(*map(_cat, sides, fresh))
-        out = axial_attention(grid, plan=plan, first=first, row_sides=sides)
-        out = in_line(out, k.shape[2] - first * block_size)[:, :, seen - first * block_size :]
-        return out, AxialCache(q, k, v, sides)
+            added = (fresh.before_keys, fresh.before_values, fresh.after_keys, fresh.after_values)
+            sides = [_cat(old, new) for old, new in zip(sides, added, strict=True)]
+        plans = ("axial_vertical", "axial_horizontal") if plan == "axial_average" else (plan,)
+        mixed = [axial_attention(grid, plan=one, first=first, row_sides=whole_sides(*sides)) for one in plans]
+        out = in_line(torch.stack(mixed).mean(0), k.shape[2] - first * block_size)
+        return out[:, :, seen - first * block_size :], AxialCache._make([q, k, v, *sides, self.seen + count])
 
 
 class LogsparseCache(NamedTuple):
@@ -133,6 +168,13 @@ class LogsparseCache(NamedTuple):
     values: Tensor
     span_keys: Tensor
     span_values: Tensor
+    seen: Tensor
+
+    def put_rows(self, index: Tensor, other: LogsparseCache) -> LogsparseCache:
+        return put_padded(self, index, other)
+
+    def of_age(self, age: int) -> LogsparseCache:
+        return LogsparseCache._make(_cut(self, (age,) * 3 + (age.bit_count(),) * 2))
 
     def step(
         self, q: Tensor, k: Tensor, v: Tensor, *, pooling: str, features: Features
@@ -148,7 +190,7 @@ class LogsparseCache(NamedTuple):
                 q, k, v, causal=True, key_mask=None, pooling=pooling, span_qk=features(q, k)
             )
             spans = _binary_spans(q, k, v, pooling, features)
-            return out[:, :, -new:], LogsparseCache(q, k, v, *spans)
+            return out[:, :, -new:], LogsparseCache(q, k, v, *spans, self.seen + new)
         cache, outputs = self, []
         for one in zip(*(x.split(1, 2) for x in (q, k, v)), strict=True):
             out, cache = cache._one(*one, pooling=pooling, features=features)
@@ -165,7 +207,7 @@ class LogsparseCache(NamedTuple):
         kept = (tokens - size).bit_count()
         key, value = _span(q[:, :, -size:], k[:, :, -size:], v[:, :, -size:], pooling, features)
         keys, values = _cat(self.span_keys[:, :, :kept], key), _cat(self.span_values[:, :, :kept], value)
-        return out, LogsparseCache(q, k, v, keys, values)
+        return out, LogsparseCache(q, k, v, keys, values, self.seen + 1)
 
 
 #: Up to this many new tokens are taken one by one.
@@ -201,6 +243,11 @@ def _span(q: Tensor, k: Tensor, v: Tensor, pooling: str, features: Features) -> 
 def _one_query(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Plain attention of one token, q (B, H, 1, D), on tokens and summaries."""
     return F.scaled_dot_product_attention(q, k, v)
+
+
+def _cut(parts: Sequence[Tensor], places: Sequence[int]) -> list[Tensor]:
+    """The first places of each part (B, H, n, *), and the last part as it is."""
+    return [*(x[:, :, :n] for x, n in zip(parts[:-1], places, strict=True)), parts[-1]]
 
 
 def _cat(old: Tensor, new: Tensor) -> Tensor:

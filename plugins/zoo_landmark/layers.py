@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zoo.layers import Rotary
+from zoo.layers import Rotary, by_age
 from zoo.layers.init import EMBEDDING_STD, init_linear
 from zoo.layers.precision import full_precision, sum_dtype
 from zoo_landmark.attention import PlacesAttention
@@ -18,7 +18,7 @@ from zoo_landmark.cache import turned
 from zoo_landmark.config import LandmarkConfig
 from zoo_landmark.grid import insert_rows, places
 from zoo_landmark.padding import Packed
-from zoo_landmark.stream import LandmarkState, by_age
+from zoo_landmark.stream import LandmarkState
 
 
 class LandmarkTokens(PlacesAttention):

@@ -11,12 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zoo.layers import Transformer
+from zoo.layers import Transformer, by_age
 from zoo.layers.init import EMBEDDING_STD
 from zoo_landmark.config import LmConfig
 from zoo_landmark.grid import insert_rows, places
 from zoo_landmark.padding import Packed
-from zoo_landmark.stream import by_age
 
 
 class LandmarkLm(nn.Module):

@@ -9,17 +9,16 @@ blocks before it at their true distances, and those of all older blocks that it 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from zoo.layers import put_padded
 from zoo.layers.precision import full_precision, sum_dtype
-from zoo.layers.streams import put_rows, select_rows
 from zoo_landmark.cache import Blocks, LandmarkCache, Retrieved, turned_apart
 
-S = TypeVar("S")
 NEG_INF = float("-inf")
 
 
@@ -39,9 +38,7 @@ class LandmarkState(NamedTuple):
 
     def put_rows(self, index: Tensor, other: LandmarkState) -> LandmarkState:
         """The state with the streams `index`, int64 (R,), replaced by those of `other`, of any age."""
-        pairs = zip((*self.blocks, *self[1:]), (*other.blocks, *other[1:]), strict=True)
-        *blocks, keys, values, position = (_put(ours, theirs, index) for ours, theirs in pairs)
-        return LandmarkState(Blocks(*blocks), keys, values, position)
+        return put_padded(self, index, other)
 
     def of_age(self, places: int, *, size: int, window: int, max_blocks: int | None) -> LandmarkState:
         """The state of streams that have all seen so many places, without room for older ones."""
@@ -50,48 +47,6 @@ class LandmarkState(NamedTuple):
         blocks = Blocks(*(t[:, :, :stored] for t in self.blocks))
         recent = places - gone * size
         return LandmarkState(blocks, self.keys[:, :, :recent], self.values[:, :, :recent], self.position)
-
-
-def _put(ours: Tensor, theirs: Tensor, index: Tensor) -> Tensor:
-    """Rows replaced, (B, H, n, ...), with as many places as the longer one has, zeros at the end."""
-    if ours.dim() > 1:
-        if (
-            ours.shape[1] != theirs.shape[1]
-            or ours.shape[3:] != theirs.shape[3:]
-            or ours.dtype != theirs.dtype
-        ):
-            raise ValueError(
-                "streams of layers of other sizes or types cannot stand side by side: "
-                f"{tuple(ours.shape)} {ours.dtype} and {tuple(theirs.shape)} {theirs.dtype}"
-            )
-        most = max(ours.shape[2], theirs.shape[2])
-        ours, theirs = (F.pad(t, (*(0, 0) * (t.dim() - 3), 0, most - t.shape[2])) for t in (ours, theirs))
-    return ours.index_copy(0, index.to(ours.device), theirs.to(ours.device))
-
-
-def by_age(
-    step: Callable[[Tensor, S, int], tuple[Tensor, S]], x: Tensor, state: S, position: Tensor
-) -> tuple[Tensor, S]:
-    """`step(x, state, age)` for streams of each age in turn. x: (B, C, D), position: int64 (B,).
-
-    Raises:
-        ValueError: as many streams in the state as in x there must be.
-    """
-    if position.shape != x.shape[:1]:
-        raise ValueError(
-            f"the state is of {position.numel()} streams, but x holds {len(x)}: {tuple(x.shape)}"
-        )
-    ages = position.unique().tolist()
-    if len(ages) == 1:
-        return step(x, state, ages[0])
-    pieces, order = [], []
-    for age in ages:
-        rows = (position == age).nonzero().squeeze(1)
-        y, new = step(x[rows], select_rows(state, rows), age)
-        state = put_rows(state, rows, new)
-        pieces.append(y)
-        order.append(rows)
-    return torch.cat(pieces)[torch.cat(order).argsort()], state
 
 
 def attend_from(

@@ -32,8 +32,10 @@ if TYPE_CHECKING:
     from zoo.layers.positions import position_ids as position_ids
     from zoo.layers.precision import full_precision as full_precision
     from zoo.layers.precision import sum_dtype as sum_dtype
+    from zoo.layers.streams import by_age as by_age
     from zoo.layers.streams import detach_state as detach_state
     from zoo.layers.streams import load_state as load_state
+    from zoo.layers.streams import put_padded as put_padded
     from zoo.layers.streams import put_rows as put_rows
     from zoo.layers.streams import save_state as save_state
     from zoo.layers.streams import select_rows as select_rows
@@ -68,8 +70,10 @@ _MODULE_OF = {
     "position_ids": "positions",
     "full_precision": "precision",
     "sum_dtype": "precision",
+    "by_age": "streams",
     "detach_state": "streams",
     "load_state": "streams",
+    "put_padded": "streams",
     "put_rows": "streams",
     "save_state": "streams",
     "select_rows": "streams",

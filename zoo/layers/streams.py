@@ -2,7 +2,8 @@
 
 A state is what `initial_state(batch_size)` gives and `step` returns: tensors with B first, in (named) tuples,
 lists, mappings or dataclasses. A number, or a tensor without dimensions, is shared by all streams.
-A state that cannot be joined row by row brings `put_rows(rows, other)` of its own, as the KV cache does.
+A state that cannot be joined row by row brings `put_rows(rows, other)` of its own, as the KV cache does;
+where it has a place per token, `put_padded` and `by_age` do the work.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from zoo.errors import ZooError
@@ -74,6 +76,53 @@ def step_rows(step: Callable[..., tuple[Tensor, S]], x: Tensor, state: S, active
     if len(index) == 0:
         return outputs, state
     return outputs.index_copy(0, index, y), put_rows(state, index, new)
+
+
+def by_age(
+    step: Callable[[Tensor, S, int], tuple[Tensor, S]], x: Tensor, state: S, ages: Tensor
+) -> tuple[Tensor, S]:
+    """`step(x, state, age)` for the streams of each age in turn. x: (B, C, D), ages: int64 (B,).
+
+    Raises:
+        ValueError: as many streams in the state as in x there must be.
+    """
+    if ages.shape != x.shape[:1]:
+        raise ValueError(f"the state is of {ages.numel()} streams, but x holds {len(x)}: {tuple(x.shape)}")
+    found = ages.unique().tolist()
+    if len(found) < 2:
+        return step(x, state, found[0] if found else 0)
+    pieces, order = [], []
+    for age in found:
+        rows = (ages == age).nonzero().squeeze(1)
+        y, new = step(x[rows], select_rows(state, rows), age)
+        state = put_rows(state, rows, new)
+        pieces.append(y)
+        order.append(rows)
+    return torch.cat(pieces)[torch.cat(order).argsort()], state
+
+
+def put_padded(state: S, index: Tensor, other: S) -> S:
+    """`put_rows` where tensors (B, H, n, ...) have a place per token: the shorter ones get zeros at the end.
+
+    Which places are a stream's own must follow from something else in the state, as how many tokens each
+    stream has seen, int64 (B,).
+    """
+    if type(state) is not type(other):
+        raise ValueError(f"a {type(other).__name__} cannot be put into a {type(state).__name__}")
+    others = dict(_leaves(other))
+    return _map(state, lambda name, ours: _put_padded(name, ours, index, others[name]))
+
+
+def _put_padded(name: str, ours: Tensor, index: Tensor, theirs: Tensor) -> Tensor:
+    if ours.dim() > 1:
+        if len({(t.shape[1], t.shape[3:], t.dtype) for t in (ours, theirs)}) > 1:
+            raise ValueError(
+                f"{name}: streams of layers of other sizes or types cannot stand side by side: "
+                f"{tuple(ours.shape)} {ours.dtype} and {tuple(theirs.shape)} {theirs.dtype}"
+            )
+        most = max(ours.shape[2], theirs.shape[2])
+        ours, theirs = (F.pad(t, (*(0, 0) * (t.dim() - 3), 0, most - t.shape[2])) for t in (ours, theirs))
+    return ours.index_copy(0, index.to(ours.device), theirs.to(ours.device))
 
 
 def detach_state(state: S) -> S:

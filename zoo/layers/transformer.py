@@ -178,9 +178,15 @@ class Transformer(nn.Module):
         """x: the next C >= 1 tokens (B, C, D) -> (B, C, D) and the new state; equals `forward` on all tokens.
 
         Raises:
-            ValueError: past the last learned position, or the state is of another number of streams.
+            ValueError: past the last learned position, or the state is of another model or number of streams.
         """
         tokens = x.shape[1]
+        if not isinstance(state, TransformerState) or len(state.layers) != len(self.blocks):
+            layers = f" of {len(state.layers)} layers" if isinstance(state, TransformerState) else ""
+            raise ValueError(
+                f"state must be the TransformerState of these {len(self.blocks)} layers, as initial_state() "
+                f"or step() gives it, got a {type(state).__name__}{layers}"
+            )
         if state.position.shape != x.shape[:1]:
             raise ValueError(
                 f"the state is of {state.position.numel()} streams, but x holds {len(x)}: {tuple(x.shape)}"

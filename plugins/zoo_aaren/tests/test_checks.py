@@ -39,6 +39,16 @@ WRONG = {
         "state.m must be torch.float32",
         lambda: aaren_scan(S, V, state=AarenState.empty(2, 3, 5, dtype=torch.float64)),
     ),
+    "state_kind": (
+        ValueError,
+        "state must be an AarenState .* got a Tensor",
+        lambda: aaren_scan(S, V, state=V),
+    ),
+    "state_device": (
+        ValueError,
+        "on one device, got scores on cpu, state.m on meta",
+        lambda: aaren_scan(S, V, state=AarenState.empty(2, 3, 5, device="meta")),
+    ),
     "device": (ValueError, "on one device", lambda: aaren_scan(S, V.to("meta"))),
     "nan": (ValueError, r"\(1, 2, 3\)", lambda: aaren_scan(_with(float("nan")), V, check_finite=True)),
     "inf": (ValueError, "1 scores are NaN", lambda: aaren_scan(_with(float("inf")), V, check_finite=True)),

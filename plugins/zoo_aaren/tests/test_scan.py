@@ -80,6 +80,14 @@ def test_every_form_equals_a_softmax_per_prefix(form, regime, masked):
     for one, other in zip(found, (expected, *gradients), strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-11)
 
+    _, (m, u, w) = aaren_scan(scores.detach(), values.detach(), key_mask=mask, return_state=True, **form)
+    kept = torch.ones(2, N, dtype=torch.bool) if mask is None else mask
+    largest = scores.detach().masked_fill(~kept[:, None], float("-inf")).amax(-1)
+    weights = (scores.detach() - largest[..., None]).exp() * kept[:, None]
+    assert torch.equal(m, largest)
+    torch.testing.assert_close(u, weights.sum(-1), rtol=0, atol=1e-11)
+    torch.testing.assert_close(w, torch.einsum("bhn,bhnd->bhd", weights, values), rtol=0, atol=1e-11)
+
     single = _outputs_and_gradients(form, scores.detach().float(), values.detach().float(), key_mask=mask)
     rounded = prefix_attention(scores.detach().float(), values.detach().float(), mask)
     assert all(part.dtype == torch.float32 and part.isfinite().all() for part in single)

@@ -17,7 +17,7 @@ from zoo_combiner.reference import implied, partition
 #: Tokens and tokens per block: ragged, exact, one block, blocks of one, two tokens.
 SHAPES = ((10, 4), (12, 4), (5, 8), (3, 1), (2, 2), (1, 4))
 #: Around the powers of two, where the authors' code is one level short.
-LOGSPARSE = (1, 2, 3, 4, 5, 8, 9, 16, 17)
+LOGSPARSE = (1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17)
 
 
 def _cases() -> list[tuple[str, int, int | None]]:

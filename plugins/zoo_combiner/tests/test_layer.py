@@ -16,6 +16,8 @@ from zoo_combiner import (
     reference,
 )
 
+from zoo.layers import load_state, put_rows, save_state, select_rows
+
 LAYERS = {
     "fixed_deepset": (CombinerFixed, FixedConfig(block_size=4, pooling="deepset", bias=True)),
     "fixed_mean": (CombinerFixed, FixedConfig(block_size=4, pooling="mean")),
@@ -72,6 +74,34 @@ def test_steps_equal_the_parallel_form(name, pieces):
         y, state = layer.step(piece, state)
         outputs.append(y)
     torch.testing.assert_close(torch.cat(outputs, 1), layer(x), rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("name", [*LAYERS, *(f"sparse_{name}" for name in SPARSE)])
+@torch.no_grad()
+def test_streams_of_different_ages_stand_side_by_side(name, tmp_path):
+    layer, x = _layer(name), _x(40)
+    _, old = layer.step(x[:, :14], layer.initial_state(2))
+    _, young = layer.step(x[1:, :5], layer.initial_state(1))
+    state = put_rows(old, torch.tensor([1]), young)  # the second stream starts anew
+    save_state(state, tmp_path / "state")
+    state = load_state(tmp_path / "state", like=layer.initial_state(1))
+    places = torch.tensor([14, 5])
+    for piece in (1, 3, 9, 1):
+        rows = [x[b, at : at + piece] for b, at in enumerate(places)]
+        y, state = layer.step(torch.stack(rows), state)
+        expected = [layer(x[b : b + 1])[0, at : at + piece] for b, at in enumerate(places)]
+        torch.testing.assert_close(y, torch.stack(expected), rtol=0, atol=1e-11)
+        places += piece
+    y, _ = layer.step(x[1:, 19:22], select_rows(state, torch.tensor([1])))
+    torch.testing.assert_close(y, layer(x[1:])[:, 19:22], rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("causal", [True, False], ids=["causal", "both"])
+@pytest.mark.parametrize("name", [*LAYERS, *(f"sparse_{name}" for name in SPARSE)])
+def test_no_tokens_at_all(name, causal):
+    layer, x = _layer(name, causal=causal), _x(3)[:, :0]
+    assert layer(x).shape == layer(x, mask=torch.ones(2, 0, dtype=torch.bool)).shape == (2, 0, 8)
+    assert layer(_x(3)[:0]).shape == (0, 3, 8)
 
 
 @pytest.mark.parametrize("causal", [True, False], ids=["causal", "both"])
