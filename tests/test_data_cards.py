@@ -233,3 +233,25 @@ def test_the_optimum_of_the_noisy_states():
     )
     commonest = load("noisy_states").train.targets.flatten().bincount().argmax()
     assert card.baseline.startswith(f"accuracy {(test.targets == commonest).float().mean():.3f} ")
+
+
+def test_the_naive_answer_to_shapes():
+    card, splits = BY_NAME["shapes"], load("shapes")
+    task = catalogue().get("task", "core/dense_prediction")
+    config = catalogue().part("task", task.id).config
+    naive = task.load()(config, targets=card.targets).baseline(splits.train, splits.test)
+    assert card.baseline.startswith(
+        f"shape/miou {naive['shape/miou']:.3f}, depth/rmse {naive['depth/rmse']:.3f} "
+    )
+
+
+@pytest.mark.slow
+def test_simple_models_of_shapes():
+    pytest.importorskip("sklearn")
+    scores, card = scores_of("shapes"), BY_NAME["shapes"]
+    linear, trees = (
+        (f"{scores[name]['shape/miou']:.3f}", f"{scores[name]['depth/rmse']:.3f}")
+        for name in ("linear", "trees")
+    )
+    assert card.known_good.startswith(f"shape/miou {linear[0]}, depth/rmse {linear[1]} linear")
+    assert f"; {trees[0]}, {trees[1]} trees" in card.known_good

@@ -70,7 +70,8 @@ def list_datasets(pattern: str = "*", *, inputs: str | None = None, targets: str
     Args:
         pattern: a shell pattern over full and short names.
         inputs: "image", "ids", "series", "events", "episodes" or "vector".
-        targets: "classes", "values", "next_id", "labels", "next_event", "actions", "forecast" or "multi".
+        targets: "classes", "values", "next_id", "labels", "next_event", "actions", "forecast", "multi" or
+            "maps".
     """
     _check_choice("inputs", inputs, [kind.kind for kind in get_args(DataKind)])
     _check_choice("targets", targets, [kind.kind for kind in get_args(TargetKind)])

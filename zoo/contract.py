@@ -17,7 +17,7 @@ from typing import Any, TypeVar, cast, get_args
 from zoo.catalogue import Catalogue, Part, blaming, filter_specs
 from zoo.config import ConfigError, Problem, path_fields
 from zoo.errors import ContractError, ZooError, either
-from zoo.kinds import DataKind, Labels, TargetKind, kind_from_dict, kind_to_dict
+from zoo.kinds import DataKind, Image, Labels, Maps, TargetKind, kind_from_dict, kind_to_dict
 from zoo.specs import DatasetSpec, HeadSpec, ModelSpec, Spec, StemSpec, TaskSpec
 
 S = TypeVar("S", bound=Spec)
@@ -153,6 +153,7 @@ def resolve(
     if tokens is not None:
         _check_tokens(claims, tokens, inputs)
         _check_labelled(stem, tokens, inputs, targets)
+    _check_mapped(stem, tokens, inputs, targets)
     head = _choose_head(catalogue, head, claims, targets)
     monitor = None
     if task_spec is not None:
@@ -346,6 +347,24 @@ def _check_labelled(stem: Part | None, tokens: int, inputs: DataKind, targets: T
         raise ContractError(
             f"the dataset asks for {targets}, but stem {stem.id!r} makes {tokens} tokens of {steps} steps; "
             "choose a stem that makes each step a token",
+            path="stem",
+        )
+
+
+def _check_mapped(stem: Part | None, tokens: int | None, inputs: DataKind, targets: TargetKind) -> None:
+    """Maps are of images of their size; tokens must lie on a grid, so that each has its pixels."""
+    if not isinstance(targets, Maps):
+        return
+    size = (getattr(inputs, "height", 0), getattr(inputs, "width", 0))
+    if not isinstance(inputs, Image) or size != (targets.height, targets.width):
+        raise ContractError(
+            f"the dataset asks for {targets}, but gives {inputs}: maps are of images of their own size",
+            path="dataset",
+        )
+    if stem is not None and tokens is not None and not hasattr(stem.config, "grid"):
+        raise ContractError(
+            f"the dataset asks for {targets}, but the tokens of stem {stem.id!r} lie on no grid (its "
+            "parameters have no grid()); choose a stem that makes patches",
             path="stem",
         )
 

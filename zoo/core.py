@@ -310,6 +310,33 @@ HEADS = (
         accepts="image",
         answers="multi",
     ),
+    zp.HeadSpec(
+        name="token_maps",
+        target="zoo.layers.maps:TokenMapsHead",
+        config="zoo.layers.config:MapsHeadConfig",
+        summary="Each token becomes a square of pixels, then answers for each pixel.",
+        accepts="tokens",
+        answers="maps",
+        since="0.1",
+    ),
+    zp.HeadSpec(
+        name="vector_maps",
+        target="zoo.layers.maps:VectorMapsHead",
+        config="zoo.layers.config:VectorMapsHeadConfig",
+        summary="The vector becomes a small map, which grows to the image, then answers for each pixel.",
+        accepts="vector",
+        answers="maps",
+        since="0.1",
+    ),
+    zp.HeadSpec(
+        name="image_maps",
+        target="zoo.layers.maps:ImageMapsHead",
+        config="zoo.layers.config:MapsHeadConfig",
+        summary="The feature map grows to the image, then answers for each pixel.",
+        accepts="image",
+        answers="maps",
+        since="0.1",
+    ),
 )
 
 TASKS = (
@@ -397,6 +424,17 @@ TASKS = (
         monitor="val/loss",
         mode="min",
         metrics=("loss", "*/*"),
+    ),
+    zp.TaskSpec(
+        name="dense_prediction",
+        target="zoo.tasks.dense_prediction:DensePrediction",
+        config="zoo.tasks.config:MultiTaskConfig",
+        summary="A weighted sum of losses per pixel; mIoU, pixel accuracy; RMSE, AbsRel of values.",
+        answers="maps",
+        monitor="val/loss",
+        mode="min",
+        metrics=("loss", "*/*"),
+        since="0.1",
     ),
 )
 

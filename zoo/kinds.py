@@ -303,14 +303,13 @@ class Forecast(Config):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Multi(Config):
-    """Several questions about one example: a dict of tensors, by the names of `parts`.
+class Questions(Config):
+    """Several questions at once, by name: what `Multi` and `Maps` have in common.
 
-    A model answers with one tensor (B, outputs), the answers side by side in the order of `parts`; `split`
-    takes it apart. `weights`: of the losses; a part that is not named weighs 1.
+    A model answers with one tensor, the answers side by side in the order of `parts`; `split` takes it apart.
+    `weights`: of the losses; a part that is not named weighs 1.
     """
 
-    kind: ClassVar[str] = "multi"
     parts: dict[str, Classes | Values]
     weights: dict[str, float] = param(factory=dict)
 
@@ -324,11 +323,11 @@ class Multi(Config):
 
     @property
     def outputs(self) -> int:
-        """How many numbers a head gives per example: those of all parts."""
+        """How many numbers a head gives per example, or per pixel: those of all parts."""
         return sum(part.outputs for part in self.parts.values())
 
     def split(self, outputs: Any) -> dict[str, Any]:
-        """The columns of each part: a tensor or array (B, outputs) -> name -> (B, outputs of the part)."""
+        """The answers to each part: a tensor or array (B, outputs, ...) -> name -> (B, its own, ...)."""
         found, start = {}, 0
         for name, part in self.parts.items():
             found[name] = outputs[:, start : start + part.outputs]
@@ -337,6 +336,29 @@ class Multi(Config):
 
     def __str__(self) -> str:
         return " + ".join(f"{name} ({part})" for name, part in self.parts.items())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Multi(Questions):
+    """Several questions about one example: a dict of tensors, by names of `parts`. Outputs: (B, outputs)."""
+
+    kind: ClassVar[str] = "multi"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Maps(Questions):
+    """Questions about each pixel of an image: a dict of maps, by the names of `parts`.
+
+    Classes are int64 (B, H, W), IGNORE where none is asked; values are float (B, count, H, W), NaN where
+    none was measured (`missing`). Outputs are (B, outputs, H, W).
+    """
+
+    kind: ClassVar[str] = "maps"
+    height: int = param(at_least=1)
+    width: int = param(at_least=1)
+
+    def __str__(self) -> str:
+        return f"{super().__str__()} per pixel of {self.height} x {self.width}"
 
 
 def check_weights(weights: dict[str, float], parts: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -355,7 +377,7 @@ _PART = re.compile(r"[A-Za-z]\w*\Z", re.ASCII)
 IGNORE = -100
 
 DataKind = Image | Ids | Series | Events | Episodes | Vector
-TargetKind = Classes | Values | NextId | Labels | NextEvent | Actions | Forecast | Multi
+TargetKind = Classes | Values | NextId | Labels | NextEvent | Actions | Forecast | Multi | Maps
 
 #: Data whose second dimension is N, and targets that ask something at each of its steps.
 STEPWISE = (Ids.kind, Series.kind, Events.kind, Episodes.kind)
@@ -367,7 +389,7 @@ _KINDS: dict[str, type[Any]] = {cls.kind: cls for union in (DataKind, TargetKind
 def kind_to_dict(kind: DataKind | TargetKind) -> dict[str, Any]:
     """Plain data for JSON, e.g. `{"kind": "vector", "features": 30}`."""
     data = {"kind": kind.kind, **asdict(kind)}
-    if isinstance(kind, Multi):
+    if isinstance(kind, Questions):
         data["parts"] = {name: kind_to_dict(part) for name, part in kind.parts.items()}
     return data
 
@@ -382,7 +404,7 @@ def kind_from_dict(data: dict[str, Any]) -> Any:
     if not isinstance(name, str) or name not in _KINDS:
         raise ConfigError([Problem("kind", f"must be one of {', '.join(_KINDS)}, got {describe(name)}")])
     values = {key: value for key, value in data.items() if key != "kind"}
-    if name == Multi.kind and isinstance(values.get("parts"), dict):
+    if issubclass(_KINDS[name], Questions) and isinstance(values.get("parts"), dict):
         values["parts"] = {key: kind_from_dict(part) for key, part in values["parts"].items()}
     return build(_KINDS[name], values)
 

@@ -1,8 +1,8 @@
 """One protocol for every dataset: examples as rows of numbers, for models that know no structure.
 
-| inputs   | asked for a whole example                             | asked for each token              |
+| inputs   | asked for a whole example                             | asked for each token, or pixel    |
 |----------|-------------------------------------------------------|-----------------------------------|
-| image    | its pixels                                            |                                   |
+| image    | its pixels                                            | the pixels nearby                 |
 | vector   | as it stands                                          |                                   |
 | series   | all steps side by side; ragged: mean, deviation,      | the steps nearby                  |
 |          | minimum and maximum of each channel                   |                                   |
@@ -23,18 +23,22 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from zoo.data.batch import Batch, mask_of
-from zoo.kinds import IGNORE, DataKind, Events, Ids, Labels, Series, TargetKind
+from zoo.kinds import IGNORE, DataKind, Events, Ids, Image, Labels, Maps, Series, TargetKind
 from zoo.tasks.base import batches
 
-#: How far a token's features reach to either side.
+#: How far the features of a token, or of a pixel, reach to either side.
 NEARBY = 3
+#: Images whose pixels become rows at a time, to bound memory.
+IMAGES = 32
 
 
 def rows_of(split: Any, inputs: DataKind, targets: TargetKind, *, most: int) -> tuple[np.ndarray, Any]:
     """Features float (rows, F) and the targets of these rows, of at most `most` rows evenly spread.
 
-    A row is an example; for labels it is a token that is asked for.
+    A row is an example; for labels it is a token that is asked for, for maps a pixel.
     """
+    if isinstance(targets, Maps):
+        return _pixels_of(split, inputs, targets, most=most)
     tokens = inputs.length if isinstance(targets, Labels) and isinstance(inputs, (Ids, Series, Events)) else 1
     features, answers = [], []
     for batch in batches(_spread(split, max(1, most // tokens))):
@@ -48,10 +52,25 @@ def rows_of(split: Any, inputs: DataKind, targets: TargetKind, *, most: int) -> 
     return torch.cat(features).numpy(), _join(answers)
 
 
+def _pixels_of(split: Any, inputs: DataKind, targets: Maps, *, most: int) -> tuple[np.ndarray, Any]:
+    step = max(1, len(split) * targets.height * targets.width // most)
+    step += step > 1 and targets.width % step == 0  # else the same columns of every row
+    features: list[Tensor] = []
+    answers: list[Any] = []
+    for batch in batches(_spread(split, most), IMAGES):
+        features.append(nearby(batch, inputs).flatten(0, 1)[::step])
+        asked = {}
+        for name, target in batch["target"].items():
+            values = target if target.dim() == 3 else target.movedim(1, -1)  # (B, H, W) or (B, H, W, C)
+            asked[name] = values.flatten(0, 2)[::step]
+        answers.append(asked)
+    return torch.cat(features).numpy(), _join(answers)
+
+
 def count_features(split: Any, inputs: DataKind, targets: TargetKind) -> int:
     """F: how many features a row has."""
     batch = next(batches(_spread(split, 1)))
-    return int((nearby if isinstance(targets, Labels) else whole)(batch, inputs).shape[-1])
+    return int((nearby if isinstance(targets, (Labels, Maps)) else whole)(batch, inputs).shape[-1])
 
 
 def whole(batch: Batch, inputs: DataKind) -> Tensor:
@@ -86,8 +105,10 @@ def _spread_of(x: Tensor, keep: Tensor) -> Tensor:
 
 
 def nearby(batch: Batch, inputs: DataKind) -> Tensor:
-    """One row per token, with its neighbours on both sides: (B, N, F); zeros beyond the ends."""
+    """One row per token, or pixel, with its neighbours on all sides: (B, N, F); zeros beyond the ends."""
     x: Tensor = batch["input"]
+    if isinstance(inputs, Image):
+        return F.unfold(x, 2 * NEARBY + 1, padding=NEARBY).transpose(1, 2)
     tokens = F.one_hot(x, inputs.vocab).float() if isinstance(inputs, Ids) else x  # (B, N, C)
     mask = mask_of(batch)
     if mask is not None:

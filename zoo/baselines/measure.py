@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from zoo.baselines.events import poisson, renewals
-from zoo.baselines.features import Spread, count_features, nearby, rows_of, whole
+from zoo.baselines.features import IMAGES, Spread, count_features, nearby, rows_of, whole
 from zoo.baselines.models import ALPHAS, MOST_FORESTS, ROUNDS, TREES, fit, models_for, rounds_for
 from zoo.catalogue import Catalogue, Part
 from zoo.contract import kinds_of
@@ -30,9 +30,10 @@ from zoo.kinds import (
     Forecast,
     Ids,
     Labels,
-    Multi,
+    Maps,
     NextEvent,
     NextId,
+    Questions,
     Series,
     TargetKind,
     Values,
@@ -156,6 +157,8 @@ def _fitted(
             note += f", {rounds} rounds"
 
         def answer(batch: Batch, model: Any = model) -> Tensor:
+            if isinstance(targets, Maps):
+                return _maps(model, batch, inputs, targets)
             rows = nearby(batch, inputs) if tokenwise else whole(batch, inputs)
             outputs: Tensor = model(rows.flatten(0, -2).numpy())
             if isinstance(targets, Forecast):
@@ -163,6 +166,16 @@ def _fitted(
             return outputs.unflatten(0, rows.shape[:2]) if tokenwise else outputs
 
         yield _score(name, note, task, splits.test, answer, started)
+
+
+def _maps(model: Any, batch: Batch, inputs: DataKind, targets: Maps) -> Tensor:
+    """What a model of pixels answers, (B, K, H, W)."""
+    found = []
+    for images in batch["input"].split(IMAGES):
+        rows = nearby({"input": images}, inputs)  # (B, H W, F)
+        outputs = model(rows.flatten(0, 1).numpy()).unflatten(0, rows.shape[:2])  # (B, H W, K)
+        found.append(outputs.transpose(1, 2).unflatten(2, (targets.height, targets.width)))
+    return torch.cat(found)
 
 
 def scikit_learn() -> bool:
@@ -195,7 +208,7 @@ def _naive(
         called = "majority"
     if isinstance(targets, NextEvent):
         called = "log-normal renewal"
-    if isinstance(targets, Multi):
+    if isinstance(targets, Questions):
         called = "majority and mean"
     if isinstance(targets, Forecast):
         mean = mean_target(splits.train, targets)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zoo.kinds import Classes, Forecast, Labels, Multi, TargetKind, Values
+from zoo.kinds import IGNORE, Classes, Forecast, Labels, Questions, TargetKind, Values
 
 #: features (B, F) -> outputs (B, K)
 Answer = Callable[[np.ndarray], Tensor]
@@ -32,7 +32,7 @@ MOST_STEPS = 500
 
 def models_for(targets: TargetKind) -> tuple[str, ...]:
     """The fitted models that apply to these targets, simplest first."""
-    if isinstance(targets, Multi):
+    if isinstance(targets, Questions):
         return ("linear", TREES)
     if isinstance(targets, (Classes, Labels)):
         return (LOGISTIC, TREES)
@@ -53,12 +53,14 @@ def fit(
 
     rounds: of boosting, where trees are wanted.
     """
-    if isinstance(targets, Multi):
+    if isinstance(targets, Questions):
         parts = []
         for question, part in targets.parts.items():
             simple = LOGISTIC if isinstance(part, Classes) else LINEAR
+            wanted = answers[question]
+            rows = (wanted != IGNORE).numpy() if isinstance(part, Classes) else slice(None)
             parts.append(
-                fit(simple if name == "linear" else name, part, features, answers[question], rounds=rounds)
+                fit(simple if name == "linear" else name, part, features[rows], wanted[rows], rounds=rounds)
             )
         return lambda x: torch.cat([part(x) for part in parts], dim=1)
     if isinstance(targets, (Classes, Labels)):

@@ -7,6 +7,7 @@ these very splits, with scikit-learn's defaults unless said otherwise.
 from __future__ import annotations
 
 from zoo.data.config import AssociativeRecallConfig, CopyConfig, Mnist1dConfig, PasskeyConfig, SotuConfig
+from zoo.data.shapes_config import ShapesConfig
 from zoo.data.targets_config import ApplianceEnergySmallConfig, HeaStrengthConfig, NoisyStatesConfig
 from zoo.kinds import Classes, Ids, Image, Multi, NextId, Series, Values, Vector
 from zoo.specs import DatasetSpec, Paper
@@ -286,6 +287,24 @@ _NOISY_STATES = DatasetSpec(
     since="0.1",
 )
 
+_SHAPES = DatasetSpec(
+    name="shapes",
+    target="zoo.data.shapes:load_shapes",
+    config="zoo.data.shapes_config:ShapesConfig",
+    summary="Scenes of shapes that hide each other. Which shape is each pixel of, and how far away is it?",
+    inputs=ShapesConfig().kinds()[0],
+    targets=ShapesConfig().kinds()[1],
+    examples="1024 / 256 / 256 images of 32 x 32 at the defaults; any size and number",
+    licence="synthetic, no rights",
+    source="generated",
+    synthetic=True,
+    baseline="shape/miou 0.115, depth/rmse 1.325 (the commonest class, the mean of train)",
+    known_good="shape/miou 0.116, depth/rmse 1.301 linear models of the 7 x 7 pixels nearby; 0.274, 0.690 "
+    "trees, all here",
+    tags=("synthetic", "image", "multi_task", "segmentation", "depth"),
+    since="0.1",
+)
+
 SPECS: tuple[DatasetSpec, ...] = (
     _DIGITS,
     _DIGITS_PIXELS,
@@ -302,4 +321,5 @@ SPECS: tuple[DatasetSpec, ...] = (
     _APPLIANCE_ENERGY_SMALL,
     _HEA_STRENGTH,
     _NOISY_STATES,
+    _SHAPES,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -261,7 +262,7 @@ class PatchesConfig(Config):
     def side(self, inputs: Image) -> int:
         """The side of a patch in pixels for these images."""
         side = self.patch or 2
-        while self.patch is None and _grid(inputs, side) > MAX_PATCHES:
+        while self.patch is None and math.prod(_grid(inputs, side)) > MAX_PATCHES:
             side *= 2
         return side
 
@@ -269,11 +270,16 @@ class PatchesConfig(Config):
         """How many patches cover an image."""
         if self.patch is not None and self.patch > max(inputs.height, inputs.width):
             raise ContractError(f"patch={self.patch} is larger than {inputs}; choose a smaller one, or null")
+        rows, columns = self.grid(inputs)
+        return rows * columns
+
+    def grid(self, inputs: Image) -> tuple[int, int]:
+        """Rows and columns of the patches."""
         return _grid(inputs, self.side(inputs))
 
 
-def _grid(inputs: Image, side: int) -> int:
-    return -(-inputs.height // side) * -(-inputs.width // side)
+def _grid(inputs: Image, side: int) -> tuple[int, int]:
+    return -(-inputs.height // side), -(-inputs.width // side)
 
 
 class _ToVector(Config):
@@ -423,6 +429,26 @@ class ImageHeadConfig(Config):
     """Parameters of `core/image_classifier`, `core/image_regressor` and `core/image_multi`."""
 
     dropout_prob: float = param(0.0, "dropout of the pooled features", at_least=0, below=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MapsHeadConfig(Config):
+    """Parameters of `core/token_maps` and `core/image_maps`."""
+
+    hidden: int = param(32, "channels of the decoder", at_least=1)
+    unfold: int = param(
+        4,
+        "pixels per side that each token, or place of a feature map, becomes before it is resized",
+        at_least=1,
+    )
+    dropout_prob: float = param(0.0, "dropout of the decoder's channels", at_least=0, below=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VectorMapsHeadConfig(MapsHeadConfig):
+    """Parameters of `core/vector_maps`."""
+
+    unfold: int = param(8, "pixels per side that the vector becomes before it is resized", at_least=1)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -35,12 +35,16 @@ SHORTEST_GAP = 1e-4
 
 
 class Patches(nn.Module):
-    """Square patches of an image, row by row, each a token; zeros fill up the right and the bottom."""
+    """Square patches of an image, row by row, each a token; zeros fill up the right and the bottom.
+
+    Attributes:
+        grid: rows and columns of the patches. side: of a patch, in pixels.
+    """
 
     def __init__(self, config: PatchesConfig, *, inputs: Image, width: int) -> None:
         super().__init__()
         self.inputs = inputs
-        self.side = config.side(inputs)
+        self.side, self.grid = config.side(inputs), config.grid(inputs)
         self.project = init_linear(nn.Linear(inputs.channels * self.side**2, width))
 
     def forward(self, x: Tensor, *, mask: Tensor | None = None) -> Stemmed:

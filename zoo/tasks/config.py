@@ -53,7 +53,7 @@ class SequenceLabellingConfig(Config):
 
 @dataclass(frozen=True, kw_only=True)
 class MultiTaskConfig(Config):
-    """The weighted sum of a loss per question."""
+    """The weighted sum of a loss per question, about an example or about each pixel."""
 
     weights: dict[str, float] = param(
         factory=dict, help="weights of the losses by question, instead of those the dataset gives"

@@ -12,7 +12,11 @@ from zoo import torchvision_shim
 torchvision_shim.install()
 
 from torchmetrics import Metric, MetricCollection  # noqa: E402
-from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score  # noqa: E402
+from torchmetrics.classification import (  # noqa: E402
+    MulticlassAccuracy,
+    MulticlassF1Score,
+    MulticlassJaccardIndex,
+)
 
 
 class Mean(Metric):
@@ -114,6 +118,13 @@ class R2(Metric):
         return score[self.known >= 2].mean()
 
 
+class MeanIoU(MulticlassJaccardIndex):
+    """Intersection over union of each class, over all that was counted; the mean over classes that occur."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__(classes, average="macro", validate_args=False)
+
+
 def collection(**metrics: torch.nn.Module) -> MetricCollection:
     """A collection whose members are updated one by one, each with its own arguments."""
     return MetricCollection(metrics, compute_groups=False)  # type: ignore[arg-type]
@@ -128,6 +139,7 @@ __all__ = [
     "R2",
     "Bits",
     "Mean",
+    "MeanIoU",
     "MetricCollection",
     "MulticlassAccuracy",
     "MulticlassF1Score",

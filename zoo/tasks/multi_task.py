@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from zoo.config import ConfigError, Problem
-from zoo.kinds import Classes, Multi, check_weights
+from zoo.kinds import Classes, Questions, Values, check_weights
 from zoo.tasks.base import Batch, Task
 from zoo.tasks.classification import Classification
 from zoo.tasks.config import ClassificationConfig, MultiTaskConfig, RegressionConfig
@@ -16,7 +16,7 @@ from zoo.tasks.metrics import MetricCollection, WeightedSum, collection
 from zoo.tasks.regression import Regression
 
 
-class MultiTask(Task[MultiTaskConfig, Multi]):
+class MultiTask(Task[MultiTaskConfig, Questions]):
     """The weighted sum of the questions' losses; each question keeps the metrics of its own task.
 
     Outputs are (B, K), the answers side by side; targets are a dict of tensors by question. The metric
@@ -26,7 +26,7 @@ class MultiTask(Task[MultiTaskConfig, Multi]):
         ConfigError: a weight names no question.
     """
 
-    def __init__(self, config: MultiTaskConfig, *, targets: Multi) -> None:
+    def __init__(self, config: MultiTaskConfig, *, targets: Questions) -> None:
         super().__init__(config, targets=targets)
         problems = [Problem(path, what) for path, what in check_weights(config.weights, targets.parts)]
         if problems:
@@ -34,13 +34,14 @@ class MultiTask(Task[MultiTaskConfig, Multi]):
         self.weights = {
             name: config.weights.get(name, targets.weights.get(name, 1.0)) for name in targets.parts
         }
-        self.tasks: dict[str, Task[Any, Any]] = {}
-        for name, part in targets.parts.items():
-            if isinstance(part, Classes):
-                classes = ClassificationConfig(label_smoothing=config.label_smoothing)
-                self.tasks[name] = Classification(classes, targets=part)
-            else:
-                self.tasks[name] = Regression(RegressionConfig(loss=config.value_loss), targets=part)
+        self.tasks = {name: self.task_of(part) for name, part in targets.parts.items()}
+
+    def task_of(self, part: Classes | Values) -> Task[Any, Any]:
+        """What answers one of the questions."""
+        if isinstance(part, Classes):
+            classes = ClassificationConfig(label_smoothing=self.config.label_smoothing)
+            return Classification(classes, targets=part)
+        return Regression(RegressionConfig(loss=self.config.value_loss), targets=part)
 
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
         """The sum of weight x loss over the questions. outputs: (B, K)."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from zoo.catalogue import Catalogue
-from zoo.kinds import PER_TOKEN, STEPWISE
+from zoo.kinds import PER_TOKEN, STEPWISE, Maps
 from zoo.specs import HeadSpec, MixerSpec, ModelSpec, Spec, StemSpec
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def _takes_mask(claims: Spec) -> bool:
     if isinstance(claims, StemSpec):
         return claims.accepts in STEPWISE
     if isinstance(claims, HeadSpec):
-        return claims.accepts == "tokens"
+        return claims.accepts == "tokens" and claims.answers != Maps.kind  # a grid of patches is whole
     return sees_tokens(claims)
 
 
@@ -315,6 +315,11 @@ CHECKS: tuple[Check, ...] = (
             "state_dict": "weights written and read with weights_only=True give the same outputs",
             "copies": "deepcopy and pickle give the same outputs and share nothing",
         },
+    ),
+    *_checks(
+        "maps",
+        ("model",),
+        {"maps": "where it can take images, it answers each pixel of one, and every pixel has a part in it"},
     ),
     *_checks("serialise", ("model",), {"weights_file": "the whole model survives its safetensors file"}),
     *_checks(

@@ -25,9 +25,10 @@ from zoo.kinds import (
     Ids,
     Image,
     Labels,
-    Multi,
+    Maps,
     NextEvent,
     NextId,
+    Questions,
     Series,
     Values,
     Vector,
@@ -197,11 +198,14 @@ def _check_length(x: Tensor, kind: Any, where: str) -> None:
 
 
 def _check_target(y: Any, kind: Any, x: Tensor, where: str) -> None:
-    if isinstance(kind, Multi):
+    if isinstance(kind, Questions):
         names = sorted(y) if isinstance(y, dict) else type(y).__name__
         require(names == sorted(kind.parts), f"{where}: targets {names}, expected {sorted(kind.parts)}")
         for name, part in kind.parts.items():
-            _check_target(y[name], part, x, f"{where}: {name}")
+            if isinstance(kind, Maps):
+                _check_map(y[name], part, (kind.height, kind.width), f"{where}: {name}")
+            else:
+                _check_target(y[name], part, x, f"{where}: {name}")
     elif isinstance(kind, Classes):
         require(
             y.shape == () and y.dtype == torch.int64,
@@ -230,6 +234,20 @@ def _check_target(y: Any, kind: Any, x: Tensor, where: str) -> None:
             y.dtype == torch.float32 and bool(known.isfinite().all()),
             f"{where}: target is not finite float32",
         )
+
+
+def _check_map(y: Tensor, part: Classes | Values, size: tuple[int, int], where: str) -> None:
+    shape = size if isinstance(part, Classes) else (part.count, *size)
+    dtype = torch.int64 if isinstance(part, Classes) else torch.float32
+    require(
+        tuple(y.shape) == shape and y.dtype == dtype,
+        f"{where}: target {y.dtype} {tuple(y.shape)}, expected {dtype} {shape}",
+    )
+    if isinstance(part, Classes):
+        _check_ids(y[y != IGNORE], part.count, f"{where}: target")
+    else:
+        known = y[~y.isnan()] if part.missing else y
+        require(bool(known.isfinite().all()), f"{where}: target is not finite")
 
 
 def _check_episode(x: Tensor, kind: Episodes, where: str) -> None:

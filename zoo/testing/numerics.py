@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.errors import ZooError
-from zoo.kinds import Forecast, NextEvent
+from zoo.kinds import Forecast, Maps, NextEvent
 from zoo.testing.checks import ConformanceError
 from zoo.testing.measure import (
     CLOSE,
@@ -194,9 +194,13 @@ def _require_shape(subject: Subject, module: nn.Module, x: Tensor, what: str) ->
             answer = (y.shape[-2], *answer)  # as many components as it likes
         if isinstance(subject.targets, Forecast):
             answer = (subject.targets.horizon, subject.targets.channels)
-        _equal_shapes(y, (*leading, *answer), what)
+        before: tuple[int, ...] = (subject.width,)
         pooled = module(x, pre_logits=True)
-        _equal_shapes(pooled, (*leading, subject.width), f"{what}, pre_logits")
+        if isinstance(subject.targets, Maps):  # of a width of their own
+            size = (subject.targets.height, subject.targets.width)
+            answer, before = (*answer, *size), (pooled.shape[1], *size)
+        _equal_shapes(y, (*leading, *answer), what)
+        _equal_shapes(pooled, (*leading, *before), f"{what}, pre_logits")
     elif isinstance(subject, ModelSubject) and subject.claims.accepts == "image":
         features = getattr(module, "num_features", subject.width)
         require(y.dim() in (2, 4), f"features have shape {tuple(y.shape)}, expected (B, D) or (B, D, H, W)")

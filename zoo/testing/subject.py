@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
@@ -32,6 +33,7 @@ from zoo.kinds import (
     Ids,
     Image,
     Labels,
+    Maps,
     Multi,
     NextEvent,
     NextId,
@@ -68,6 +70,7 @@ TARGETS: dict[str, TargetKind] = {
     "actions": Actions(count=3),
     "forecast": Forecast(channels=2, horizon=6),
     "multi": Multi(parts={"which": Classes(count=3), "how_much": Values(count=2)}, weights={"which": 0.5}),
+    "maps": Maps(height=12, width=10, parts={"which": Classes(count=3), "how_far": Values(count=2)}),
 }
 
 
@@ -264,14 +267,25 @@ class HeadSubject(Subject):
         super().__init__(spec, catalogue, params=params)
         self.accepts = cast(HeadSpec, spec).accepts
         self.targets = TARGETS[cast(HeadSpec, spec).answers]
-        self.takes_tokens = self.accepts == "tokens"
+        # A grid of patches is always whole: its tokens are no axis of any length.
+        self.stem = self._patches() if isinstance(self.targets, Maps) and self.accepts == "tokens" else None
+        self.takes_tokens = self.accepts == "tokens" and self.stem is None
         self.gives_tokens = self.targets.kind in PER_TOKEN
 
     def make(self, *, causal: bool, max_tokens: int, **place: int) -> nn.Module:
         from zoo.layers.model import make_head
 
-        series = INPUTS["series"]
-        return make_head(self.spec.load(), self.config, inputs=series, targets=self.targets, width=self.width)
+        inputs = INPUTS["image" if isinstance(self.targets, Maps) else "series"]
+        head = make_head(self.spec.load(), self.config, inputs=inputs, targets=self.targets, width=self.width)
+        if self.stem is not None:
+            cast(Any, head).connect(self.stem)
+        return head
+
+    def _patches(self) -> nn.Module:
+        part = self.catalogue.part("stem", "core/patches")
+        return self.catalogue.get("stem", part.id).load()(
+            part.config, inputs=INPUTS["image"], width=self.width
+        )
 
     def run(self, module: nn.Module, x: Tensor, mask: Tensor | None = None) -> Tensor:
         outputs = super().run(module, x, mask=mask)
@@ -287,7 +301,7 @@ class HeadSubject(Subject):
 
     def sample(self, batch: int, n: int, *, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
         shapes: dict[str, tuple[int, ...]] = {
-            "tokens": (batch, n, self.width),
+            "tokens": (batch, n if self.stem is None else math.prod(cast(Any, self.stem).grid), self.width),
             "vector": (batch, self.width),
             "image": (batch, self.width, 3, 4),
         }

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from zoo.data.random_inputs import generator, normal
 from zoo.data.split import TensorSplit
-from zoo.kinds import IGNORE, Actions, Classes, Forecast, Labels, Multi, NextEvent, NextId, Values
+from zoo.kinds import IGNORE, Actions, Classes, Forecast, Labels, Maps, NextEvent, NextId, Questions, Values
 from zoo.specs import TaskSpec
 from zoo.testing.measure import require, require_close, require_finite
 from zoo.testing.subject import TARGETS, Subject
@@ -49,6 +49,11 @@ def check_task_loss(subject: Subject) -> None:
         unasked = batch["target"][..., 0].isnan()
         changed = torch.where(unasked[..., None], outputs.detach() + 10, outputs.detach())
         nothing = {**batch, "target": torch.full_like(batch["target"], torch.nan)}
+    elif isinstance(_targets(subject), Maps):
+        named = {n: _unasked(part, batch["target"][n]) for n, part in _targets(subject).parts.items()}
+        unasked = torch.cat(list(named.values()), dim=1)  # (B, K, H, W)
+        changed = torch.where(unasked, outputs.detach() + 10, outputs.detach())
+        nothing = {"target": {n: torch.full_like(t, _nothing(t)) for n, t in batch["target"].items()}}
     elif isinstance(_targets(subject), Values):
         batch["target"][::3, 0] = torch.nan  # not measured
         unasked = batch["target"].isnan()
@@ -59,6 +64,18 @@ def check_task_loss(subject: Subject) -> None:
         return
     require_close(task.loss(changed, batch), loss, 1e-6, "other outputs where no answer is asked: the loss")
     require_finite(task.loss(outputs.detach(), nothing), "the loss of a batch that asks nothing")
+
+
+def _unasked(part: Any, target: Tensor) -> Tensor:
+    """Which outputs of a map answer nothing that is asked: bool (B, K, H, W)."""
+    if isinstance(part, Classes):
+        return (target == IGNORE)[:, None].expand(-1, part.count, -1, -1)
+    return target.isnan()
+
+
+def _nothing(target: Tensor) -> float:
+    """The target where nothing is asked."""
+    return torch.nan if target.is_floating_point() else IGNORE
 
 
 def check_task_best(subject: Subject) -> None:
@@ -98,7 +115,7 @@ def check_task_sums(subject: Subject) -> None:
 def check_task_predicts(subject: Subject) -> None:
     task, outputs = task_of(subject), _outputs(subject)
     masks = [None]
-    if outputs.dim() > 2:
+    if outputs.dim() > 2 and not isinstance(_targets(subject), Maps):
         masks.append(torch.ones(outputs.shape[:2], dtype=torch.bool))  # type: ignore[arg-type]
     for mask in masks:
         answers = task.predict(outputs, mask)
@@ -134,7 +151,9 @@ def _batch(subject: Subject) -> dict[str, Any]:
 
 
 def _target(kind: Any) -> Any:
-    if isinstance(kind, Multi):
+    if isinstance(kind, Maps):
+        return {name: _map(part, (kind.height, kind.width)) for name, part in kind.parts.items()}
+    if isinstance(kind, Questions):
         return {name: _target(part) for name, part in kind.parts.items()}
     if isinstance(kind, Classes):
         return torch.randint(kind.count, (SIZE,), generator=generator(0))
@@ -158,6 +177,17 @@ def _target(kind: Any) -> Any:
     return normal((SIZE, kind.count))
 
 
+def _map(part: Any, size: tuple[int, int]) -> Tensor:
+    """A target per pixel, of which some are not asked."""
+    if isinstance(part, Classes):
+        classes = torch.randint(part.count, (SIZE, *size), generator=generator(0))
+        classes[::3, :2] = IGNORE  # examples ask for different numbers of answers
+        return classes
+    values = normal((SIZE, part.count, *size))
+    values[::3, :, :, 1] = torch.nan
+    return values
+
+
 def _inputs(subject: Subject) -> Tensor:
     """Something to answer about: tokens, or a series to continue, where the targets follow one."""
     kind = _targets(subject)
@@ -179,12 +209,14 @@ def _outputs(subject: Subject) -> Tensor:
         return normal((SIZE, TOKENS, 2, kind.outputs), seed=1)
     if isinstance(kind, Forecast):
         return normal((SIZE, kind.horizon, kind.channels), seed=1)
+    if isinstance(kind, Maps):
+        return normal((SIZE, kind.outputs, kind.height, kind.width), seed=1)
     return normal((SIZE, kind.outputs), seed=1)
 
 
 def _perfect(subject: Subject, batch: dict[str, Any]) -> Tensor:
     kind = _targets(subject)
-    if isinstance(kind, Multi):
+    if isinstance(kind, Questions):
         columns = [_right(part, batch["target"][name]) for name, part in kind.parts.items()]
         return torch.cat(columns, dim=1)
     return _right(kind, batch["target"])
@@ -192,7 +224,8 @@ def _perfect(subject: Subject, batch: dict[str, Any]) -> Tensor:
 
 def _right(kind: Any, target: Tensor) -> Tensor:
     if isinstance(kind, (Classes, NextId, Labels)):
-        return 20 * F.one_hot(target.clamp_min(0), kind.outputs).float()
+        right = 20 * F.one_hot(target.clamp_min(0), kind.outputs).float()
+        return right.movedim(-1, 1) if isinstance(kind, Classes) else right
     if isinstance(kind, Actions):
         return 20 * F.one_hot(target[..., 0].nan_to_num(0.0).long(), kind.count).float()
     if isinstance(kind, NextEvent):
@@ -200,7 +233,7 @@ def _right(kind: Any, target: Tensor) -> Tensor:
         narrow = torch.stack([torch.zeros_like(gap), gap.log(), torch.full_like(gap, -20.0)], dim=-1)
         marks = 20 * F.one_hot(mark.long(), kind.marks).float()
         return torch.cat([narrow, marks], dim=-1).unsqueeze(-2)  # one component
-    return target.clone()
+    return target.nan_to_num(0.0)
 
 
 def _cut(batch: dict[str, Any], part: slice) -> dict[str, Any]:

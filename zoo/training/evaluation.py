@@ -15,7 +15,7 @@ from zoo.data.batch import collate, mask_of, to_device
 from zoo.data.read import read_inputs
 from zoo.data.split import Splits
 from zoo.errors import ZooError
-from zoo.kinds import Forecast, Multi, NextId, Values
+from zoo.kinds import Forecast, NextId, Questions, Values
 from zoo.layers.model import Model, build_model
 from zoo.recipe import LoadedRecipe, RecipeError, load_recipe
 from zoo.runs import Run, find_run
@@ -104,7 +104,7 @@ def predict(run: Run | str | Path, file: str | Path, *, overrides: Sequence[str]
             batch = collate([{"input": x} for x in inputs[start : start + 64]])
             mask = mask_of(batch)
             outputs = model(batch["input"], mask=mask)
-            if isinstance(plan.targets, (Values, Forecast, Multi)) and splits.decode is not None:
+            if isinstance(plan.targets, (Values, Forecast, Questions)) and splits.decode is not None:
                 outputs = splits.decode(outputs)
             answers += task.predict(outputs, mask)
     if isinstance(plan.targets, NextId):
