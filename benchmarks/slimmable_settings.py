@@ -1,9 +1,10 @@
-"""One slimmable multi-task network beside networks trained alone: accuracy by width, search, hypervolume.
+"""One slimmable multi-task network beside networks trained alone: quality by width, search, hypervolume.
 
-    python benchmarks/slimmable_settings.py [--seeds 0 1 2] [--only plain distilled uniform alone]
+    python benchmarks/slimmable_settings.py [--recipe slim/shapes] [--seeds 0 1 2] [--only plain ...]
 
-Each setting is a run of the recipe slim/digits_mtl; what is done is kept in runs/slimmable_settings, so
-that it can go on another day. The last lines are the tables of plugins/zoo_slimmable/README.md.
+Each setting is a run of the recipe; what is done is kept in runs/slimmable_settings, so that it can go on
+another day. `--split val` prints the figures on validation data, by which settings are chosen. The last lines
+are the tables of plugins/zoo_slimmable/README.md.
 """
 
 from __future__ import annotations
@@ -19,113 +20,145 @@ from typing import Any
 
 OUT = Path("runs/slimmable_settings")
 WIDTHS = (0.25, 0.5, 0.75, 1.0)
-RECIPE = "slim/digits_mtl"
-#: Overrides of the recipe; networks alone are built as narrow as the slimmed ones, without the callback.
-SETTINGS: dict[str, list[str]] = {
-    "plain": [],
-    "distilled": ["callbacks.slim/sandwich.distill=1.0"],
-    "uniform": ["callbacks.slim/sandwich.uniform=true"],
-}
-ALONE = {
-    f"alone {width:g}": [
-        f"model.width={int(64 * width)}",
-        f"model.head.params.hidden={int(32 * width)}",
-        "callbacks.slim/sandwich.passes=1",
-    ]
-    for width in WIDTHS
-}
+BUDGETS = (0.3, 0.5, 0.7)
+#: Of each recipe: the width of the encoder and the hidden width of its decoders, and how much is distilled.
+RECIPES = {"slim/shapes": (64, 16, 0.1), "slim/digits_mtl": (64, 32, 0.1)}
+SANDWICH = "callbacks.slim/sandwich"
 
 
-def measure(overrides: list[str], seed: int) -> dict[str, Any]:
-    """Train, and score every width on val and test."""
+def settings_of(recipe: str) -> dict[str, list[str]]:
+    """Overrides of the recipe; networks alone are as narrow as the slimmed ones, and run one pass a step."""
+    width, hidden, weight = RECIPES[recipe]
+    alone = {
+        f"alone {share:g}": [
+            f"model.width={int(width * share)}",
+            f"model.head.params.hidden={int(hidden * share)}",
+            f"{SANDWICH}.passes=1",
+        ]
+        for share in WIDTHS
+    }
+    return {
+        "plain": [f"{SANDWICH}.distill=0.0"],
+        "distilled": [f"{SANDWICH}.distill={weight}"],
+        "distilled 1": [f"{SANDWICH}.distill=1.0"],
+        "attention": [f"{SANDWICH}.distill={weight}", f"{SANDWICH}.distance=attention"],
+        "answers": [f"{SANDWICH}.distill=0.0", f"{SANDWICH}.answers=0.5"],
+        "uniform": [f"{SANDWICH}.distill=0.0", f"{SANDWICH}.uniform=true"],
+        **alone,
+    }
+
+
+def measure(recipe: str, setting: str, seed: int) -> dict[str, Any]:
+    """Train, and score every width on val and test; of a network alone its own."""
     from zoo_slimmable.commands import table_of
 
     import zoo
     from zoo.training.saved import Saved
 
     start = time.process_time()
-    given = [*overrides, f"seed={seed}", f"output.dir={OUT / 'runs'}"]
-    result = zoo.train(RECIPE, given, quiet=True)
+    given = [*settings_of(recipe)[setting], f"seed={seed}", f"output.dir={OUT / 'runs'}"]
+    result = zoo.train(recipe, given, quiet=True)
     seconds = time.process_time() - start
-    found: dict[str, Any] = {"seconds": seconds, "metrics": dict(result.metrics)}
-    if not any("passes=1" in text for text in overrides):
-        table_of(Saved(result.run), WIDTHS)
-        found["table"] = json.loads((result.run.path / "slim_table.json").read_text())
-    return found
+    assert result.run is not None
+    table_of(Saved(result.run), (1.0,) if setting.startswith("alone") else WIDTHS)
+    table = json.loads((result.run.path / "slim_table.json").read_text())
+    return {"seconds": seconds, "table": table}
 
 
-def quality(found: Mapping[str, Any], width: float) -> float:
-    """The mean over the questions on test: accuracies, and the explained share of the slant's variance."""
-    if "table" in found:
-        at = found["table"]["encoder"].index(width)
-        return statistics.fmean(found["table"]["quality"]["test"][at][at])
-    metrics = found["metrics"]
-    return statistics.fmean(
-        [metrics["test/digit/accuracy"], metrics["test/loops/accuracy"], metrics["test/slant/r2"]]
-    )
+def quality(found: Mapping[str, Any], width: float, split: str) -> list[float]:
+    """What each task achieves with encoder and decoders at one width."""
+    table = found["table"]
+    at = table["encoder"].index(width)
+    return list(table["quality"][split][at][at])
 
 
-def report(done: Mapping[str, Mapping[str, Any]]) -> None:
+def report(recipe: str, done: Mapping[str, Mapping[str, Any]], split: str) -> None:
     """The tables."""
+    by_setting: dict[str, list[Mapping[str, Any]]] = {}
+    for name, found in done.items():
+        by_setting.setdefault(name.rpartition(" ")[0], []).append(found)
+    tasks = next(iter(done.values()))["table"]["tasks"]
+    print(
+        f"\n{recipe}, {split}: mean of {', '.join(tasks)} (over seeds, lowest to highest), at widths {WIDTHS}"
+    )
+    alone = [by_setting.get(f"alone {width:g}", []) for width in WIDTHS]
+    for setting, seeds in by_setting.items():
+        if not setting.startswith("alone"):
+            rows = [[statistics.fmean(quality(found, width, split)) for found in seeds] for width in WIDTHS]
+            least = [statistics.fmean(_encoder_rows(found, 0, split)) for found in seeds]
+            print(f"{setting:12} ({len(seeds)})", *map(spread, rows), f"encoder 0.25: {spread(least)}")
+    if all(alone):
+        rows = [[statistics.fmean(quality(f, 1.0, split)) for f in seeds] for seeds in alone]
+        print(f"{'alone':12} ({len(alone[0])})", *map(spread, rows))
+        for setting in ("plain", "distilled"):
+            for at, task in enumerate(tasks if setting in by_setting else ()):
+                gaps = [
+                    statistics.fmean(quality(f, width, split)[at] for f in by_setting[setting])
+                    - statistics.fmean(quality(f, 1.0, split)[at] for f in seeds)
+                    for width, seeds in zip(WIDTHS, alone, strict=True)
+                ]
+                print(f"{setting} minus alone, {task}, points:", *(f"{100 * gap:+.2f}" for gap in gaps))
+    for setting in ("plain", "distilled"):
+        report_search(setting, by_setting.get(setting, []))
+
+
+def report_search(setting: str, seeds: list[Mapping[str, Any]]) -> None:
+    """Hypervolume on test of what is searched on val, beside uniform widths and each encoder held fixed."""
     from zoo_slimmable.metrics import compare, controllability
     from zoo_slimmable.search import ScoreTable
 
-    print("\nmean of the three questions on test (mean over seeds, lowest to highest)")
-    for setting in SETTINGS:
-        seeds = [found for name, found in done.items() if name.rpartition(" ")[0] == setting]
-        if seeds:
-            rows = [[quality(found, width) for found in seeds] for width in WIDTHS]
-            print(f"{setting:10} ({len(seeds)})", *(spread(row) for row in rows))
-            whole = [statistics.fmean(_encoder_rows(found, 0)) for found in seeds]
-            print(f"{'':10} encoder at 0.25, all decoders: {spread(whole)}")
-    rows = [
-        [quality(f, w) for name, f in done.items() if name.rpartition(" ")[0] == f"alone {w:g}"]
-        for w in WIDTHS
-    ]
-    if all(rows):
-        print(f"{'alone':10} ({len(rows[0])})", *(spread(row) for row in rows))
-    for name, found in done.items():
-        if not name.startswith("plain"):
-            continue
-        sizes = {key: tuple(found["table"][key]) for key in ("tasks", "encoder", "decoder")}
-        table = ScoreTable(**{**found["table"], **sizes})
-        for share in (0.3, 0.5, 0.7):
-            budget = share * table.full_macs
-            control = controllability(table, budget)
-            beside = ", ".join(
-                f"{n} {'-' if v is None else f'{v:.3g}'}" for n, v in compare(table, budget).items()
-            )
+    for share in BUDGETS if seeds else ():
+        found: dict[str, list[float]] = {}
+        for seed in seeds:
+            sizes = {key: tuple(seed["table"][key]) for key in ("tasks", "encoder", "decoder")}
+            table = ScoreTable(**{**seed["table"], **sizes})
+            control = controllability(table, share * table.full_macs)
+            beside = compare(table, share * table.full_macs)
+            for name, value in beside.items():
+                if value is not None:
+                    found.setdefault(name, []).append(value)
             print(
-                f"{name}, budget {share}x, above {tuple(round(v, 4) for v in control.reference)}: {beside}; "
-                f"response { ({t: round(v, 2) for t, v in control.response.items()}) }; "
-                f"used {control.used[1]:.3f} to {control.used[0]:.3f}"
+                f"{setting}, {share}x, above ({', '.join(f'{v:.4f}' for v in control.reference)}): "
+                + ", ".join(f"{n} {'-' if v is None else f'{v:.3g}'}" for n, v in beside.items())
+                + f"; response {', '.join(f'{t} {v:.2f}' for t, v in control.response.items())}"
+                + f"; used {control.used[1]:.3f} to {control.used[0]:.3f}"
             )
+        print(
+            f"{setting}, {share}x, mean:",
+            ", ".join(f"{n} {statistics.fmean(v):.3g}" for n, v in found.items()),
+        )
 
 
 def spread(values: list[float]) -> str:
     return f"{statistics.fmean(values):.4f} ({min(values):.4f}-{max(values):.4f})"
 
 
-def _encoder_rows(found: Mapping[str, Any], encoder: int) -> list[float]:
-    return [statistics.fmean(row) for row in found["table"]["quality"]["test"][encoder]]
+def _encoder_rows(found: Mapping[str, Any], encoder: int, split: str) -> list[float]:
+    return [statistics.fmean(row) for row in found["table"]["quality"][split][encoder]]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--recipe", choices=list(RECIPES), default="slim/shapes")
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
-    parser.add_argument("--only", nargs="*", default=[*SETTINGS, "alone"])
+    parser.add_argument("--only", nargs="*", default=["plain", "distilled", "uniform", "alone"])
+    parser.add_argument("--split", choices=["val", "test"], default="test")
     options = parser.parse_args()
     OUT.mkdir(parents=True, exist_ok=True)
-    path = OUT / "slimmable.json"
-    done: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
-    settings = {**SETTINGS, **ALONE}
+    path = OUT / f"{options.recipe.replace('/', '_')}.json"
     for seed in options.seeds:
-        for name, overrides in settings.items():
-            if name.partition(" ")[0] in options.only and f"{name} {seed}" not in done:
-                done[f"{name} {seed}"] = measure(overrides, seed)
-                path.write_text(json.dumps(done))
-                print(f"{name} {seed}: {done[f'{name} {seed}']['seconds']:.0f} CPU s", file=sys.stderr)
-    report(done)
+        for setting in settings_of(options.recipe):
+            wanted = setting in options.only or ("alone" in options.only and setting.startswith("alone"))
+            if wanted and f"{setting} {seed}" not in read(path):
+                found = measure(options.recipe, setting, seed)
+                path.write_text(json.dumps({**read(path), f"{setting} {seed}": found}))
+                print(f"{setting} {seed}: {found['seconds']:.0f} CPU s", file=sys.stderr)
+    report(options.recipe, read(path), options.split)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """What is done; read anew each time, so that several may work on it."""
+    return json.loads(path.read_text()) if path.is_file() else {}
 
 
 if __name__ == "__main__":

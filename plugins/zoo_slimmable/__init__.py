@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         SwitchableBatchNorm2d,
         calibrate,
     )
+    from zoo_slimmable.transposed import SlimmableConvTranspose2d, SlimmableEmbedding
     from zoo_slimmable.widths import Channels, current_width, set_width, width_scope
 
 # Lazy, so that the plugin's specs and configs load without torch.
@@ -28,6 +29,8 @@ _HOME = {
     "SlimmableBatchNorm2d": "norms",
     "SlimmableConfig": "config",
     "SlimmableConv2d": "layers",
+    "SlimmableConvTranspose2d": "transposed",
+    "SlimmableEmbedding": "transposed",
     "SlimmableGroupNorm": "norms",
     "SlimmableLayerNorm": "norms",
     "SlimmableLinear": "layers",
@@ -48,6 +51,8 @@ __all__ = [
     "SlimmableBatchNorm2d",
     "SlimmableConfig",
     "SlimmableConv2d",
+    "SlimmableConvTranspose2d",
+    "SlimmableEmbedding",
     "SlimmableGroupNorm",
     "SlimmableLayerNorm",
     "SlimmableLinear",

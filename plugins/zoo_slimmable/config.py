@@ -77,6 +77,16 @@ class DecodersConfig(NormConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class MapDecodersConfig(DecodersConfig):
+    """Parameters of `slim/map_decoders`."""
+
+    kernel: int = param(3, "side of the convolution at the size of the image", at_least=1)
+    unfold: int = param(
+        4, "pixels per side that each place of the features becomes before it is resized", at_least=1
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class SandwichConfig(Config):
     """Parameters of the callback `slim/sandwich`."""
 
@@ -87,6 +97,20 @@ class SandwichConfig(Config):
     )
     features: Literal["all", "last"] = param(
         "all", "which features are compared: of every stage of the encoder, or what it gives"
+    )
+    distance: Literal["prefix", "attention", "relation"] = param(
+        "prefix",
+        "of features; prefix: of the first channels; attention: of where they are large; relation: of the "
+        "cosines between examples",
+    )
+    answers: float = param(
+        0.0, "weight of the distance between answers and those of full width; 0: none", at_least=0
+    )
+    answers_from: float = param(
+        0.5,
+        "share of the steps after which answers are distilled: a teacher must have learnt",
+        at_least=0,
+        at_most=1,
     )
     uniform: bool = param(False, "one width for encoder and decoders, in place of one for each")
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from zoo_slimmable.layers import SlimmableAttention, SlimmableConv2d, SlimmableLinear
 from zoo_slimmable.norms import _evaluating
+from zoo_slimmable.transposed import SlimmableConvTranspose2d
 from zoo_slimmable.widths import Slimmable, Width, active, channels_of, set_width, width_scope
 
 #: Floating-point operations of a multiply-accumulate.
@@ -72,6 +73,8 @@ def _places(model: nn.Module, x: Tensor) -> dict[str, int]:
         def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             if isinstance(module, SlimmableAttention):
                 places = inputs[0].shape[-2]
+            elif isinstance(module, nn.ConvTranspose2d):  # each place of the input spreads over the kernel
+                places = inputs[0].numel() // inputs[0].shape[-3] // len(x)
             elif isinstance(module, nn.Conv2d):
                 places = output.shape[-2] * output.shape[-1] * (output.numel() // output[0].numel()) // len(x)
             else:
@@ -80,7 +83,7 @@ def _places(model: nn.Module, x: Tensor) -> dict[str, int]:
 
         return count
 
-    kinds = (nn.Linear, nn.Conv2d, SlimmableAttention)
+    kinds = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d, SlimmableAttention)
     named = [(name, module) for name, module in model.named_modules() if isinstance(module, kinds)]
     before = {channels: (channels.width, channels.active) for channels in channels_of(model)}
     if before:
@@ -102,11 +105,11 @@ def _macs(module: Any, places: int) -> int:
         return module.macs(places)
     if isinstance(module, SlimmableLinear):
         return places * active(module.inputs) * active(module.outputs)
-    if isinstance(module, SlimmableConv2d):
+    if isinstance(module, (SlimmableConv2d, SlimmableConvTranspose2d)):
         taps = module.kernel_size[0] * module.kernel_size[1]
         inputs = active(module.inputs) // module.active_groups
         return places * taps * inputs * active(module.outputs)
-    if isinstance(module, nn.Conv2d):
+    if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
         taps = module.kernel_size[0] * module.kernel_size[1]
         return places * taps * module.in_channels // module.groups * module.out_channels
     return places * module.in_features * module.out_features

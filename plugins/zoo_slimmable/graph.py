@@ -99,7 +99,7 @@ class Graph:
         if is_attention(module):
             self._hold(node, f"{name} keeps the width of its tokens")
             return None
-        if type(module) is nn.Conv2d:
+        if type(module) in (nn.Conv2d, nn.ConvTranspose2d):
             return self._conv(node, name, module, given)
         if type(module) is nn.Linear:
             return self._linear(node, name, module, given)
@@ -114,7 +114,7 @@ class Graph:
             return self._flatten(node, given, module.start_dim)
         return self._held(given, f"{name} ({type(module).__name__})")
 
-    def _conv(self, node: fx.Node, name: str, module: nn.Conv2d, given: Flow | None) -> Flow:
+    def _conv(self, node: fx.Node, name: str, module: Any, given: Flow | None) -> Flow:
         reads = self._reads(str(node.target), given, 1, module.in_channels)
         if module.groups > 1:
             if module.groups == module.in_channels == module.out_channels and len(reads) == 1:

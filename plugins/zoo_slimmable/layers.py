@@ -111,15 +111,7 @@ class SlimmableConv2d(Slimmable, nn.Conv2d):
         Raises:
             ValueError: the two sides keep different numbers of groups.
         """
-        if self.groups == 1:
-            return 1
-        kept = [active(side) * self.groups // full(side) for side in (self.inputs, self.outputs)]
-        if kept[0] != kept[1]:
-            raise ValueError(
-                f"a convolution of {self.groups} groups has inputs of {kept[0]} and outputs of {kept[1]} "
-                "groups at these widths: give both sides one width"
-            )
-        return kept[0]
+        return kept_groups(self.groups, self.inputs, self.outputs)
 
     def used(self) -> tuple[Tensor, Tensor | None]:
         """Weight (o, i / groups, ...) and bias at the present width."""
@@ -251,6 +243,23 @@ def check_groups(groups: int, inputs: tuple[Channels, ...], outputs: tuple[Chann
             f"Channels({inputs[0].full}, unit={inputs[0].full // groups}) and "
             f"Channels({outputs[0].full}, unit={outputs[0].full // groups}), or one depthwise set"
         )
+
+
+def kept_groups(groups: int, inputs: tuple[Channels, ...], outputs: tuple[Channels, ...]) -> int:
+    """How many of a convolution's groups are used at the present width.
+
+    Raises:
+        ValueError: the two sides keep different numbers of groups.
+    """
+    if groups == 1:
+        return 1
+    kept = [active(side) * groups // full(side) for side in (inputs, outputs)]
+    if kept[0] != kept[1]:
+        raise ValueError(
+            f"a convolution of {groups} groups has inputs of {kept[0]} and outputs of {kept[1]} "
+            "groups at these widths: give both sides one width"
+        )
+    return kept[0]
 
 
 def _check_inputs(layer: Any, given: int) -> None:

@@ -12,10 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.plugin import Classes, Image, Multi, Values
-from zoo_slimmable.config import ConvConfig, DecodersConfig, NormConfig
+from zoo.plugin import Classes, Image, Maps, Multi, Values
+from zoo_slimmable.config import ConvConfig, DecodersConfig, MapDecodersConfig, NormConfig
 from zoo_slimmable.layers import SlimmableConv2d, SlimmableLinear
 from zoo_slimmable.norms import Scopes, SlimmableBatchNorm2d, SlimmableGroupNorm, SwitchableBatchNorm2d
+from zoo_slimmable.transposed import SlimmableConvTranspose2d
 from zoo_slimmable.widths import Channels, channels_of, fixed
 
 #: The question of a head that answers one only.
@@ -108,7 +109,7 @@ class Block(nn.Module):
 
 
 class Decoders(nn.Module):
-    """A decoder for each question, with a width of its own: convolution, norm, gelu, mean, linear map.
+    """A decoder for each question, with a width of its own: about the example, or about each pixel of it.
 
     Features (B, D) count as maps of one pixel.
 
@@ -116,12 +117,19 @@ class Decoders(nn.Module):
         decoders: by question.
     """
 
-    def __init__(self, config: DecodersConfig, *, targets: Classes | Values | Multi, width: int) -> None:
+    def __init__(
+        self, config: DecodersConfig, *, targets: Classes | Values | Multi | Maps, width: int
+    ) -> None:
         super().__init__()
-        parts = targets.parts if isinstance(targets, Multi) else {ONLY: targets}
+        parts = targets.parts if isinstance(targets, (Multi, Maps)) else {ONLY: targets}
         self.decoders = nn.ModuleDict(
-            {name: Decoder(config, fixed(width), part.outputs) for name, part in parts.items()}
+            {name: self._decoder(config, targets, part.outputs, fixed(width)) for name, part in parts.items()}
         )
+
+    def _decoder(self, config: DecodersConfig, targets: Any, outputs: int, given: Channels) -> nn.Module:
+        if isinstance(config, MapDecodersConfig):
+            return MapDecoder(config, given, outputs, size=(targets.height, targets.width))
+        return Decoder(config, given, outputs)
 
     def connect(self, stem: nn.Module | None, *, backbone: nn.Module) -> None:
         """Read as many channels as the backbone gives at its width."""
@@ -130,44 +138,82 @@ class Decoders(nn.Module):
             decoder.read(given, list(channels_of(backbone)))
 
     def forward(self, features: Tensor, *, mask: Tensor | None = None, pre_logits: bool = False) -> Tensor:
-        """features: (B, d, H, W) or (B, d) -> the answers side by side, (B, K).
+        """features: (B, d, H, W) or (B, d) -> the answers side by side, (B, K), or (B, K, H, W).
 
-        pre_logits: what the decoders share, the mean of the features, (B, d).
+        pre_logits: what the decoders share, the mean of the features, (B, d); of maps what their last linear
+            maps take, side by side.
         """
         if features.dim() == 2:
             features = features[:, :, None, None]
-        if pre_logits:
+        if pre_logits and not any(isinstance(decoder, MapDecoder) for decoder in self._all()):
             return features.mean((2, 3))
-        return torch.cat([decoder(features) for decoder in self._all()], dim=1)
+        return torch.cat([decoder(features, pre_logits=pre_logits) for decoder in self._all()], dim=1)
 
     def _all(self) -> Iterator[Any]:
         return iter(self.decoders.values())
 
 
 class Decoder(nn.Module):
-    """One of `Decoders`."""
+    """One of `Decoders`, about the example: convolution, norm, gelu, mean, linear map."""
 
     def __init__(self, config: DecodersConfig, given: Channels, outputs: int) -> None:
         super().__init__()
         self.config = config
         self.channels = Channels(config.hidden, divisor=config.divisor)
-        self.conv = SlimmableConv2d(
-            given, self.channels, config.kernel, padding=config.kernel // 2, bias=False
-        )
+        self.enter = self._enter(given)
         self.norm: nn.Module = make_norm(config, self.channels, ((self.channels,),))
-        self.answer = SlimmableLinear(self.channels, outputs)
+        self.answer = self._answer(outputs)
+
+    def _enter(self, given: Channels) -> Any:
+        side = self.config.kernel
+        return SlimmableConv2d(given, self.channels, side, padding=side // 2, bias=False)
+
+    def _answer(self, outputs: int) -> nn.Module:
+        return SlimmableLinear(self.channels, outputs)
 
     def read(self, given: Channels | None, encoder: list[Channels]) -> None:
         """Share the channels of what comes before, and count them among those that statistics depend on."""
         if isinstance(given, Channels):
-            self.conv.inputs = (given,)
+            self.enter.inputs = (given,)
         if encoder and self.config.norm in ("batch", "switchable"):
             like = next(self.norm.parameters())
             self.norm = make_norm(self.config, self.channels, (encoder, [self.channels])).to(like)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x: (B, d, H, W) -> (B, K)."""
-        return self.answer(F.gelu(self.norm(self.conv(x))).mean((2, 3)))
+    def forward(self, x: Tensor, *, pre_logits: bool = False) -> Tensor:
+        """x: (B, d, H, W) -> (B, K); pre_logits: what the linear map takes, (B, c)."""
+        pooled = F.gelu(self.norm(self.enter(x))).mean((2, 3))
+        return pooled if pre_logits else self.answer(pooled)
+
+
+class MapDecoder(Decoder):
+    """One of `Decoders`, about each pixel.
+
+    Each place of the features becomes a square of pixels (a transposed convolution), which is resized to the
+    image; then norm, gelu, a convolution added to what it takes, and a linear map of each pixel.
+    """
+
+    def __init__(
+        self, config: MapDecodersConfig, given: Channels, outputs: int, *, size: tuple[int, int]
+    ) -> None:
+        self.unfold, self.size = config.unfold, size
+        super().__init__(config, given, outputs)
+        side = config.kernel
+        self.smooth = SlimmableConv2d(self.channels, self.channels, side, padding=side // 2)
+
+    def _enter(self, given: Channels) -> Any:
+        return SlimmableConvTranspose2d(given, self.channels, self.unfold, stride=self.unfold, bias=False)
+
+    def _answer(self, outputs: int) -> nn.Module:
+        return SlimmableConv2d(self.channels, outputs, 1)
+
+    def forward(self, x: Tensor, *, pre_logits: bool = False) -> Tensor:
+        """x: (B, d, h, w) -> (B, K, H, W); pre_logits: what the last linear map takes, (B, c, H, W)."""
+        x = self.enter(x)  # (B, c, h * unfold, w * unfold)
+        if x.shape[2:] != self.size:
+            x = F.interpolate(x, self.size, mode="bilinear", align_corners=False)
+        x = F.gelu(self.norm(x))
+        x = F.gelu(x + self.smooth(x))
+        return x if pre_logits else self.answer(x)
 
 
 def make_norm(config: NormConfig, channels: Channels, scopes: Scopes) -> nn.Module:

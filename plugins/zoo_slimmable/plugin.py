@@ -45,7 +45,7 @@ def zoo_components() -> tuple[zp.Spec, ...]:
             zp.HeadSpec(
                 name=name,
                 target="zoo_slimmable.model:Decoders",
-                config="zoo_slimmable.config:DecodersConfig",
+                config=f"zoo_slimmable.config:{config}",
                 summary=summary,
                 paper=_ECMT,
                 accepts="image",
@@ -54,10 +54,21 @@ def zoo_components() -> tuple[zp.Spec, ...]:
                 tags=("slimmable",),
                 status="variant",
             )
-            for name, answers, summary in (
-                ("decoders", "multi", "a decoder for each question, with a width of its own"),
-                ("classifier", "classes", "a slimmable decoder for one class"),
-                ("regressor", "values", "a slimmable decoder for values"),
+            for name, answers, config, summary in (
+                (
+                    "decoders",
+                    "multi",
+                    "DecodersConfig",
+                    "a decoder for each question, with a width of its own",
+                ),
+                ("classifier", "classes", "DecodersConfig", "a slimmable decoder for one class"),
+                ("regressor", "values", "DecodersConfig", "a slimmable decoder for values"),
+                (
+                    "map_decoders",
+                    "maps",
+                    "MapDecodersConfig",
+                    "a decoder for each question about each pixel, with a width of its own",
+                ),
             )
         ),
         zp.CallbackSpec(

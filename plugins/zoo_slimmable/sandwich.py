@@ -1,8 +1,8 @@
 """Training a slimmable network: the sandwich rule, and features that do not depend on the configuration.
 
 Yu and Huang 2019, arXiv:1903.05134, section 3.3: in every step the widest, the narrowest and some random
-sub-networks. Aich et al. 2023, arXiv:2308.11744: features of the widest encoder teach the narrower ones. Of
-the latter the method's text was out of reach; the form of the distance is our own, see `feature_distance`.
+sub-networks. Aich et al. 2023, arXiv:2308.11744: features of the widest encoder teach the narrower ones, see
+`zoo_slimmable.distillation`.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zoo.callbacks import Callback
+from zoo.callbacks import Callback, LiveRun
 from zoo_slimmable.config import SandwichConfig
 from zoo_slimmable.configuration import Configuration, groups_of
+from zoo_slimmable.distillation import answer_distance, feature_distance
 from zoo_slimmable.widths import width_scope
 
 
@@ -25,13 +26,19 @@ class Sandwich(Callback):
 
     The first pass is at full width, the second at the least, the others at random widths: one for the encoder
     and one for each decoder. Narrower passes add `distill` times the distance of their features from those of
-    the first pass, which get no gradient.
+    the first pass, and later in training `answers` times that of their answers; the first pass gets no
+    gradient from either.
 
     Deviation: the mean of the passes where the papers have the sum, so that losses compare with evaluation's.
     """
 
     def __init__(self, config: SandwichConfig | None = None) -> None:
         self.config = config or SandwichConfig()
+        self.run: LiveRun | None = None
+
+    def on_start(self, run: LiveRun) -> None:
+        """Remember the run, whose steps say when answers are distilled."""
+        self.run = run
 
     def objective(
         self, model: nn.Module, batch: Mapping[str, Any], loss_of: Callable[[Tensor], Tensor]
@@ -45,18 +52,29 @@ class Sandwich(Callback):
             raise ValueError(
                 "a compiled model cannot follow widths that change in every step: trainer.compile"
             )
-        x = batch["input"]
+        x, config = batch["input"], self.config
+        answers = config.answers if self._done() >= config.answers_from else 0.0
         losses: list[Tensor] = []
         teachers: list[Tensor] = []
+        taught = torch.empty(0)
         for configuration in self.configurations(groups_of(model)):
             with width_scope(model, configuration, strict=False), self._features(model) as features:
-                loss = loss_of(model(x))
+                outputs = model(x)
+                loss = loss_of(outputs)
             if not losses:
-                teachers = [feature.detach() for feature in features]
-            elif self.config.distill:
-                loss = loss + self.config.distill * feature_distance(features, teachers)
+                teachers, taught = [feature.detach() for feature in features], outputs.detach()
+            else:
+                if config.distill:
+                    loss = loss + config.distill * feature_distance(features, teachers, kind=config.distance)
+                if answers:
+                    targets = model.plan.targets  # type: ignore[union-attr]
+                    loss = loss + answers * answer_distance(outputs, taught, targets, batch["target"])
             losses.append(loss)
         return torch.stack(losses).mean()
+
+    def _done(self) -> float:
+        """The share of the run's steps that are done; all, outside a run."""
+        return 1.0 if self.run is None else self.run.step / max(1, self.run.steps)
 
     def configurations(self, groups: tuple[str, ...]) -> list[Configuration]:
         """The widths of a step's passes, by group of layers; the random ones are drawn anew each time."""
@@ -87,18 +105,3 @@ class Sandwich(Callback):
         finally:
             for handle in handles:
                 handle.remove()
-
-
-def feature_distance(features: list[Tensor], teachers: list[Tensor]) -> Tensor:
-    """How far features are from the first channels of the teacher's: the mean over taps and examples of
-    ||n(F) - n(F'[:c])||^2, with n the division by the norm of an example. 0 to 4.
-
-    features: (B, c, ...) each, or tokens (B, N, c). teachers: the same with at least as many channels.
-    """
-    distances = []
-    for narrow, wide in zip(features, teachers, strict=True):
-        dim = 2 if narrow.dim() == 3 else 1
-        wide = wide.narrow(dim, 0, narrow.shape[dim])
-        a, b = (nn.functional.normalize(each.flatten(1), dim=1) for each in (narrow, wide))
-        distances.append((a - b).square().sum(1).mean())
-    return torch.stack(distances).mean()

@@ -29,7 +29,7 @@ class ScoreTable:
 
     tasks: the questions. encoder, decoder: widths, ascending; one of the decoders: they are not slimmed.
     encoder_macs: (E,). decoder_macs: (E, D, T). Multiply-accumulates of one example.
-    quality: split -> (E, D, T), more is better: accuracy, or the share of the variance that is explained.
+    quality: split -> (E, D, T), more is better: accuracy, mIoU, the explained share of the variance.
     made_from: what identifies the weights that were scored.
     """
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from zoo.commands import SavedRun
 from zoo.data import collate
 from zoo.layers import Model
-from zoo.plugin import Classes, Multi, Values, ZooError
+from zoo.plugin import Classes, Maps, Multi, Values, ZooError
 from zoo_slimmable.configuration import DECODERS, ENCODER, Configuration, groups_of, tasks_of
 from zoo_slimmable.cost import Cost
 from zoo_slimmable.norms import calibrate
@@ -97,7 +97,7 @@ def _configuration(groups: tuple[str, ...], encoder: float, decoder: float) -> C
 
 def _questions(model: Model) -> dict[str, Classes | Values]:
     targets = model.plan.targets
-    if isinstance(targets, Multi):
+    if isinstance(targets, (Multi, Maps)):
         return dict(targets.parts)
     if isinstance(targets, (Classes, Values)):
         return {(tasks_of(model) or ("answer",))[0]: targets}
@@ -105,7 +105,10 @@ def _questions(model: Model) -> dict[str, Classes | Values]:
 
 
 def _variances(run: SavedRun, questions: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-    """Mean squares of the distance from the mean of train, by split and question of values."""
+    """Mean squares of the distance from the mean of train, by split and question of values.
+
+    Of maps the mean is that of a channel over all pixels.
+    """
     splits, found = run.splits(), {}
     asked = [name for name, part in questions.items() if isinstance(part, Values)]
 
@@ -117,7 +120,10 @@ def _variances(run: SavedRun, questions: Mapping[str, Any]) -> dict[str, dict[st
             name: (given[name] if isinstance(given, dict) else given).numpy().astype(float) for name in asked
         }
 
-    means = {name: np.nanmean(values, axis=0) for name, values in targets(splits.train).items()}
+    means = {
+        name: np.nanmean(values, axis=(0, *range(2, values.ndim)), keepdims=True)
+        for name, values in targets(splits.train).items()
+    }
     for split in ("val", "test"):
         own = targets(getattr(splits, split))
         found[split] = {name: float(np.nanmean((values - means[name]) ** 2)) for name, values in own.items()}
@@ -127,17 +133,15 @@ def _variances(run: SavedRun, questions: Mapping[str, Any]) -> dict[str, dict[st
 def _qualities(
     scores: Mapping[str, float], split: str, questions: Mapping[str, Any], variances: Mapping[str, float]
 ) -> list[float]:
-    """Accuracy of classes; of values 1 - mse / variance."""
+    """Accuracy of classes, mIoU of maps of classes; of values 1 - mse / variance."""
     found = []
     for name, part in questions.items():
-        prefix = (
-            f"{split}/"
-            if len(questions) == 1 and f"{split}/{name}/loss" not in scores
-            else f"{split}/{name}/"
-        )
-        key = "accuracy" if isinstance(part, Classes) else "mse"
-        value = scores.get(f"{split}/{name}/{key}", scores.get(f"{prefix}{key}", float("nan")))
-        found.append(value if isinstance(part, Classes) else 1 - value / variances[name])
+        prefix = f"{split}/{name}/" if f"{split}/{name}/loss" in scores else f"{split}/"
+        if isinstance(part, Classes):
+            found.append(scores.get(f"{prefix}miou", scores.get(f"{prefix}accuracy", float("nan"))))
+        else:
+            rmse = scores.get(f"{prefix}rmse", float("nan"))
+            found.append(1 - scores.get(f"{prefix}mse", rmse**2) / variances[name])
     return found
 
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from zoo import torchvision_shim
 from zoo_slimmable.layers import SlimmableAttention, SlimmableConv2d, SlimmableLinear
 from zoo_slimmable.norms import SlimmableBatchNorm2d, SlimmableLayerNorm
+from zoo_slimmable.transposed import SlimmableConvTranspose2d
 from zoo_slimmable.widths import Channels, fixed
 
 torchvision_shim.install()
@@ -49,6 +50,7 @@ class SlimmableLayerNorm2d(SlimmableLayerNorm):
 #: What an ordinary layer becomes.
 KINDS: dict[type[nn.Module], type[nn.Module]] = {
     nn.Conv2d: SlimmableConv2d,
+    nn.ConvTranspose2d: SlimmableConvTranspose2d,
     nn.Linear: SlimmableLinear,
     nn.BatchNorm2d: SlimmableBatchNorm2d,
     nn.LayerNorm: SlimmableLayerNorm,

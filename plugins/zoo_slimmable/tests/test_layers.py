@@ -199,7 +199,7 @@ def test_switchable_norms_know_their_widths_alone() -> None:
         SwitchableBatchNorm2d(8, widths=(0.5, 0.5))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.dictionaries(st.sampled_from(["first", "up", "*"]), st.floats(0.01, 1.0), min_size=1))
 def test_any_width_of_any_layer_trains(widths: dict[str, float]) -> None:
     model = Branches("batch")

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from zoo_slimmable.config import ExportConfig, SandwichConfig, SearchConfig
 from zoo_slimmable.configuration import groups_of
 from zoo_slimmable.cost import Cost
+from zoo_slimmable.distillation import feature_distance
 from zoo_slimmable.export import export_slim
 from zoo_slimmable.norms import calibrate
-from zoo_slimmable.sandwich import Sandwich, feature_distance
+from zoo_slimmable.sandwich import Sandwich
 from zoo_slimmable.widths import channels_of, current_width, set_width, width_scope
 
 import zoo
@@ -82,7 +83,8 @@ def test_an_answer_does_not_depend_on_the_width_of_other_decoders(norm: str) -> 
 
 
 def test_the_objective_is_the_mean_of_its_passes() -> None:
-    whole, data = model(), batch()
+    whole, data = model().double(), batch()
+    data["input"], data["target"]["slant"] = data["input"].double(), data["target"]["slant"].double()
     sandwich = Sandwich(SandwichConfig(passes=3))
     torch.manual_seed(5)
     total = sandwich.objective(whole, data, loss_of)
@@ -92,7 +94,7 @@ def test_the_objective_is_the_mean_of_its_passes() -> None:
     assert groups_of(whole) == ("backbone", DIGIT, SLANT)
     assert [set(each.values()) for each in passes[:2]] == [{1.0}, {0.25}] and len(passes) == 3
     twin, expected, teachers = model().double(), torch.zeros((), dtype=torch.float64), []
-    x = data["input"].double()
+    x = data["input"]
     for widths in passes:
         with width_scope(twin, widths):
             features = twin.forward_intermediates(x)
@@ -107,10 +109,10 @@ def test_the_objective_is_the_mean_of_its_passes() -> None:
                 distance = distance + (a / a.norm() - b / b.norm()).square().sum() / (len(x) * len(teachers))
         expected = expected + (loss + distance) / len(passes)
     expected.backward()
-    torch.testing.assert_close(total.double(), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(total, expected, atol=1e-10, rtol=1e-10)
     for (name, p), q in zip(whole.named_parameters(), twin.parameters(), strict=True):
         assert p.grad is not None and q.grad is not None
-        torch.testing.assert_close(p.grad.double(), q.grad, atol=1e-4, rtol=1e-3, msg=name)
+        torch.testing.assert_close(p.grad, q.grad, atol=1e-10, rtol=1e-10, msg=name)
     assert current_width(whole) == 1.0
 
 
