@@ -20,6 +20,8 @@ from torch.overrides import TorchFunctionMode
 
 from zoo_sigmareparam.functional import attention_entropy, entropy_lower_bound
 
+#: Scores below this stand for a key that is not seen; no collapse goes so far.
+_HIDDEN = -1e8
 _SOFTMAX = (F.softmax, torch.softmax, Tensor.softmax)
 
 
@@ -28,7 +30,7 @@ class HeadEntropies:
     """One attention, averaged over the batch and its queries; (H,) each, float32 on the CPU.
 
     entropy: in nats. normalized: over the logarithm of the keys that a query sees, 0 .. 1.
-    bound: the least that theorem 3.1 allows, in nats; below `entropy` wherever logits were seen, else NaN.
+    bound: the least that theorem 3.1 allows, in nats; never above `entropy`.
     """
 
     entropy: Tensor
@@ -79,7 +81,7 @@ class _Watching(TorchFunctionMode):
         result = func(*args, **kwargs)
         if func in _SOFTMAX and result.dim() == 4 and _dim_of(args, kwargs) in (-1, 3):
             logits = args[0] if args else kwargs["input"]
-            self._note(logits=logits)
+            self._note(logits=_without_stand_ins(logits))
         return result
 
     def _see_sdpa(
@@ -93,9 +95,9 @@ class _Watching(TorchFunctionMode):
         scale: float | None = None,
         enable_gqa: bool = False,
     ) -> None:
-        q, k = _batched(query.float()), _batched(key.float())
+        q, k = query.float(), key.float()
         if enable_gqa:
-            k = k.repeat_interleave(q.shape[1] // k.shape[1], 1)
+            k = k.repeat_interleave(q.shape[-3] // k.shape[-3], -3)
         logits = (q @ k.mT) * (query.shape[-1] ** -0.5 if scale is None else scale)  # (B, H, N, T)
         if is_causal:
             later = torch.ones(logits.shape[-2:], dtype=torch.bool, device=logits.device).triu(1)
@@ -104,9 +106,8 @@ class _Watching(TorchFunctionMode):
             bias = attn_mask
             if attn_mask.dtype == torch.bool:
                 bias = torch.zeros(attn_mask.shape, device=logits.device).masked_fill(~attn_mask, -math.inf)
-            shape = (*query.shape[:-1], key.shape[-2])
-            logits = logits + _batched(bias.float().expand(shape))
-        self._note(logits=logits)
+            logits = logits + _without_stand_ins(bias).float()
+        self._note(logits=_batched(logits))
 
     def _see_multi_head(self, func: Any, args: Any, kwargs: Any) -> Any:
         """`nn.MultiheadAttention`, which gives its probabilities when asked for them."""
@@ -134,7 +135,8 @@ class _Watching(TorchFunctionMode):
         self.found[name] = HeadEntropies(
             entropy=attention_entropy(probs, logits=logits, mask=mask).cpu(),
             normalized=attention_entropy(probs, logits=logits, mask=mask, normalized=True).cpu(),
-            bound=_bound(logits, mask) if logits is not None else torch.full(scores.shape[1:2], math.nan),
+            # A logarithm of probabilities is the logits, up to a number for each row, which no bound sees.
+            bound=_bound(scores.float().log() if logits is None else logits, mask),
         )
 
     def _free_name(self) -> str:
@@ -167,10 +169,15 @@ def _bound(logits: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def _batched(x: Tensor) -> Tensor:
-    """(..., H, N, d) -> (B, H, N, d); without heads: one."""
-    if x.dim() == 3:
-        return x.unsqueeze(1)
-    return x.reshape(-1, *x.shape[-3:]) if x.dim() > 3 else x.reshape(1, 1, *x.shape)
+    """(B, H, ..., N, T) -> (B', H, N, T), e.g. of blocks; without heads: one."""
+    if x.dim() < 4:
+        return x.reshape(-1, 1, *x.shape[-2:])
+    return x.movedim(1, -3).flatten(0, -4)
+
+
+def _without_stand_ins(x: Tensor) -> Tensor:
+    """-inf where a mask put a very low number instead (Hugging Face the lowest there is, others -1e9)."""
+    return x.masked_fill(x <= max(_HIDDEN, torch.finfo(x.dtype).min / 2), -math.inf)
 
 
 def _dim_of(args: Any, kwargs: Any) -> int | None:

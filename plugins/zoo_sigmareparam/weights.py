@@ -135,9 +135,13 @@ def _parameters(module: nn.Module, kinds: Sequence[str]) -> Iterator[tuple[str, 
         cls, row_dim = _LAYERS.get(kind, (None, 0))
         if cls is not None and isinstance(module, cls):
             yield "weight", row_dim
-    # Hugging Face's GPT-2 keeps its linear maps transposed, in a class of this name.
-    if "Conv1D" in kinds and type(module).__name__ == "Conv1D" and hasattr(module, "nf"):
+    if "Conv1D" in kinds and _is_conv1d(module):
         yield "weight", 1
+
+
+def _is_conv1d(module: nn.Module) -> bool:
+    """Hugging Face's GPT-2 keeps its linear maps transposed, in a class of this name or one made from it."""
+    return hasattr(module, "nf") and any(cls.__name__ == "Conv1D" for cls in type(module).__mro__)
 
 
 def _is_norm(module: nn.Module) -> bool:

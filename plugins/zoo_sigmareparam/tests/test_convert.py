@@ -207,9 +207,14 @@ def test_a_hugging_face_model() -> None:
     assert "transformer.h.0.attn.c_attn.weight" in report.converted
     assert "is shared with" in report.skipped["lm_head.weight"]
     torch.testing.assert_close(model(ids).logits, before, rtol=0, atol=1e-5)
+    again = apply_sigma_reparam(model)
+    assert again.converted == () and again.skipped["transformer.h.0.attn.c_attn.weight"].endswith("already")
     model.train()
     model(ids, labels=ids).loss.backward()
     assert by(model.transformer.h[0].attn.c_attn).gamma.grad is not None
+    model.eval()
+    expected = model(ids).logits
+    assert torch.equal(fold_sigma_reparam_(model)(ids).logits, expected)
 
 
 # -- training ----------------------------------------------------------------------------------

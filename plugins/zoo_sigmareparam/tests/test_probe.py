@@ -29,6 +29,10 @@ def seeded() -> None:
     torch.manual_seed(0)
 
 
+#: What a mask adds where nothing is to be seen.
+LOWEST = {"bias": -math.inf, "lowest number": torch.finfo(torch.float32).min, "very low": -1e9}
+
+
 class Attention(nn.Module):
     """Attention of one layer, written in one of several ways; `expected` holds the probabilities."""
 
@@ -40,24 +44,35 @@ class Attention(nn.Module):
         q, k, v = (3 * self.qkv(x)).unflatten(-1, (3, H, -1)).permute(2, 0, 3, 1, 4)
         n = x.shape[1]
         scores, band = q @ k.mT / math.sqrt(D // H), torch.ones(n, n, dtype=torch.bool).tril()
-        if self.way != "full":
+        if self.way not in ("full", "blocks"):
             scores = scores.masked_fill(~band, -math.inf)
         self.expected = scores.softmax(-1)
         if self.way == "by hand":
             return self.expected @ v
         if self.way == "bool mask":
             return F.scaled_dot_product_attention(q, k, v, attn_mask=band)
-        if self.way == "bias":
-            bias = torch.zeros(n, n).masked_fill(~band, -math.inf)
+        if self.way in LOWEST:
+            bias = torch.zeros(n, n).masked_fill(~band, LOWEST[self.way])
             return F.scaled_dot_product_attention(q, k, v, bias)
+        if self.way == "blocks":
+            q, k, v = (t.unflatten(2, (3, 2)) for t in (q, k, v))  # (B, H, 3, 2, d)
+            self.expected = (q @ k.mT / math.sqrt(D // H)).softmax(-1)
         return F.scaled_dot_product_attention(q, k, v, is_causal=self.way == "causal")
 
 
 def by_hand(probs: Tensor) -> Tensor:
-    return -torch.xlogy(probs, probs).sum(-1).mean((0, 2))
+    """(B, H, ..., T) -> (H,)."""
+    return -torch.xlogy(probs, probs).sum(-1).transpose(0, 1).flatten(1).mean(1)
 
 
-@pytest.mark.parametrize("way", ["full", "causal", "bool mask", "bias", "by hand"])
+def by_hand_normalized(probs: Tensor) -> Tensor:
+    """The same over the logarithm of the keys that are seen, over rows that see two or more."""
+    keys = (probs > 0).sum(-1)
+    rows = -torch.xlogy(probs, probs).sum(-1) / keys.log()
+    return torch.stack([rows[:, h][keys[:, h] > 1].mean() for h in range(probs.shape[1])])
+
+
+@pytest.mark.parametrize("way", ["full", "causal", "bool mask", *LOWEST, "blocks", "by hand"])
 def test_attention_however_it_is_written(way: str) -> None:
     model, x = nn.Sequential(nn.Linear(D, D), Attention(way)), torch.randn(3, 6, D)
     expected_output = model(x)
@@ -67,8 +82,8 @@ def test_attention_however_it_is_written(way: str) -> None:
     assert torch.equal(outputs[0], expected_output)  # looked at, not replaced
     heads = found["1#2"] if way != "by hand" else found["1"]  # this toy computes `expected` by a softmax, too
     torch.testing.assert_close(heads.entropy, expected)
+    torch.testing.assert_close(heads.normalized, by_hand_normalized(model[1].expected).detach())
     assert (heads.bound <= heads.entropy).all() and (heads.bound > 0).all()
-    assert (heads.normalized > 0).all() and (heads.normalized <= 1).all()
 
 
 @pytest.mark.parametrize("need_weights", [True, False])
@@ -84,7 +99,38 @@ def test_multi_head_attention_of_torch(need_weights: bool) -> None:
     assert (outputs[0][1] is not None) == need_weights
     if need_weights:
         torch.testing.assert_close(outputs[0][1], weights.mean(1))
-    torch.testing.assert_close(found[""].entropy, by_hand(weights).detach())
+    heads = found[""]
+    torch.testing.assert_close(heads.entropy, by_hand(weights).detach())
+    assert (heads.bound <= heads.entropy).all() and (heads.bound > 0).all()
+
+
+def test_the_bound_is_that_of_the_logits_whichever_way_they_came() -> None:
+    """`nn.MultiheadAttention` shows probabilities only."""
+    fused = nn.MultiheadAttention(D, H, batch_first=True).eval()
+    nn.init.normal_(fused.in_proj_weight)
+    x = torch.randn(3, 5, D)
+
+    def by_sdpa() -> None:
+        q, k, v = F.linear(x, fused.in_proj_weight).unflatten(-1, (3, H, -1)).permute(2, 0, 3, 1, 4)
+        F.scaled_dot_product_attention(q, k, v)
+
+    (of_probs,) = attention_entropies(fused, lambda: fused(x, x, x)).values()
+    (of_logits,) = attention_entropies(nn.Identity(), by_sdpa).values()
+    for one, other in zip(vars(of_probs).values(), vars(of_logits).values(), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_a_model_of_hugging_face_whose_masks_hold_the_lowest_number() -> None:
+    transformers = pytest.importorskip("transformers")
+    found = {}
+    for how in ("eager", "sdpa"):
+        torch.manual_seed(0)
+        config = transformers.GPT2Config(vocab_size=11, n_positions=8, n_embd=8, n_layer=1, n_head=2)
+        config._attn_implementation = how
+        model = transformers.GPT2LMHeadModel(config).eval()
+        (found[how],) = attention_entropies(model, lambda model=model: model(torch.arange(6)[None])).values()
+    torch.testing.assert_close(found["eager"].entropy, found["sdpa"].entropy)
+    torch.testing.assert_close(found["eager"].normalized, found["sdpa"].normalized)
 
 
 @pytest.mark.parametrize("norm_first", [True, False])
