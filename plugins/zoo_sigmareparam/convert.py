@@ -184,12 +184,13 @@ def spectral_stats(model: nn.Module) -> dict[str, tuple[float, float]]:
 
 def _chosen(model: nn.Module, config: SigmaReparamConfig) -> tuple[list[Weight], dict[str, str]]:
     """The weights to convert, and why others of these kinds are not."""
-    for parameter in model.parameters():
-        if hasattr(parameter, "placements") or hasattr(parameter, "_is_flat_param"):
-            raise ValueError(
-                "the model's weights are sharded (FSDP or tensor parallel), but sigmaReparam needs whole "
-                "matrices: use DistributedDataParallel"
-            )
+    if any(hasattr(parameter, "placements") for parameter in model.parameters()) or any(
+        hasattr(module, "_fsdp_wrapped_module") for module in model.modules()
+    ):
+        raise ValueError(
+            "the model's weights are sharded (FSDP or tensor parallel), but sigmaReparam needs whole "
+            "matrices: use DistributedDataParallel"
+        )
     owners = owners_of(model)
     known = [name for name, _ in model.named_modules(remove_duplicate=False)]
     known += [name for names in owners.values() for name in names]

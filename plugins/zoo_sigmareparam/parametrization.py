@@ -85,7 +85,7 @@ class SigmaReparam(nn.Module):
         Raises:
             RuntimeError: only a shard of the weight is here.
         """
-        if hasattr(weight, "placements") or weight.dim() < 2:
+        if hasattr(weight, "placements") or weight.dim() < 2 or _is_freed(weight):
             raise RuntimeError(
                 "sigmaReparam needs whole weight matrices, but this one is sharded (FSDP full shard or "
                 "tensor parallel). Use DistributedDataParallel, or fold_sigma_reparam_(model) before sharding"
@@ -106,6 +106,13 @@ class SigmaReparam(nn.Module):
 
     def extra_repr(self) -> str:
         return f"maps={self.maps}, row_dim={self.row_dim}"
+
+
+def _is_freed(weight: Tensor) -> bool:
+    """Whether the whole weight is nowhere at the moment, as between the forwards of FSDP units."""
+    if torch.compiler.is_compiling() or weight.is_meta:
+        return False
+    return weight.numel() > 0 and weight.untyped_storage().size() == 0
 
 
 class Converted(NamedTuple):

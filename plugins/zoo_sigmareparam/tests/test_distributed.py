@@ -34,6 +34,8 @@ def work(rank: int, folder: str) -> None:
         each = next(converted(model))
         torch.save((each.by.u, each.by.gamma.detach(), each.original.detach()), f"{folder}/{rank}.pt")
         _check_that_shards_are_refused(plain)
+        for use_orig_params in (False, True):
+            _check_the_older_fsdp(plain, x, rank, use_orig_params=use_orig_params)
     finally:
         dist.destroy_process_group()
 
@@ -52,6 +54,34 @@ def _check_that_shards_are_refused(plain: nn.Module) -> None:
         fully_shard(layer, mesh=mesh)
     with pytest.raises(RuntimeError, match=r"this one is sharded.*Use DistributedDataParallel"):
         after(torch.randn(2, 4))
+
+
+def _check_the_older_fsdp(plain: nn.Module, x: torch.Tensor, rank: int, *, use_orig_params: bool) -> None:
+    """One unit gathers all weights before the model's own forward, and is right; units inside are refused."""
+    from torch.distributed.fsdp import FullyShardedDataParallel
+
+    def sharded(module: nn.Module) -> nn.Module:
+        return FullyShardedDataParallel(
+            module, use_orig_params=use_orig_params, device_id=torch.device("cpu")
+        )
+
+    with pytest.raises(ValueError, match=r"weights are sharded.*use DistributedDataParallel"):
+        apply_sigma_reparam(sharded(copy.deepcopy(plain)))
+    whole, inner = copy.deepcopy(plain), copy.deepcopy(plain)
+    apply_sigma_reparam(whole)
+    apply_sigma_reparam(inner)
+    unit = sharded(copy.deepcopy(whole))
+    for model, batch in ((whole, x.flatten(0, 1)), (unit, x[rank])):
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        for _ in range(3):
+            loss = model(batch).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    torch.testing.assert_close(unit(x[rank]), whole(x[rank]), rtol=1e-4, atol=1e-5)
+    inner[0] = sharded(inner[0])  # type: ignore[index, operator]
+    with pytest.raises(RuntimeError, match=r"this one is sharded.*Use DistributedDataParallel"):
+        sharded(inner)(x[rank])
 
 
 def test_two_ranks_keep_equal_vectors_and_refuse_shards(tmp_path: Path) -> None:
