@@ -20,6 +20,8 @@ from zoo_transnormer import (
 )
 from zoo_transnormer.parts import GATES
 
+from zoo import torchvision_shim
+
 WIDTH, HEADS = 24, 3
 
 
@@ -176,3 +178,43 @@ def test_norm_attention_gradients_stay_bounded():
             found.append(gradient.norm().item())
     assert max(sizes["norm"]) < 10 * min(sizes["norm"])
     assert sizes["denominator"][-1] > 1e9 * sizes["denominator"][0]
+
+
+@pytest.mark.parametrize("layer", [0, 2])
+def test_minimax_is_the_layer_of_hugging_face(layer):
+    """Outputs and gradients of theirs, with our names for its weights; padding on the left."""
+    torchvision_shim.install()
+    pytest.importorskip("transformers")
+    from transformers import MiniMaxConfig as TheirConfig
+    from transformers.models.minimax.modeling_minimax import MiniMaxLightningAttention
+
+    channels, depth = WIDTH // HEADS, 4
+    config = TheirConfig(
+        hidden_size=WIDTH,
+        num_attention_heads=HEADS,
+        num_key_value_heads=HEADS,
+        head_dim=channels,
+        num_hidden_layers=depth,
+        block_size=8,
+    )
+    theirs, ours = (
+        MiniMaxLightningAttention(config, layer),
+        lightning(MiniMaxConfig(), layer=layer, depth=depth),
+    )
+    fused = theirs.qkv_proj.weight.unflatten(0, (HEADS, 3, channels)).transpose(0, 1).flatten(0, 2)
+    weights = {
+        "qkv.weight": fused,  # theirs are laid out by head
+        "gate.linear.weight": theirs.output_gate.weight,
+        "out.weight": theirs.out_proj.weight,
+        "norm.weight": theirs.norm.weight,
+    }
+    ours.float().load_state_dict(weights)
+    mask = torch.ones(2, 21, dtype=torch.bool)
+    mask[1, :6] = False
+    x, seen = torch.randn(2, 21, WIDTH, requires_grad=True), mask.unsqueeze(-1)
+    expected = theirs(x, None, mask)[0].masked_fill(~seen, 0.0)
+    found = ours(x, mask=mask)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    wanted = torch.randn_like(found)
+    grads = [torch.autograd.grad((y * wanted).sum(), x)[0].masked_fill(~seen, 0.0) for y in (found, expected)]
+    torch.testing.assert_close(*grads, rtol=1e-4, atol=1e-5)
