@@ -164,6 +164,17 @@ def test_a_strangers_model_is_transformed_and_folded_by_name(catalogue: Catalogu
     torch.testing.assert_close(mine[2].weight, 1.5 * plain["2.weight"])
 
 
+def test_applied_twice_it_is_recorded_and_folded_once(
+    catalogue: Catalogue, model: Model, x: torch.Tensor
+) -> None:
+    expected, before = model(x), model.plan
+    apply_transform(model, "scale", catalogue=catalogue)
+    assert model.plan == before
+    fold_transforms(model, catalogue=catalogue)
+    assert model.plan == plan_of(catalogue)
+    torch.testing.assert_close(model(x), expected)
+
+
 def test_a_folded_model_saves_and_loads_as_a_plain_one(
     catalogue: Catalogue, model: Model, x: torch.Tensor, tmp_path: Path
 ) -> None:

@@ -270,8 +270,9 @@ class TransformSpec(Spec):
     by giving back `Transformed(model=..., notes=...)`.
 
     fold: "package.module:function", `fold(model) -> model` with plain weights that compute the same in
-        evaluation mode. Where more than weights was changed, the config has the torch-free method
-        `folded()`: the parameters that still turn a plain model into the folded one, or `None`.
+        evaluation mode, however often the transform was applied. Where more than weights was changed, the
+        config has the torch-free method `folded()`: the parameters that still turn a plain model into the
+        folded one, or `None`.
     example: "package.module:function", `example() -> (model, x)`, for a transform of one kind of model only:
         a small one that it takes, random, with an input for which `model(x)` is a tensor. The conformance kit
         tries the transform on it, beside models of torch, timm and the zoo.

@@ -92,17 +92,17 @@ def apply_sigma_reparam(
         What was converted, left alone and removed.
 
     Raises:
-        ValueError: something named matches nothing, nothing is left to convert, rows cannot be split so, or
-            the model is sharded. The model then is as it was.
+        ValueError: something named matches nothing, nothing is left to convert, rows cannot be split so, the
+            model is sharded, or none. It then is as it was.
     """
     config = SigmaReparamConfig(
-        include=tuple(include),
-        exclude=tuple(exclude),
+        include=_names(include),
+        exclude=_names(exclude),
         gamma_init=gamma_init,
         reinit_std=reinit_std,
         n_iter_init=n_iter_init,
-        norms=norms if norms in ("keep", "remove") else tuple(norms),  # type: ignore[arg-type]
-        split=dict(split or {}),
+        norms=norms if norms in ("keep", "remove") else _names(norms),  # type: ignore[arg-type]
+        split=dict(split) if isinstance(split, Mapping) else split or {},
     )
     return convert(model, config)
 
@@ -114,6 +114,8 @@ def apply(model: M, config: SigmaReparamConfig) -> Transformed:
 
 def convert(model: nn.Module, config: SigmaReparamConfig) -> Report:
     """As `apply_sigma_reparam`. Everything is checked before anything is changed."""
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"expected a model, an nn.Module; got {type(model).__name__}")
     weights, skipped = _chosen(model, config)
     maps = {weight.name: _maps(weight, config.split) for weight in weights}
     norms = _norms_to_remove(model, config)
@@ -214,6 +216,11 @@ def _chosen(model: nn.Module, config: SigmaReparamConfig) -> tuple[list[Weight],
         if not any(matching(weight.name, [pattern]) for weight in find_weights(model, config.include)):
             raise ValueError(f"split: {pattern!r} matches no layer of the kinds {', '.join(config.include)}")
     return chosen, skipped
+
+
+def _names(given: Sequence[str]) -> tuple[str, ...]:
+    """A text by itself is one name, not its letters."""
+    return (given,) if isinstance(given, str) else tuple(given)
 
 
 def _maps(weight: Weight, split: Mapping[str, int]) -> int:

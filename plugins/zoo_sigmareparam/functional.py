@@ -130,10 +130,19 @@ def attention_entropy(
             uniform. A row that sees fewer than two keys has no such number and does not count.
 
     Raises:
-        ValueError: both or none of probs and logits, or a mask of another shape.
+        ValueError: both or none of probs and logits, another shape, type or `reduce`, negative probabilities,
+            or a mask of another shape.
     """
-    if (probs is None) == (logits is None):
+    given = probs if logits is None else logits
+    if given is None or (probs is not None and logits is not None):
         raise ValueError("attention_entropy: give either probs or logits=")
+    if given.dim() != 4 or not given.is_floating_point():
+        raise ValueError(
+            f"attention_entropy: expected (B, H, N, T) of floating point, got {given.dtype} of shape "
+            f"{tuple(given.shape)}"
+        )
+    if reduce not in ("head", "mean", None):
+        raise ValueError(f"attention_entropy: reduce must be 'head', 'mean' or None, got {reduce!r}")
     if logits is not None:
         logits = _wide(logits)
         seen = logits != -math.inf
@@ -142,6 +151,8 @@ def attention_entropy(
         entropy = lse - (share * logits.masked_fill(~seen, 0.0)).sum(-1)
     else:
         assert probs is not None
+        if bool((probs < 0).any()):
+            raise ValueError("attention_entropy: probabilities below 0; give logits as logits=")
         probs = _wide(probs)
         seen = probs > 0
         entropy = -torch.xlogy(probs, probs).sum(-1)

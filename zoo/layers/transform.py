@@ -40,7 +40,8 @@ def apply_transform(model: M, name: str, *, catalogue: Catalogue | None = None, 
     for note in notes:
         warnings.warn(note, stacklevel=2)
     if isinstance(done, Model):
-        done.plan = replace(done.plan, transforms=(*done.plan.transforms, part))
+        if part not in done.plan.transforms:  # a second time it changed nothing
+            done.plan = replace(done.plan, transforms=(*done.plan.transforms, part))
         done.notes += notes
     return cast(M, done)
 
@@ -66,11 +67,14 @@ def fold_transforms(model: M, *names: str, catalogue: Catalogue | None = None) -
         raise ZooError("name the transforms to fold: only the zoo's own models keep a record of theirs")
     else:
         parts = [Part("transform", id) for id in ids]
-    # Import every fold before any is carried out: all or nothing.
-    folds = [cast(TransformSpec, catalogue.get("transform", part.id)).load_fold() for part in parts]
+    # Import every fold before any is carried out: all or nothing. One fold undoes all that its transform did.
+    folds = {
+        part.id: cast(TransformSpec, catalogue.get("transform", part.id)).load_fold()
+        for part in reversed(parts)
+    }
     done: nn.Module = model
-    for part, fold in reversed(list(zip(parts, folds, strict=True))):
-        with blaming(f"transform {part.id!r} cannot be folded"):
+    for id, fold in folds.items():
+        with blaming(f"transform {id!r} cannot be folded"):
             done = fold(done)
     if isinstance(done, Model):
         left = [_folded(part, catalogue) if part in parts else part for part in done.plan.transforms]

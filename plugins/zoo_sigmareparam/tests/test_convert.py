@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+import zoo
 from zoo import torchvision_shim
+from zoo.layers import load_weights, save_weights
+from zoo.plugin import Classes, Image
 
 torchvision_shim.install()
 
@@ -448,6 +452,9 @@ def test_weights_of_a_plain_model_are_refused_and_the_reverse(strict: bool) -> N
         ({"n_iter_init": 0}, "must be at least 1"),
         ({"split": {"0": 5}}, "8 rows of 0.weight are not 5 maps"),
         ({"split": {"qkv": 3}}, "'qkv' matches no layer"),
+        ({"split": ["0"]}, "split"),
+        ({"norms": "norm9"}, "'norm9' matches no normalisation layer"),
+        ({"exclude": "heads"}, "'heads' matches no module"),
     ],
 )
 def test_mistakes_are_sentences_and_change_nothing(options: dict[str, Any], says: str) -> None:
@@ -459,11 +466,30 @@ def test_mistakes_are_sentences_and_change_nothing(options: dict[str, Any], says
     assert all(torch.equal(t, before[n]) for n, t in model.state_dict().items())
 
 
+def test_two_conversions_of_a_model_of_the_zoo_fold_and_save_as_one(tmp_path: Path) -> None:
+    """As the README has it for large models: the patch embedding first, from another deviation."""
+    inputs, targets = Image(channels=1, height=8, width=8), Classes(count=4)
+    model = zoo.create_model(
+        "core/transformer", inputs=inputs, targets=targets, width=16, depth=1, heads=2
+    ).eval()
+    plan, x = model.plan, torch.randn(2, 1, 8, 8)
+    zoo.apply_transform(model, "sigmareparam", include=["Linear"], exclude=["backbone", "head"])
+    zoo.apply_transform(model, "sigmareparam", gamma_init=1.5)
+    assert len(model.plan.transforms) == 2 and next(converted(model)).by.gamma.item() != 1.5
+    save_weights(model, tmp_path / "twice.safetensors")
+    expected = model(x)
+    assert torch.equal(load_weights(tmp_path / "twice.safetensors").eval()(x), expected)
+    zoo.fold_transforms(model)
+    assert model.plan == plan and torch.equal(model(x), expected)
+
+
 def test_a_model_without_norms_has_none_to_remove() -> None:
     with pytest.raises(ValueError, match="no normalisation layer to remove"):
         apply_sigma_reparam(nn.Linear(2, 2), norms=["*"])
     with pytest.raises(ValueError, match="no weight of this model is converted"):
         fold_sigma_reparam_(nn.Linear(2, 2))
+    with pytest.raises(ValueError, match="got list"):
+        apply_sigma_reparam([nn.Linear(2, 2)])  # type: ignore[arg-type]
 
 
 def test_it_converts_on_the_meta_device() -> None:

@@ -158,6 +158,10 @@ def test_arithmetic_is_float32_under_autocast_and_for_half_weights() -> None:
             lambda: attention_entropy(torch.ones(2, 1, 3, 3), mask=torch.ones(2, 2).bool()),
             r"of bool \(2, 3\)",
         ),
+        (lambda: attention_entropy(torch.ones(3, 4)), r"\(B, H, N, T\) of floating point.*shape \(3, 4\)"),
+        (lambda: attention_entropy(torch.ones(1, 1, 3, 4).long()), "got torch.int64"),
+        (lambda: attention_entropy(-torch.ones(1, 1, 3, 4)), "below 0; give logits as logits="),
+        (lambda: attention_entropy(torch.ones(1, 1, 3, 4), reduce="rows"), "or None, got 'rows'"),  # type: ignore[arg-type]
         (lambda: entropy_lower_bound(1.0, 1), "at least 2 keys, got 1"),
         (lambda: entropy_lower_bound(-1.0, 4), "at least 0; got -1"),
     ],
