@@ -47,71 +47,89 @@ class Basis(nn.Module):
         """The basis of some features only; itself, where all features have the same."""
         return self
 
-    def blocks(self, x: Tensor) -> Blocks:
-        """The basis by blocks of features, for inputs like x."""
-        return _PlainBlocks(self)
+    def blocks(self, columns: Tensor, size: int) -> Blocks:
+        """The basis at inputs (I, N), by blocks of `size` features."""
+        return _PlainBlocks(self, columns, size)
 
 
 class _PlainBlocks:
-    sign = 1.0
+    chain = None
 
-    def __init__(self, basis: Basis) -> None:
-        self.basis = basis
+    def __init__(self, basis: Basis, columns: Tensor, size: int) -> None:
+        self.columns = columns.split(size)
+        self.parts = [basis.part(slice(at, at + size)) for at in range(0, len(columns), size)]
 
-    def values(self, x: Tensor, at: slice, *, out: Tensor) -> None:
-        out.copy_(self.basis.part(at).values(x, 0))
+    def values(self, block: int) -> Tensor:
+        return self.parts[block].values(self.columns[block], 0)
 
-    def both(self, x: Tensor, at: slice, *, out: Tensor) -> tuple[Tensor, Tensor | None]:
-        self.values(x, at, out=out)
-        return self.basis.part(at).slopes(x, 0), None
+    def both(self, block: int) -> tuple[Tensor, Tensor]:
+        return self.values(block), self.parts[block].slopes(self.columns[block], 0)
 
 
 class _CubicBlocks:
-    """Cubic splines on equal steps: few passes over memory, and the same memory for each block.
+    """Cubic splines on equal steps, in few passes over the same memory for each block.
 
-    low, high: ends of the grids, (I, 1). rate: A / h, (I, 1). middles: (K, 1). clamp: x to the ends.
+    From quadratic splines Q_j, j = 0 to K. With u in steps from the grid's start, d = u - j + 3 / 2 to the
+    middle of Q_j, cut to |d| <= 3 / 2, where Q_j ends, and e = d - (d cut to |d| <= 1 / 2):
+
+        4 / 3 Q_j = 1 - 4 / 3 d^2 + 2 e^2
+        B'_j = Q_j - Q_j+1                         the derivative of a spline
+        B_j = 4 / 3 Q_j+1 + (u - j + 3) B'_j / 3   the recursion of Cox and de Boor
+
+    At |d| = 3 / 2 floating point gives 0, too: outside of their support splines are 0, not almost.
     """
 
-    sign = -1.0
+    def __init__(
+        self, columns: Tensor, grid: tuple[Tensor, Tensor, Tensor], *, intervals: int, size: int, clamp: bool
+    ) -> None:
+        """columns: x, (I, N). grid: its ends and steps per unit, (I, 1) each. clamp: x to the ends."""
+        low, high, per_step = grid
+        count, beyond = intervals + 3, 0 if clamp else 3  # further out all is 0, also at infinity
+        self.chain = 0.75 * per_step
+        if clamp:
+            self.chain = self.chain * ((columns >= low) & (columns <= high))
+        self._blocks = list(zip(*(each.split(size) for each in (columns, low, per_step)), strict=True))
+        self._ends = -beyond, intervals + beyond
+        at = torch.arange(count + 1, dtype=columns.dtype, device=columns.device)[:, None]
+        self._middles, self._starts = at - 1.5, at[:count] - 3
+        self._one = columns.new_ones(())
+        self._rooms: dict[int, _Room] = {}
 
-    def __init__(self, low: Tensor, high: Tensor, rate: Tensor, middles: Tensor, *, clamp: bool) -> None:
-        self.low, self.high, self.rate, self.middles, self.clamp = low, high, rate, middles, clamp
-        self.slope = -3 * rate
-        self._memory: list[Tensor] = []
+    def values(self, block: int) -> Tensor:
+        return self.both(block)[0]
 
-    def values(self, x: Tensor, at: slice, *, out: Tensor) -> None:
-        (b,) = self._room(out, 1)
-        torch.sub(self._places(x, at), self.middles, out=out).abs_()
-        self._cut(out, b)
-        torch.sub(out.pow_(3), b.pow_(3), alpha=4, out=out)
+    def both(self, block: int) -> tuple[Tensor, Tensor]:
+        x, low, per_step = self._blocks[block]
+        room = self._room(x)
+        torch.sub(x, low, out=room.x).mul_(per_step).clamp_(*self._ends)
+        d, e = room.quadratic, room.rest
+        torch.sub(room.places, self._middles, out=d).clamp_(-1.5, 1.5)
+        torch.clamp(d, -0.5, 0.5, out=e).sub_(d)
+        torch.addcmul(self._one, d, d, value=-4 / 3, out=d).addcmul_(e, e, value=2)
+        torch.sub(room.before, room.after, out=room.slopes)
+        torch.sub(room.places, self._starts, out=room.values)
+        torch.addcmul(room.after, room.values, room.slopes, value=0.25, out=room.values)
+        return room.values, room.slopes
 
-    def both(self, x: Tensor, at: slice, *, out: Tensor) -> tuple[Tensor, Tensor | None]:
-        b, distance, slopes = self._room(out, 3)
-        torch.sub(self._places(x, at), self.middles, out=distance)
-        a = torch.abs(distance, out=out)
-        self._cut(a, b)
-        torch.mul(a, a, out=slopes)
-        a.mul_(slopes)  # a^3
-        slopes.addcmul_(b, b, value=-4).mul_(distance.sign_())
-        torch.sub(a, b.pow_(3), alpha=4, out=a)
-        inside = (x >= self.low[at]) & (x <= self.high[at]) if self.clamp else None
-        return slopes, self.slope[at] if inside is None else self.slope[at] * inside
+    def _room(self, x: Tensor) -> _Room:
+        """The same memory for all blocks, but for the last, which may have fewer features."""
+        found = self._rooms.get(x.shape[0])
+        if found is None:
+            found = self._rooms[x.shape[0]] = _Room(x, self._starts.shape[0])
+        return found
 
-    def _places(self, x: Tensor, at: slice) -> Tensor:
-        """A times the steps from the grid's start, (I', 1, N)."""
-        x = x.clamp(self.low[at], self.high[at]) if self.clamp else x
-        return (x - self.low[at]).mul_(self.rate[at]).unsqueeze(1)
 
-    @staticmethod
-    def _cut(a: Tensor, b: Tensor) -> None:
-        """Distances in `a` become a and b as they are at `_A`, but for their sign: both are negative."""
-        a.sub_(2 * _A).clamp_max_(0)
-        torch.ops.aten.softshrink.out(a, _A, out=b)  # torch.nn.functional has none with out=
+class _Room:
+    """Where `_CubicBlocks` computes. Slopes take the memory of `rest`, which by then is done with."""
 
-    def _room(self, like: Tensor, count: int) -> list[Tensor]:
-        while len(self._memory) < count:
-            self._memory.append(torch.empty_like(like))
-        return [memory[: len(like)] for memory in self._memory[:count]]
+    def __init__(self, x: Tensor, count: int) -> None:
+        features, rows = x.shape
+        self.x = torch.empty_like(x)
+        self.places = self.x.unsqueeze(1)
+        self.quadratic, self.rest = (x.new_empty(features, count + 1, rows) for _ in range(2))
+        self.values = x.new_empty(features, count, rows)
+        self.slopes = self.rest.view(-1)[: self.values.numel()].view_as(self.values)
+        self.before, self.after = self.quadratic[:, :-1], self.quadratic[:, 1:]
 
 
 class SplineBasis(Basis):
@@ -211,11 +229,16 @@ class SplineBasis(Basis):
         part._buffers = {name: buffer[at] for name, buffer in self._buffers.items() if buffer is not None}
         return part
 
-    def blocks(self, x: Tensor) -> Blocks:
+    def blocks(self, columns: Tensor, size: int) -> Blocks:
         if not self._closed or self.extrapolate == "linear":
-            return super().blocks(x)
-        low, high, per_step = self._scale_for(x, 0)
-        return _CubicBlocks(low, high, _A * per_step, self._middles(x), clamp=self.extrapolate == "clamp")
+            return super().blocks(columns, size)
+        return _CubicBlocks(
+            columns,
+            self._scale_for(columns, 0),
+            intervals=self.intervals,
+            size=size,
+            clamp=self.extrapolate == "clamp",
+        )
 
     # -- the two forms: closed for cubic splines on equal steps, else the recursion ----------------
 

@@ -1,11 +1,11 @@
 """The sum over edges, block by block of features, with a backward of its own.
 
-Shapes: N rows, I inputs, O outputs, K basis functions.
+Shapes: N rows, I inputs, O outputs, K basis functions; I' inputs of a block.
 
 Written as plain operations, a KAN layer keeps some fifteen tensors of (N, I, K) for the way back. Here the
 values of the basis live only while their block of features is worked on, and the way back, which starts from
-x and the weights alone, computes them again. A block holds (I', K, N): all loops run along the rows. It is
-one matrix product, large enough to be worth it, and passes over memory in pieces small enough for a cache.
+x and the weights alone, computes them again. A block holds (I', K, N): all loops run along the rows, and what
+one pass leaves is still in the cache for the next one, the matrix product among them.
 
 Every basis function of every input is computed, also where it is 0. Of cubic splines just 4 of G + 3 are not;
 but to put these 4 where they belong (`scatter_`) takes as long on a CPU as the closed form of all (measured,
@@ -20,23 +20,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-#: Basis values per matrix product, 4 MiB of float32, and per pass over memory, which a cache should hold.
-PRODUCT, PASS = 2**20, 2**17
+#: Basis values in a block, 256 KiB of float32: three such tensors and what else a block needs fit a cache.
+#: Smaller blocks lose more to calls than they gain.
+BLOCK = 2**16
 
 
 class Blocks(Protocol):
-    """A basis at given inputs, a block of features at a time; nothing is to be differentiated.
+    """A basis at given inputs (I, N), a block of features at a time; nothing is to be differentiated.
 
-    at: which features these are. x: their inputs, (I', N). out: where the functions go, (I', K, N). sign:
-    what these are yet to be multiplied by.
+    What it gives for one block may be overwritten, and by the next block is. chain: what slopes are yet to be
+    multiplied by, all blocks together: (I, N) or (I, 1).
     """
 
-    sign: float
+    @property
+    def chain(self) -> Tensor | None: ...
 
-    def values(self, x: Tensor, at: slice, *, out: Tensor) -> None: ...
+    def values(self, block: int) -> Tensor:
+        """The functions, (I', K, N)."""
 
-    def both(self, x: Tensor, at: slice, *, out: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Besides, the slopes (I', K, N), and what they are yet to be multiplied by, (I', N) or (I', 1)."""
+    def both(self, block: int) -> tuple[Tensor, Tensor]:
+        """And their slopes, (I', K, N)."""
 
 
 class Basis(Protocol):
@@ -46,7 +49,7 @@ class Basis(Protocol):
     def count(self) -> int: ...
     def values(self, x: Tensor) -> Tensor: ...
     def slopes(self, x: Tensor) -> Tensor: ...
-    def blocks(self, x: Tensor) -> Blocks: ...
+    def blocks(self, columns: Tensor, size: int) -> Blocks: ...
 
 
 def sum_over_edges(x: Tensor, coef: Tensor, base_weight: Tensor | None, basis: Basis, base: str) -> Tensor:
@@ -76,8 +79,8 @@ class _Expanded(torch.autograd.Function):
 
 
 def _plain(x: Tensor, coef: Tensor, base_weight: Tensor | None, basis: Basis, base: str) -> Tensor:
-    y = F.linear(basis.values(x).flatten(1), coef.mT.flatten(1))
-    return y if base_weight is None else y + F.linear(branch(x, base), base_weight)
+    y = basis.values(x).flatten(1) @ coef.permute(2, 1, 0).flatten(0, 1)  # (N, K I) @ (K I, O)
+    return y if base_weight is None else F.linear(branch(x, base), base_weight) + y
 
 
 def branch(x: Tensor, base: str) -> Tensor:
@@ -102,18 +105,13 @@ class _Edges(torch.autograd.Function):
         ctx.compiled = torch.compiler.is_compiling()
         if ctx.compiled:
             return _plain(x, coef, base_weight, basis, base)  # a compiler fuses it better than blocks do
-        columns, flat, blocks, count = x.T.contiguous(), coef.flatten(1), basis.blocks(x), basis.count
+        columns, size, count = x.T.contiguous(), _block_size(x, basis), basis.count
+        blocks = basis.blocks(columns, size)
         y = coef.new_zeros(len(coef), len(x))
         if base_weight is not None:
             y.addmm_(base_weight, branch(columns, base))
-        products = _slices(len(columns), PRODUCT // (count * len(x) + 1))
-        room = x.new_empty(products[0].stop, count, len(x))
-        for features in products:
-            values = room[: features.stop - features.start]
-            for at in _slices(len(values), PASS // (count * len(x) + 1)):
-                blocks.values(columns[_moved(at, features.start)], _moved(at, features.start), out=values[at])
-            of = slice(features.start * count, features.stop * count)
-            y.addmm_(flat[:, of], values.flatten(0, 1), alpha=blocks.sign)
+        for block, weights in enumerate(coef.flatten(1).split(size * count, dim=1)):
+            y.addmm_(weights, blocks.values(block).flatten(0, 1))
         return y.T.contiguous()
 
     @staticmethod
@@ -122,41 +120,34 @@ class _Edges(torch.autograd.Function):
         if ctx.compiled or torch.is_grad_enabled():  # the latter: it is to be differentiated again
             return (*_plain_backward(gradient, x, coef, base_weight, ctx.basis, ctx.base), None, None)
         wants_x, wants_coef, wants_base = ctx.needs_input_grad[:3]
-        columns, by_output, count = x.T.contiguous(), gradient.T.contiguous(), ctx.basis.count
+        columns, by_output, gradient = x.T.contiguous(), gradient.T.contiguous(), gradient.contiguous()
+        size, count = _block_size(x, ctx.basis), ctx.basis.count
+        blocks = ctx.basis.blocks(columns, size)
         flat = coef.flatten(1).T.contiguous()  # (I K, O)
-        of_x = torch.empty_like(columns) if wants_x else None
-        of_coef = torch.empty_like(flat) if wants_coef else None
-        blocks = ctx.basis.blocks(x)
-        signed = blocks.sign * gradient
-        products = _slices(len(columns), PRODUCT // (count * len(x) + 1))
-        shape = (products[0].stop, count, len(x))
-        room = x.new_empty(shape)  # memory that is given back and taken anew costs more
-        of_room = room if of_x is None else x.new_empty(shape)
-        for features in products:
-            values, of_values = (each[: features.stop - features.start] for each in (room, of_room))
-            of = slice(features.start * count, features.stop * count)
-            if of_x is not None:
-                torch.mm(flat[of], by_output, out=of_values.flatten(0, 1))
-            for at in _slices(len(values), PASS // (count * len(x) + 1)):
-                place = _moved(at, features.start)
-                if of_x is None:
-                    blocks.values(columns[place], place, out=values[at])
-                    continue
-                slopes, chain = blocks.both(columns[place], place, out=values[at])
-                of_part = torch.sum(slopes.mul_(of_values[at]), 1, out=of_x[place])
-                if chain is not None:
-                    of_part.mul_(chain)
-            if of_coef is not None:
-                torch.mm(values.flatten(0, 1), signed, out=of_coef[of])
+        of_x, of_flat = torch.empty_like(columns), torch.empty_like(flat)
+        parts = (flat.split(size * count), of_x.split(size), of_flat.split(size * count))
+        for block, (weights, of_inputs, of_weights) in enumerate(zip(*parts, strict=True)):
+            values, slopes = blocks.both(block)
+            matrix = values.flatten(0, 1)
+            if wants_coef:
+                torch.mm(matrix, gradient, out=of_weights)
+            if wants_x:
+                torch.mm(weights, by_output, out=matrix)  # the gradient of the values, in their place
+                torch.sum(matrix.view_as(slopes).mul_(slopes), 1, out=of_inputs)
+        if wants_x and blocks.chain is not None:
+            of_x.mul_(blocks.chain)
         of_base = None
         if base_weight is not None:
             if wants_base:
                 of_base = by_output @ branch(columns, ctx.base).T
-            if of_x is not None:
-                of_x.addcmul_(base_weight.T @ by_output, _branch_slope(columns, ctx.base))
+            if wants_x:
+                of_branch = base_weight.T @ by_output
+                if ctx.base == "silu":
+                    of_branch = torch.ops.aten.silu_backward(of_branch, columns)
+                of_x.add_(of_branch)
         return (
-            None if of_x is None else of_x.T.contiguous(),
-            None if of_coef is None else of_coef.T.contiguous().view_as(coef),
+            of_x.T.contiguous() if wants_x else None,
+            of_flat.T.contiguous().view_as(coef) if wants_coef else None,
             of_base,
             None,
             None,
@@ -176,11 +167,6 @@ def _plain_backward(
     return of_x, of_coef, gradient.T @ branch(x, base)
 
 
-def _slices(count: int, size: int) -> list[slice]:
-    """Slices of at most `size` of so many things, of one at least."""
-    size = max(1, size)
-    return [slice(start, min(start + size, count)) for start in range(0, count, size)]
-
-
-def _moved(at: slice, by: int) -> slice:
-    return slice(at.start + by, at.stop + by)
+def _block_size(x: Tensor, basis: Basis) -> int:
+    """Features in a block, for inputs (N, I)."""
+    return max(1, BLOCK // (basis.count * len(x) + 1))

@@ -81,7 +81,9 @@ def test_products_of_sums_equal_the_reference() -> None:
 @pytest.mark.parametrize("basis", BASES)
 @pytest.mark.parametrize("rows", [1, 5, 700])
 def test_blocks_equal_plain_operations(basis: str, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("zoo_kan.edges.PASS", 3 * 8 * rows)  # three features per block, and one left over
+    monkeypatch.setattr(
+        "zoo_kan.edges.BLOCK", 3 * 8 * rows + 3
+    )  # three features per block, and one left over
     made = layer(7, 4, basis=basis)
     x = inputs(rows, 7).requires_grad_()
     results = []
@@ -91,6 +93,30 @@ def test_blocks_equal_plain_operations(basis: str, rows: int, monkeypatch: pytes
         results.append([y.detach(), *grads])
     for fast, slow in zip(*results, strict=True):
         torch.testing.assert_close(fast, slow, rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+@pytest.mark.parametrize("intervals", [1, 5, 20])
+def test_outside_of_their_support_splines_are_nothing_at_all(intervals: int, dtype: torch.dtype) -> None:
+    made = KANLinear(1, 1, grid_intervals=intervals, base="none").to(dtype)
+    far = 1 + 3 * 2 / intervals  # where the last spline ends
+    x = torch.tensor([far, -far, 1.1 * far, -1e30, math.inf, -math.inf], dtype=dtype)[:, None]
+    x = torch.nextafter(x, 2 * x).requires_grad_()
+    y = made(x)
+    (slope,) = torch.autograd.grad(y.sum(), x)
+    assert not y.any() and not slope.any()
+
+
+@pytest.mark.parametrize("wanted", ["x", "coef", "base_weight"])
+def test_what_is_frozen_gets_no_gradient_and_changes_no_other(wanted: str) -> None:
+    made, x = layer(), inputs(9).requires_grad_()
+    leaves = {"x": x, "coef": made.coef, "base_weight": made.base_weight}
+    whole = dict(zip(leaves, torch.autograd.grad(made(x).square().sum(), list(leaves.values())), strict=True))
+    for name, leaf in leaves.items():
+        leaf.requires_grad_(name == wanted)
+    made(x).square().sum().backward()
+    torch.testing.assert_close(leaves[wanted].grad, whole[wanted])
+    assert all(leaf.grad is None for name, leaf in leaves.items() if name != wanted)
 
 
 @pytest.mark.parametrize("basis", BASES)
