@@ -48,7 +48,7 @@ class Basis(nn.Module):
         return self
 
     def blocks(self, columns: Tensor, size: int) -> Blocks:
-        """The basis at inputs (I, N), by blocks of `size` features."""
+        """The basis at inputs (I, N), which may be overwritten, by blocks of `size` features."""
         return _PlainBlocks(self, columns, size)
 
 
@@ -79,55 +79,45 @@ class _CubicBlocks:
     At |d| = 3 / 2 floating point gives 0, too: outside of their support splines are 0, not almost.
     """
 
-    def __init__(
-        self, columns: Tensor, grid: tuple[Tensor, Tensor, Tensor], *, intervals: int, size: int, clamp: bool
-    ) -> None:
-        """columns: x, (I, N). grid: its ends and steps per unit, (I, 1) each. clamp: x to the ends."""
-        low, high, per_step = grid
-        count, beyond = intervals + 3, 0 if clamp else 3  # further out all is 0, also at infinity
-        self.chain = 0.75 * per_step
-        if clamp:
-            self.chain = self.chain * ((columns >= low) & (columns <= high))
-        self._blocks = list(zip(*(each.split(size) for each in (columns, low, per_step)), strict=True))
-        self._ends = -beyond, intervals + beyond
-        at = torch.arange(count + 1, dtype=columns.dtype, device=columns.device)[:, None]
+    def __init__(self, places: Tensor, chain: Tensor, *, count: int, size: int) -> None:
+        """places: u, (I, N). chain: 3 / 4 of its derivative by x, (I, N) or (I, 1). count: K."""
+        self.chain = chain
+        self.places = places.unsqueeze(1).split(size)
+        at = torch.arange(count + 1, dtype=places.dtype, device=places.device)[:, None]
         self._middles, self._starts = at - 1.5, at[:count] - 3
-        self._one = columns.new_ones(())
+        self._one = places.new_ones(())
         self._rooms: dict[int, _Room] = {}
 
     def values(self, block: int) -> Tensor:
         return self.both(block)[0]
 
     def both(self, block: int) -> tuple[Tensor, Tensor]:
-        x, low, per_step = self._blocks[block]
-        room = self._room(x)
-        torch.sub(x, low, out=room.x).mul_(per_step).clamp_(*self._ends)
+        places = self.places[block]
+        room = self._room(places)
         d, e = room.quadratic, room.rest
-        torch.sub(room.places, self._middles, out=d).clamp_(-1.5, 1.5)
+        torch.sub(places, self._middles, out=d).clamp_(-1.5, 1.5)
         torch.clamp(d, -0.5, 0.5, out=e).sub_(d)
         torch.addcmul(self._one, d, d, value=-4 / 3, out=d).addcmul_(e, e, value=2)
         torch.sub(room.before, room.after, out=room.slopes)
-        torch.sub(room.places, self._starts, out=room.values)
+        torch.sub(places, self._starts, out=room.values)
         torch.addcmul(room.after, room.values, room.slopes, value=0.25, out=room.values)
         return room.values, room.slopes
 
-    def _room(self, x: Tensor) -> _Room:
+    def _room(self, places: Tensor) -> _Room:
         """The same memory for all blocks, but for the last, which may have fewer features."""
-        found = self._rooms.get(x.shape[0])
+        found = self._rooms.get(places.shape[0])
         if found is None:
-            found = self._rooms[x.shape[0]] = _Room(x, self._starts.shape[0])
+            found = self._rooms[places.shape[0]] = _Room(places, self._starts.shape[0])
         return found
 
 
 class _Room:
     """Where `_CubicBlocks` computes. Slopes take the memory of `rest`, which by then is done with."""
 
-    def __init__(self, x: Tensor, count: int) -> None:
-        features, rows = x.shape
-        self.x = torch.empty_like(x)
-        self.places = self.x.unsqueeze(1)
-        self.quadratic, self.rest = (x.new_empty(features, count + 1, rows) for _ in range(2))
-        self.values = x.new_empty(features, count, rows)
+    def __init__(self, places: Tensor, count: int) -> None:
+        features, _, rows = places.shape
+        self.quadratic, self.rest = (places.new_empty(features, count + 1, rows) for _ in range(2))
+        self.values = places.new_empty(features, count, rows)
         self.slopes = self.rest.view(-1)[: self.values.numel()].view_as(self.values)
         self.before, self.after = self.quadratic[:, :-1], self.quadratic[:, 1:]
 
@@ -232,13 +222,12 @@ class SplineBasis(Basis):
     def blocks(self, columns: Tensor, size: int) -> Blocks:
         if not self._closed or self.extrapolate == "linear":
             return super().blocks(columns, size)
-        return _CubicBlocks(
-            columns,
-            self._scale_for(columns, 0),
-            intervals=self.intervals,
-            size=size,
-            clamp=self.extrapolate == "clamp",
-        )
+        low, high, per_step = self._scale_for(columns, 0)
+        chain, beyond = 0.75 * per_step, self.order  # further out all is 0, also at infinity
+        if self.extrapolate == "clamp":
+            chain, beyond = chain * ((columns >= low) & (columns <= high)), 0
+        places = columns.sub_(low).mul_(per_step).clamp_(-beyond, self.intervals + beyond)
+        return _CubicBlocks(places, chain, count=self.count, size=size)
 
     # -- the two forms: closed for cubic splines on equal steps, else the recursion ----------------
 

@@ -26,7 +26,7 @@ BLOCK = 2**16
 
 
 class Blocks(Protocol):
-    """A basis at given inputs (I, N), a block of features at a time; nothing is to be differentiated.
+    """A basis at given inputs, a block of features at a time; nothing is to be differentiated.
 
     What it gives for one block may be overwritten, and by the next block is. chain: what slopes are yet to be
     multiplied by, all blocks together: (I, N) or (I, 1).
@@ -49,7 +49,7 @@ class Basis(Protocol):
     def count(self) -> int: ...
     def values(self, x: Tensor) -> Tensor: ...
     def slopes(self, x: Tensor) -> Tensor: ...
-    def blocks(self, columns: Tensor, size: int) -> Blocks: ...
+    def blocks(self, columns: Tensor, size: int) -> Blocks: ...  # (I, N), which it may overwrite
 
 
 def sum_over_edges(x: Tensor, coef: Tensor, base_weight: Tensor | None, basis: Basis, base: str) -> Tensor:
@@ -105,11 +105,11 @@ class _Edges(torch.autograd.Function):
         ctx.compiled = torch.compiler.is_compiling()
         if ctx.compiled:
             return _plain(x, coef, base_weight, basis, base)  # a compiler fuses it better than blocks do
-        columns, size, count = x.T.contiguous(), _block_size(x, basis), basis.count
-        blocks = basis.blocks(columns, size)
+        columns, size, count = _columns(x), _block_size(x, basis), basis.count
         y = coef.new_zeros(len(coef), len(x))
         if base_weight is not None:
             y.addmm_(base_weight, branch(columns, base))
+        blocks = basis.blocks(columns, size)
         for block, weights in enumerate(coef.flatten(1).split(size * count, dim=1)):
             y.addmm_(weights, blocks.values(block).flatten(0, 1))
         return y.T.contiguous()
@@ -120,11 +120,18 @@ class _Edges(torch.autograd.Function):
         if ctx.compiled or torch.is_grad_enabled():  # the latter: it is to be differentiated again
             return (*_plain_backward(gradient, x, coef, base_weight, ctx.basis, ctx.base), None, None)
         wants_x, wants_coef, wants_base = ctx.needs_input_grad[:3]
-        columns, by_output, gradient = x.T.contiguous(), gradient.T.contiguous(), gradient.contiguous()
+        columns, by_output, gradient = _columns(x), gradient.T.contiguous(), gradient.contiguous()
+        of_base = of_branch = None
+        if base_weight is not None and wants_base:
+            of_base = by_output @ branch(columns, ctx.base).T
+        if base_weight is not None and wants_x:
+            of_branch = base_weight.T @ by_output
+            if ctx.base == "silu":
+                of_branch = torch.ops.aten.silu_backward(of_branch, columns)
         size, count = _block_size(x, ctx.basis), ctx.basis.count
         blocks = ctx.basis.blocks(columns, size)
         flat = coef.flatten(1).T.contiguous()  # (I K, O)
-        of_x, of_flat = torch.empty_like(columns), torch.empty_like(flat)
+        of_x, of_flat = _room(x), torch.empty_like(flat)
         parts = (flat.split(size * count), of_x.split(size), of_flat.split(size * count))
         for block, (weights, of_inputs, of_weights) in enumerate(zip(*parts, strict=True)):
             values, slopes = blocks.both(block)
@@ -136,15 +143,8 @@ class _Edges(torch.autograd.Function):
                 torch.sum(matrix.view_as(slopes).mul_(slopes), 1, out=of_inputs)
         if wants_x and blocks.chain is not None:
             of_x.mul_(blocks.chain)
-        of_base = None
-        if base_weight is not None:
-            if wants_base:
-                of_base = by_output @ branch(columns, ctx.base).T
-            if wants_x:
-                of_branch = base_weight.T @ by_output
-                if ctx.base == "silu":
-                    of_branch = torch.ops.aten.silu_backward(of_branch, columns)
-                of_x.add_(of_branch)
+        if of_branch is not None:
+            of_x.add_(of_branch)
         return (
             of_x.T.contiguous() if wants_x else None,
             of_flat.T.contiguous().view_as(coef) if wants_coef else None,
@@ -167,6 +167,17 @@ def _plain_backward(
     return of_x, of_coef, gradient.T @ branch(x, base)
 
 
+def _columns(x: Tensor) -> Tensor:
+    """x (N, I) by features, (I, N), in memory of its own."""
+    return _room(x).copy_(x.T)
+
+
+def _room(x: Tensor) -> Tensor:
+    """Memory for (I, N) of x (N, I); its rows are no power of two apart, which caches take for one place."""
+    rows, features = x.shape
+    return x.new_empty(features, rows + 16 if rows % 256 == 0 else rows)[:, :rows]
+
+
 def _block_size(x: Tensor, basis: Basis) -> int:
     """Features in a block, for inputs (N, I)."""
-    return max(1, BLOCK // (basis.count * len(x) + 1))
+    return max(1, BLOCK // max(1, basis.count * len(x)))

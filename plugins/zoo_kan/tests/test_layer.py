@@ -81,9 +81,7 @@ def test_products_of_sums_equal_the_reference() -> None:
 @pytest.mark.parametrize("basis", BASES)
 @pytest.mark.parametrize("rows", [1, 5, 700])
 def test_blocks_equal_plain_operations(basis: str, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        "zoo_kan.edges.BLOCK", 3 * 8 * rows + 3
-    )  # three features per block, and one left over
+    monkeypatch.setattr("zoo_kan.edges.BLOCK", 3 * 8 * rows)  # three features per block, one left over
     made = layer(7, 4, basis=basis)
     x = inputs(rows, 7).requires_grad_()
     results = []
@@ -105,6 +103,14 @@ def test_outside_of_their_support_splines_are_nothing_at_all(intervals: int, dty
     y = made(x)
     (slope,) = torch.autograd.grad(y.sum(), x)
     assert not y.any() and not slope.any()
+
+
+@pytest.mark.parametrize("shape", [(256, 2), (5, 1), (1, 5)])
+def test_inputs_are_left_as_they_are(shape: tuple[int, int]) -> None:
+    for x in (inputs(*shape), inputs(*shape[::-1]).T):
+        made, before = layer(shape[1], 2), x.clone()
+        made(x.requires_grad_()).sum().backward()
+        assert torch.equal(x, before)
 
 
 @pytest.mark.parametrize("wanted", ["x", "coef", "base_weight"])
