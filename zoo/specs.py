@@ -222,7 +222,8 @@ class MixerSpec(Spec):
 
     Target: `Mixer(config, *, width, heads, causal, max_tokens[, rotary][, layer, depth])` with
     `forward(x, *, mask=None)`, and where `streaming` also `initial_state(batch_size)` and
-    `step(x, state) -> (y, state)`.
+    `step(x, state) -> (y, state)`. One with attention may have `attention_probs(x, *, mask=None)`, who looks
+    how much at whom, (B, H, N, N): the attention of others is found where they call torch's.
 
     causal: whether it can be built so that it does not see later tokens.
     causality: what that means.

@@ -65,6 +65,18 @@ class Aaren(nn.Module):
         sees = mask.cummax(1).values  # (B, N): the bias of `out` would speak where nothing was seen
         return y.masked_fill(~sees.unsqueeze(-1), 0.0)
 
+    def attention_probs(self, x: Tensor, *, mask: Tensor | None = None) -> Tensor:
+        """What share of its attention each position gives each token, for tools that look; x as in `forward`.
+
+        Returns:
+            (B, H, N, N), rows that sum to one; zeros for a position that sees nothing.
+        """
+        scores, _ = self._scores_and_values(x)
+        seen = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device).tril()
+        if mask is not None:
+            seen = seen & mask[:, None, None]
+        return scores.unsqueeze(2).masked_fill(~seen, -math.inf).softmax(-1).masked_fill(~seen, 0.0)
+
     def initial_state(self, batch_size: int) -> AarenState:
         """The state of streams that have seen nothing, in float32 (float64 for a float64 layer)."""
         token = self.query_token

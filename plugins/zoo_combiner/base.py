@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.layers import by_age
+from zoo.layers import by_age, front_order, put_back, weights_by_values
 from zoo_combiner.config import CombinerConfig
 
 
@@ -78,18 +78,40 @@ class Combiner(nn.Module):
             raise ValueError(
                 f"mask must be bool {tuple(x.shape[:2])}, True = keep; got {mask.dtype} {tuple(mask.shape)}"
             )
-        count = mask.sum(1, keepdim=True)  # (B, 1)
-        place = torch.arange(x.shape[1], device=x.device)
-        # Behind the last kept token, that token again: whatever padding holds, it is not looked at.
-        kept_first = torch.argsort((~mask).long(), dim=1, stable=True)
-        index = kept_first.gather(1, place.minimum((count - 1).clamp_min(0)))
-        packed = x.gather(1, index.unsqueeze(-1).expand_as(x))
-        y = self._merge(self._mix(packed, place < count))
+        y = self._merge(self._mix(*self._packed(x, mask)))
         back = (mask.cumsum(1) - 1).clamp_min(0)
         return y.gather(1, back.unsqueeze(-1).expand_as(y)).masked_fill(~mask.unsqueeze(-1), 0.0)
 
-    def _mix(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """x: (B, N, width), mask: bool (B, N), padding on the right -> (B, H, N, D)."""
+    def attention_probs(self, x: Tensor, *, mask: Tensor | None = None) -> Tensor:
+        """The implied attention matrix, for tools that look; x as in `forward`.
+
+        Returns:
+            (B, H, N, N), rows that sum to one (sparse attention, pooling "none": over what it sees); zeros
+            where `mask` is False.
+        """
+        self._check(x)
+        packed, kept = (x, None) if mask is None else self._packed(x, mask)
+        values = self._project(packed)[2]
+        probs = weights_by_values(lambda each: self._mix(packed, kept, each), values)
+        if mask is not None:
+            order = front_order(mask)
+            for _ in range(2):  # queries, then tokens
+                probs = put_back(probs, mask, order, dim=2).transpose(2, 3)
+        return probs
+
+    def _packed(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Kept tokens in front, and bool (B, N), which these are."""
+        count = mask.sum(1, keepdim=True)  # (B, 1)
+        place = torch.arange(x.shape[1], device=x.device)
+        # Behind the last kept token, that token again: whatever padding holds, it is not looked at.
+        index = front_order(mask).gather(1, place.minimum((count - 1).clamp_min(0)))
+        return x.gather(1, index.unsqueeze(-1).expand_as(x)), place < count
+
+    def _mix(self, x: Tensor, mask: Tensor | None, values: Tensor | None = None) -> Tensor:
+        """x: (B, N, width), mask: bool (B, N), padding on the right -> (B, H, N, D).
+
+        values: (B, H, N, D), what is mixed in place of those of x; weights stay what they are.
+        """
         raise NotImplementedError
 
     def _options(self, q: Tensor, k: Tensor, mask: Tensor | None) -> dict[str, Any]:

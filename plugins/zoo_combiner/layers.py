@@ -14,7 +14,7 @@ from torch import Tensor
 from zoo_combiner.base import Combiner
 from zoo_combiner.config import AxialConfig, FixedConfig, LogsparseConfig
 from zoo_combiner.functional import combiner_attention, combiner_mixture
-from zoo_combiner.grid import Grid, in_line, make_grid
+from zoo_combiner.grid import Grid, in_line, in_rows, make_grid
 from zoo_combiner.rowmajor import RowKeys, row_keys_wsum, row_values, rowmajor_attention
 from zoo_combiner.stream import AxialCache, FixedCombinerCache, LogsparseCache, RowCache
 
@@ -33,8 +33,9 @@ class CombinerFixed(Combiner):
         super().__init__(config, width=width, heads=heads, causal=causal, max_tokens=max_tokens)
         self.block_size = block_size_for(config.block_size, max_tokens)
 
-    def _mix(self, x: Tensor, mask: Tensor | None) -> Tensor:
+    def _mix(self, x: Tensor, mask: Tensor | None, values: Tensor | None = None) -> Tensor:
         q, k, v = self._project(x)
+        v = v if values is None else values
         options = self._options(q, k, mask)
         return combiner_attention(q, k, v, plan="fixed", block_size=self.block_size, **options)
 
@@ -64,8 +65,9 @@ class CombinerLogsparse(Combiner):
     ) -> None:
         super().__init__(config, width=width, heads=heads, causal=causal, max_tokens=max_tokens)
 
-    def _mix(self, x: Tensor, mask: Tensor | None) -> Tensor:
+    def _mix(self, x: Tensor, mask: Tensor | None, values: Tensor | None = None) -> Tensor:
         q, k, v = self._project(x)
+        v = v if values is None else values
         return combiner_attention(q, k, v, plan="logsparse", **self._options(q, k, mask))
 
     def _empty(self, tokens: Tensor, seen: Tensor) -> LogsparseCache:
@@ -98,16 +100,17 @@ class CombinerAxial(Combiner):
             )
         self.reset_parameters()
 
-    def _mix(self, x: Tensor, mask: Tensor | None) -> Tensor:
+    def _mix(self, x: Tensor, mask: Tensor | None, values: Tensor | None = None) -> Tensor:
         if self.config.plan == "rowmajor":
-            return self._mix_rows(x, mask)
+            return self._mix_rows(x, mask, values)
         q, k, v = self._project(x)
+        v = v if values is None else values
         options = self._options(q, k, mask) | {"block_size": self.block_size}
         if self.config.plan == "average":  # section 3.3: M = 2, the same q, k, v
             return combiner_mixture(q, k, v, plans=("axial_vertical", "axial_horizontal"), **options)
         return combiner_attention(q, k, v, plan=f"axial_{self.config.plan}", **options)
 
-    def _mix_rows(self, x: Tensor, mask: Tensor | None) -> Tensor:
+    def _mix_rows(self, x: Tensor, mask: Tensor | None, given: Tensor | None) -> Tensor:
         tokens = x.shape[1]
         missing = -tokens % self.block_size
         if missing:
@@ -128,6 +131,10 @@ class CombinerAxial(Combiner):
         )
         asked = grid.asked()
         keys, values = self._summaries(asked, x[:, : asked.rows * self.block_size])
+        if given is not None:  # keys are made from the values of x all the same
+            grid = grid._replace(v=in_rows(given, self.block_size))
+            asked = grid.asked()
+            values = row_values(asked) if asked.rows and self.pooling != "none" else asked.v
         out = rowmajor_attention(
             grid,
             keys,

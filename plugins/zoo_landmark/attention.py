@@ -28,8 +28,12 @@ class PlacesAttention(nn.Module):
         self.config = config
         self.turn = turn
 
-    def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """All places of a sequence, (B, H, M, d) each, keys turned by their place in the block."""
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, values: Tensor | None = None) -> Tensor:
+        """All places of a sequence, (B, H, M, d) each, keys turned by their place in the block.
+
+        values: what is mixed in place of v.
+        """
+        v = v if values is None else values
         config, total = self.config, q.shape[2]
         fetched = self._limit
         # So far every block is near or fetched: one pass, at true places.

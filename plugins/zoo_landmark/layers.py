@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zoo.layers import Rotary, by_age
+from zoo.layers import Rotary, by_age, weights_by_values
 from zoo.layers.init import EMBEDDING_STD, init_linear
 from zoo.layers.precision import full_precision, sum_dtype
 from zoo_landmark.attention import PlacesAttention
@@ -62,6 +62,19 @@ class LandmarkTokens(PlacesAttention):
             return packed.unpack(self(packed.pack(x)))
         q, k, v = self._project(x, 0)
         return self._merge(self._attend(q, k, v))
+
+    def attention_probs(self, x: Tensor, *, mask: Tensor | None = None) -> Tensor:
+        """What share of its attention each token gives each, for tools that look; x as in `forward`.
+
+        Returns:
+            (B, H, N, N), rows that sum to one; zeros where `mask` is False.
+        """
+        self._check(x)
+        if mask is not None:
+            packed = Packed(mask, x)
+            return packed.unpack_pairs(self.attention_probs(packed.pack(x)))
+        q, k, v = self._project(x, 0)
+        return weights_by_values(lambda values: self._attend(q, k, v, values), v)
 
     def initial_state(self, batch_size: int) -> LandmarkState:
         """The state before the first token."""
@@ -160,10 +173,12 @@ class LandmarkAttention(LandmarkTokens):
         made = made.to(k.dtype).unflatten(-1, (self.heads, -1)).transpose(1, 2)
         return turned(made, self.turn, behind.expand(made.shape[2]))
 
-    def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        tokens = q.shape[2]
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, values: Tensor | None = None) -> Tensor:
+        tokens, every = q.shape[2], self.config.block
         q, k, v = self._with_landmarks(q, k, v, k[:, :, :0], v[:, :, :0])
-        return super()._attend(q, k, v).index_select(2, places(tokens, self.config.block, device=q.device))
+        if values is not None:  # landmarks are made from v all the same
+            values = insert_rows(values, torch.zeros_like(values[:, :, : tokens // every]), every)
+        return super()._attend(q, k, v, values).index_select(2, places(tokens, every, device=q.device))
 
     def _advance(
         self, q: Tensor, k: Tensor, v: Tensor, state: LandmarkState, age: int

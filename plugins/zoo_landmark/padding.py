@@ -28,3 +28,9 @@ class Packed:
     def unpack(self, y: Tensor) -> Tensor:
         """Back to where they were, zeros elsewhere."""
         return put_back(y, self.mask, self.order)
+
+    def unpack_pairs(self, y: Tensor) -> Tensor:
+        """The same for both sides of (B, H, N, N)."""
+        for _ in range(2):
+            y = put_back(y, self.mask, self.order, dim=2).transpose(2, 3)
+        return y

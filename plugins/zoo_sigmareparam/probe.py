@@ -2,6 +2,7 @@
 
 Seen are calls of `F.scaled_dot_product_attention` (the zoo's softmax attention, timm, Hugging Face), of
 `nn.MultiheadAttention`, and softmaxes over the last dimension of scores (B, H, N, T) (attention written out).
+A module with a method `attention_probs`, which takes what its forward takes, tells itself (Aaren, Combiner).
 B batch, H heads, N queries, T keys, d head width.
 """
 
@@ -11,6 +12,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -54,11 +56,12 @@ def attention_entropies(
             gives it, asked at each attention.
     """
     with ExitStack() as stack:
-        where = stack.enter_context(_module_names(model))
+        running: list[tuple[str, nn.Module]] = []
+        watching = _Watching(running, mask if callable(mask) else lambda: mask)
+        stack.enter_context(_told_what_runs(model, running, watching.see_own))
         # Compiled modules hide their calls, and so does torch's own fast path for encoder layers.
         stack.enter_context(torch.compiler.set_stance("force_eager"))
         stack.enter_context(torch.no_grad())
-        watching = _Watching(where, mask if callable(mask) else lambda: mask)
         stack.enter_context(watching)
         forward()
     return watching.found
@@ -67,13 +70,25 @@ def attention_entropies(
 class _Watching(TorchFunctionMode):
     """Looks at the arguments of each attention on their way."""
 
-    def __init__(self, where: list[str], mask: Callable[[], Tensor | None]) -> None:
+    def __init__(self, running: list[tuple[str, nn.Module]], mask: Callable[[], Tensor | None]) -> None:
         super().__init__()
-        self._where, self._mask = where, mask
+        self._running, self._mask = running, mask
         self.found: dict[str, HeadEntropies] = {}
+
+    @staticmethod
+    def _told(running: list[tuple[str, nn.Module]]) -> bool:
+        """Whether all that happens now is inside an attention that has told what it is."""
+        return any(_tells(module) for _, module in running)
+
+    def see_own(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        """A module is about to run: where it can say what its attention is, ask it."""
+        if _tells(module) and not self._told(self._running[:-1]):
+            self._note(probs=module.attention_probs(*args, **kwargs))  # type: ignore[operator]
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if self._told(self._running):
+            return func(*args, **kwargs)
         if func is F.scaled_dot_product_attention:
             self._see_sdpa(*args, **kwargs)
         elif func is F.multi_head_attention_forward:
@@ -141,7 +156,7 @@ class _Watching(TorchFunctionMode):
 
     def _free_name(self) -> str:
         """The module that is running; the second attention in one module is `name#2`."""
-        name = self._where[-1] if self._where else ""
+        name = self._running[-1][0] if self._running else ""
         count = 1 + sum(other == name or other.startswith(f"{name}#") for other in self.found)
         return name if count == 1 else f"{name}#{count}"
 
@@ -185,16 +200,28 @@ def _dim_of(args: Any, kwargs: Any) -> int | None:
     return dim
 
 
+def _tells(module: nn.Module) -> bool:
+    return callable(getattr(module, "attention_probs", None))
+
+
 @contextmanager
-def _module_names(model: nn.Module) -> Iterator[list[str]]:
-    """A list whose last item is the name of the module that is running."""
-    running: list[str] = []
+def _told_what_runs(
+    model: nn.Module,
+    running: list[tuple[str, nn.Module]],
+    starts: Callable[[nn.Module, Any, Any], None],
+) -> Iterator[None]:
+    """Keeps a list whose last item is the module that is running, with its name, and says when one starts."""
+
+    def enter(name: str, module: nn.Module, args: Any, kwargs: Any) -> None:
+        running.append((name, module))
+        starts(module, args, kwargs)
+
     handles = []
     for name, module in model.named_modules():
-        handles.append(module.register_forward_pre_hook(lambda *_, name=name: running.append(name)))
+        handles.append(module.register_forward_pre_hook(partial(enter, name), with_kwargs=True))
         handles.append(module.register_forward_hook(lambda *_: (running.pop(), None)[1], always_call=True))
     try:
-        yield running
+        yield
     finally:
         for handle in handles:
             handle.remove()

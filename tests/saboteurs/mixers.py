@@ -56,6 +56,12 @@ class Mean(nn.Module):
     def hide(self, y: Tensor, count: Tensor) -> Tensor:
         return y.masked_fill(count == 0, 0.0)
 
+    def attention_probs(self, x: Tensor, *, mask: Tensor | None = None) -> Tensor:
+        """A mean looks at all that it sees alike."""
+        seen = self.kept(x, mask).mT.unsqueeze(1).expand(-1, -1, x.shape[1], -1)  # (B, 1, N, N)
+        seen = seen.tril() if self.causal else seen
+        return seen / seen.sum(-1, keepdim=True).clamp_min(1)
+
     def initial_state(self, batch_size: int) -> State:
         if not self.causal:
             raise ValueError("streams only when causal")
@@ -167,6 +173,14 @@ class Fudges(Mean):
 
     def divide(self, total: Tensor, count: Tensor) -> Tensor:
         return total / (count + 0.01)
+
+
+class SeesAllItSays(Mean):
+    """Says that it looks at later tokens, too."""
+
+    def attention_probs(self, x: Tensor, *, mask: Tensor | None = None) -> Tensor:
+        n = x.shape[1]
+        return x.new_full((len(x), 1, n, n), 1 / n)
 
 
 class NearlySoftmax(nn.Module):

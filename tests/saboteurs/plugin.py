@@ -186,6 +186,7 @@ SABOTEURS: tuple[Saboteur, ...] = (
     _mixer("finite", "Overflows", "exponentials without their maximum taken off", **_ALONE),
     _mixer("autocast", "Cancels", "adds a large number and takes it off again"),
     _mixer("reference", "Fudges", "divides by a little more than its reference does"),
+    _mixer("attention_probs", "SeesAllItSays", "says that it looks at later tokens, too"),
     _mixer(
         "exact",
         "NearlySoftmax",

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from zoo.layers.attention import KVCache as KVCache
     from zoo.layers.attention import SoftmaxAttention as SoftmaxAttention
     from zoo.layers.attention import attend as attend
+    from zoo.layers.attention import weights_by_values as weights_by_values
     from zoo.layers.config import MlpConfig as MlpConfig
     from zoo.layers.config import MlpNetConfig as MlpNetConfig
     from zoo.layers.config import SoftmaxConfig as SoftmaxConfig
@@ -50,6 +51,7 @@ _MODULE_OF = {
     "KVCache": "attention",
     "SoftmaxAttention": "attention",
     "attend": "attention",
+    "weights_by_values": "attention",
     "MlpConfig": "config",
     "MlpNetConfig": "config",
     "SoftmaxConfig": "config",

@@ -5,6 +5,7 @@ B batch, N queries, M keys, H heads, d head width, W window, D = H d.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -55,6 +56,24 @@ def attend(
         allowed = mask.unsqueeze(1) if allowed is None else allowed & mask.unsqueeze(1)
     is_causal = bool(causal and allowed is None and n == m)
     return _softmax_attention(q, k, v, allowed, is_causal=is_causal, dropout_prob=dropout_prob)
+
+
+def weights_by_values(attend: Callable[[Tensor], Tensor], values: Tensor) -> Tensor:
+    """The attention weights behind a map that is linear in the values, whichever way it computes it.
+
+    Asks it with unit vectors in place of the values, d tokens at a time: N / d calls. For tools that look.
+
+    Args:
+        attend: values (B, H, N, d) -> (B, H, N, d).
+        values: (B, H, N, d), whose shape and type are taken.
+
+    Returns:
+        (B, H, N, N).
+    """
+    n, d = values.shape[2:]
+    one = torch.eye(n, dtype=values.dtype, device=values.device)
+    columns = [F.pad(some, (0, d - some.shape[1])) for some in one.split(d, dim=1)]  # (N, d) each
+    return torch.cat([attend(some.expand_as(values).contiguous()) for some in columns], -1)[..., :n]
 
 
 def _attend_blocked(

@@ -244,6 +244,11 @@ CHECKS: tuple[Check, ...] = (
     ),
     *_checks(
         "numerics",
+        ("mixer",),
+        {"attention_probs": "what it says of its attention sums to one and sees neither future nor padding"},
+    ),
+    *_checks(
+        "numerics",
         TOKENS,
         {"exact": "with the parameters of `exact_when` it equals softmax attention"},
         where=_claims_exact,

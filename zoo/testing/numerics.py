@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from zoo.errors import ZooError
 from zoo.kinds import Forecast, Maps, NextEvent
-from zoo.testing.checks import ConformanceError
+from zoo.testing.checks import ConformanceError, NotApplicable
 from zoo.testing.measure import (
     CLOSE,
     gradients_of,
@@ -111,6 +111,34 @@ def check_reference(subject: Subject) -> None:
                     mask,
                     f"the fast form, causal={causal}, {n} tokens, {masked=}",
                 )
+
+
+def check_attention_probs(subject: Subject) -> None:
+    for causal in subject.directions:
+        module = subject.build(causal=causal)
+        tell = getattr(module, "attention_probs", None)
+        if tell is None:
+            raise NotApplicable("it has no attention_probs")
+        for n in subject.lengths(1, 7, 67):
+            x = subject.sample(2, n, dtype=torch.float64)
+            for mask in (None, _ragged_mask(n)):
+                what = f"attention_probs, causal={causal}, {n} tokens"
+                with torch.no_grad():
+                    _require_probabilities(tell(x, mask=mask), mask, n, causal=causal, what=what)
+
+
+def _require_probabilities(probs: Tensor, mask: Tensor | None, n: int, *, causal: bool, what: str) -> None:
+    good = probs.dim() == 4 and (probs.shape[0], *probs.shape[2:]) == (2, n, n)
+    require(good, f"{what}: expected (2, heads, {n}, {n}), got {tuple(probs.shape)}")
+    require(probs.min().item() >= -CLOSE, f"{what}: as low as {probs.min():.2g}")
+    keep = torch.ones(2, n, dtype=torch.bool) if mask is None else mask
+    sums = probs.sum(-1).transpose(1, 2)[keep]
+    require_close(sums, torch.ones_like(sums), CLOSE, f"{what}: the sums of rows")
+    hidden = ~keep[:, None, None].expand_as(probs)
+    if causal:
+        hidden = hidden | torch.ones(n, n, dtype=torch.bool).triu(1)
+    unseen = probs[hidden]
+    require_close(unseen, torch.zeros_like(unseen), CLOSE, f"{what}: what is not to be seen")
 
 
 def check_exact(subject: Subject) -> None:

@@ -37,6 +37,15 @@ def test_equals_the_formula_of_the_paper_with_gradients(options, masked):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-10)
 
 
+@pytest.mark.parametrize("masked", [False, True], ids=["all", "padded"])
+def test_what_it_says_of_its_attention_is_what_it_does(masked):
+    layer, x = _layer().double(), _x().double()
+    mask = (torch.arange(50) >= torch.tensor([[0], [20]])) if masked else torch.ones(2, 50, dtype=torch.bool)
+    values = layer.value(x).unflatten(-1, (3, 8)).transpose(1, 2)
+    found = layer._merge(layer.attention_probs(x, mask=mask) @ values)
+    torch.testing.assert_close(found[mask], layer(x, mask=mask)[mask], rtol=0, atol=1e-10)
+
+
 @pytest.mark.parametrize("pieces", [[1] * 50, [7] * 7 + [1], [49, 1], [50], [1, 16, 33]])
 def test_steps_equal_the_parallel_form(pieces):
     layer, x = _layer(), _x()

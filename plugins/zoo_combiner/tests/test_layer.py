@@ -39,6 +39,20 @@ SPARSE = {
 }
 
 
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("name", [*LAYERS, *(f"sparse_{name}" for name in SPARSE)])
+def test_what_it_says_of_its_attention_is_what_it_does(name: str, causal: bool) -> None:
+    layer, x = _layer(name, causal=causal), torch.randn(2, 13, 8, dtype=torch.float64)
+    mask = torch.ones(2, 13, dtype=torch.bool)
+    mask[1, [0, 5, 12]] = False
+    for keep in (None, mask):
+        probs = layer.attention_probs(x, mask=keep)
+        found, seen = layer._merge(probs @ layer._project(x)[2]), mask if keep is not None else mask | True
+        torch.testing.assert_close(found[seen], layer(x, mask=keep)[seen], rtol=0, atol=1e-10)
+        sums = probs.sum(-1).transpose(1, 2)[seen]
+        torch.testing.assert_close(sums, torch.ones_like(sums))
+
+
 def _layer(name: str, *, causal: bool = True):
     kind, config = (LAYERS | {f"sparse_{n}": entry for n, entry in SPARSE.items()})[name]
     torch.manual_seed(0)

@@ -42,6 +42,22 @@ def _x(tokens=29, batch=2, width=16, seed=1):
     )
 
 
+@pytest.mark.parametrize("kind", MIXERS)
+@pytest.mark.parametrize("options", OPTIONS)
+def test_what_it_says_of_its_attention_is_what_it_does(kind, options):
+    layer, x = _layer(kind, **OPTIONS[options]), _x()
+    mask = torch.ones(2, 29, dtype=torch.bool)
+    mask[1, [0, 5, 28]] = False
+    for keep in (None, mask):
+        seen = mask if keep is not None else mask | True
+        for mode in (layer.train(), layer.eval()):
+            probs = mode.attention_probs(x, mask=keep)
+            found = mode._merge(probs @ mode._project(x, 0)[2])
+            torch.testing.assert_close(found[seen], mode(x, mask=keep)[seen], rtol=0, atol=1e-10)
+            sums = probs.sum(-1).transpose(1, 2)[seen]
+            torch.testing.assert_close(sums, torch.ones_like(sums))
+
+
 def _stream(layer, x, sizes, state=None):
     state, outputs, start = state or layer.initial_state(len(x)), [], 0
     for size in sizes:

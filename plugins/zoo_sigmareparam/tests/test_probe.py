@@ -155,6 +155,31 @@ def test_a_vision_transformer_of_timm(fused: bool) -> None:
         torch.testing.assert_close(again[f"_orig_mod.{name}"].entropy, heads.entropy)
 
 
+def test_attention_that_tells_itself_is_not_seen_twice() -> None:
+    """One that asks a softmax inside, beside one that is found by its call."""
+
+    class Tells(Attention):
+        def attention_probs(self, x: Tensor) -> Tensor:
+            self(x)
+            return self.expected.flip(1)  # not what the calls inside would show
+
+    model, x = nn.Sequential(Tells("full"), Attention("causal")), torch.randn(3, 6, D)
+    found = attention_entropies(model, lambda: [layer(x) for layer in model])
+    assert list(found) == ["0", "1", "1#2"]
+    torch.testing.assert_close(found["0"].entropy, by_hand(model[0].expected).flip(0).detach())
+    assert (found["0"].bound <= found["0"].entropy).all()
+
+
+@pytest.mark.parametrize("mixer", ["aaren/aaren", "combiner/axial", "landmark/landmark"])
+def test_mixers_of_the_zoo_that_call_no_softmax(mixer: str) -> None:
+    ids, targets = Ids(vocab=9, length=20), NextId(vocab=9)
+    made = {"inputs": ids, "targets": targets, "width": 16, "depth": 2, "heads": 2, "layers": [mixer]}
+    model = zoo.create_model("core/transformer", **made).eval()
+    found = attention_entropies(model, lambda: model(torch.randint(9, (3, 20))))
+    assert list(found) == [f"backbone.blocks.{layer}.mixer" for layer in range(2)]
+    assert all(len(heads.entropy) == 2 and (heads.normalized > 0).all() for heads in found.values())
+
+
 def test_padded_queries_do_not_count() -> None:
     model = zoo.create_model(
         "core/transformer", inputs=Series(channels=3, length=6), targets=Classes(count=2), width=16, depth=1
