@@ -23,6 +23,7 @@ from zoo.comparison import read_comparisons
 from zoo.data.own.specs import OWN
 from zoo.recipe import load_recipe
 from zoo.scaffold import render
+from zoo.sweep import find_sweep, read_sweep
 from zoo.switches import Switches
 
 ROOT = Path(__file__).parents[1]
@@ -149,6 +150,8 @@ def test_recipes_and_commands_do_what_the_page_says(page: str, tmp_path: Path) -
     for block in blocks(page, "yaml"):
         if block.title:
             (tmp_path / block.title).write_text(block.text, encoding="utf-8")
+            if sweep := find_sweep(str(tmp_path / block.title)):
+                read_sweep(sweep)
         else:
             (tmp_path / "recipe.yaml").write_text(block.text, encoding="utf-8")
             load_recipe(tmp_path / "recipe.yaml")

@@ -158,11 +158,29 @@ def _backward(
 def _weights_of_chunks(scores: Tensor, m: Tensor, chunk: int) -> tuple[Tensor, Tensor, Tensor]:
     """The maxima before and after each chunk (R, n+1), e^{s_j - m_i} within chunks (R, n, C, C),
     and what each position keeps of the sums carried into its chunk (R, n, C)."""
-    maxima = torch.maximum(scores.detach().cummax(1).values, m.detach().unsqueeze(1))  # (R, N)
+    maxima = torch.maximum(_running_maxima(scores.detach(), chunk), m.detach().unsqueeze(1))  # (R, N)
     levels = torch.cat([m.unsqueeze(1), maxima[:, chunk - 1 :: chunk]], 1)
     finite = _finite(maxima).unflatten(1, (-1, chunk))
     weights = _causal_weights(scores.unflatten(1, (-1, chunk)), finite)
     return levels, weights, _exp_(levels.detach()[:, :-1].unsqueeze(-1) - finite)
+
+
+def _running_maxima(scores: Tensor, chunk: int) -> Tensor:
+    """m_i = max_{j <= i} s_j, (R, N) -> (R, N); N is a multiple of C."""
+    if not torch.compiler.is_exporting():
+        return scores.cummax(1).values
+    # ONNX has no running maximum: that of each chunk by itself, and of all chunks before it.
+    chunks = scores.unflatten(1, (-1, chunk))
+    inside = (chunks.unsqueeze(2) + _future(chunks, chunk)).amax(-1)  # (R, n, C)
+    last = inside[:, :, -1]
+    until = (last.unsqueeze(1) + _future(last, last.shape[1])).amax(-1)  # (R, n)
+    before = F.pad(until[:, :-1], (1, 0), value=NEG_INF)
+    return torch.maximum(inside, before.unsqueeze(-1)).flatten(1)
+
+
+def _future(like: Tensor, tokens: int) -> Tensor:
+    """(C, C): -inf at (i, j) where j comes after i, else 0."""
+    return like.new_full((tokens, tokens), NEG_INF).triu(1)
 
 
 def prefix_sums(levels: Tensor, leaves: Tensor) -> Tensor:
@@ -206,7 +224,7 @@ def _chunks_of_leaves(levels: Tensor, leaves: Tensor) -> tuple[Tensor, Tensor, T
 def _causal_weights(scores: Tensor, maxima: Tensor) -> Tensor:
     """e^{s_j - m_i} for j <= i, else 0: (..., C) and (..., C) -> (..., C, C)."""
     tokens = scores.shape[-1]
-    future = scores.new_full((tokens, tokens), NEG_INF).triu_(1)  # there s_j - m_i may be large
+    future = _future(scores, tokens)  # there s_j - m_i may be large
     return _exp_((scores.unsqueeze(-2) - maxima.unsqueeze(-1)).add_(future))
 
 

@@ -33,8 +33,5 @@ def zoo_components() -> tuple[zp.Spec, ...]:
             summary="pre-norm transformer with Aaren in place of self-attention; preset `paper`: post-norm",
             paper=_PAPER,
             tags=("recurrent", "linear-time"),
-            known_limits={
-                "exports_onnx": "its scan takes a running maximum (cummax), for which ONNX has no operation"
-            },
         ),
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from zoo_titans import checks
@@ -66,10 +67,24 @@ def _products(factors: Tensor) -> Tensor:
     This is the inverse of the matrix with ones on the diagonal and -factor_t left of it: solving with it
     multiplies factor by factor, and so does its gradient, zeros included.
     """
+    if torch.compiler.is_exporting():
+        return _without_subnormals(_products_doubling(factors))
     one = torch.eye(factors.shape[-1], dtype=factors.dtype, device=factors.device)
     steps = one - torch.diag_embed(factors[..., 1:], offset=-1)
     products = torch.linalg.solve_triangular(steps, one.expand_as(steps), upper=False, unitriangular=True)
     return _without_subnormals(products)
+
+
+def _products_doubling(factors: Tensor) -> Tensor:
+    """As `_products`, without a solver, which ONNX has not: runs of 1, 2, 4, ... factors, multiplied together."""
+    tokens = factors.shape[-1]
+    later = torch.ones(tokens, tokens, dtype=torch.bool, device=factors.device).tril(-1)
+    products = torch.where(later, factors.unsqueeze(-1), 1.0)  # (t, j): the factor t, from j + 1 on
+    run = 1
+    while run < tokens:
+        products = products * F.pad(products[..., :-run, :], (0, 0, run, 0), value=1.0)
+        run *= 2
+    return products.tril()
 
 
 def _without_subnormals(products: Tensor) -> Tensor:

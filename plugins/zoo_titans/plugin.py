@@ -79,9 +79,6 @@ def _model(name: str, mixer: str, summary: str, positions: str = "rope") -> zp.M
         summary=summary,
         paper=_PAPER,
         tags=_TAGS,
-        known_limits={
-            "exports_onnx": "its memory solves triangular systems, for which ONNX has no operation"
-        },
     )
 
 

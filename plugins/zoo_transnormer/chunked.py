@@ -51,7 +51,8 @@ def chunked_attention(
     if padding:
         q, k, v = (F.pad(x, (0, 0, 0, padding)) for x in (q, k, v))
     q, k, v = (x.reshape(-1, chunk, x.shape[-1]).contiguous() for x in (q, k, v))  # (R N, C, ...)
-    out, state = _Chunked.apply(q, k, v, slopes, state, lengths)
+    scan = _plainly if torch.compiler.is_exporting() else _Chunked.apply
+    out, state = scan(q, k, v, slopes, state, lengths)
     return out.view(rows, -1, v.shape[-1])[:, :tokens], state
 
 
@@ -158,6 +159,22 @@ class _Chunked(torch.autograd.Function):
                 torch.bmm(v1, after.mT, out=grad_k[at]).mul_(until).baddbmm_(inner.mT, q1)
                 torch.bmm(k1, after, out=grad_v[at]).mul_(until).baddbmm_(weights[at].mT, grad1)
         return grad_q, grad_k, grad_v, None, grad_state, None
+
+
+def _plainly(
+    q: Tensor, k: Tensor, v: Tensor, slopes: Tensor, state: Tensor, lengths: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The forward of `_Chunked` as a graph can say it: without pieces, nothing written in place."""
+    rows, chunk = state.shape[0], q.shape[1]
+    decay = Decay.of(slopes, lengths, chunk=chunk, chunks=q.shape[0] // rows)
+    sums = torch.bmm((k * decay.until).mT, v).unflatten(0, (rows, -1))  # (R, N, D, E)
+    starts = []
+    for now, over in zip(sums.unbind(1), decay.over.unbind(1), strict=True):
+        starts.append(state)
+        state = state * over + now
+    before = torch.stack(starts, 1).flatten(0, 1)  # (R N, D, E)
+    weights = (torch.bmm(q, k.mT).unflatten(0, (rows, -1)) * decay.within).flatten(0, 1)
+    return torch.bmm(q, before) * decay.since + torch.bmm(weights, v), state
 
 
 def _all_pieces(q: Tensor, rows: int) -> list[Piece]:

@@ -306,7 +306,10 @@ def _blocks(
     else:
         # A block of padding alone would be 0 / 0: let it see all, nobody reads it.
         seen = seen | ~seen.any(-1, keepdim=True)
+        if torch.compiler.is_exporting():  # ONNX has attention of four dimensions: blocks stand beside heads
+            q, k, v, seen = (x.expand(-1, q.shape[1], *x.shape[2:]).flatten(1, 2) for x in (q, k, v, seen))
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=seen)
+        out = out.unflatten(1, (-1, count)) if out.dim() == 4 else out
     return out.flatten(2, 3)[:, :, :tokens]
 
 

@@ -107,7 +107,6 @@ MODELS = (
         causal="always",
         streaming=True,
         state="constant",
-        known_limits={"exports_onnx": "the converter writes its chunks for one batch size only"},
         presets={
             "tiny": {"width": 128, "depth": 4, "heads": 4},
             "small": {"width": 512, "depth": 8, "heads": 8},
@@ -126,9 +125,6 @@ MODELS = (
         causal="optional",
         streaming=True,
         state="window",
-        known_limits={
-            "exports_onnx": "attention in blocks has five dimensions, of which the converter takes four"
-        },
         **_LINEAR,
     ),
 )

@@ -50,3 +50,14 @@ def print_json(data: Any) -> None:
     """One JSON document on stdout."""
     json.dump(data, sys.stdout, indent=2, default=str)
     print()
+
+
+def print_result(data: Any, text: Callable[[], None], *, as_json: bool, notes: Iterable[str] = ()) -> int:
+    """How a verb ends that has done its work: notes for its user, then JSON, or else the text."""
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
+    if as_json:
+        print_json(data)
+    else:
+        text()
+    return 0

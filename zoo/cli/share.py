@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import Any
 
-from zoo.cli.output import add_verb, print_json, print_table
+from zoo.cli.output import add_verb, print_result, print_table
 from zoo.sharing.formats import FORMATS, check_format
 
 RUN = "a run folder, 'latest', or a recipe: its latest run"
@@ -86,26 +85,23 @@ def export(options: argparse.Namespace) -> int:
         any_length=options.any_length,
         overrides=options.overrides,
     )
-    for note in done.notes:
-        print(f"note: {note}", file=sys.stderr)
     tried = done.agreement.tried
-    if options.json:
-        print_json(
-            {
-                "folder": str(done.folder),
-                "file": str(done.file),
-                "folded": list(done.folded),
-                "verified": [list(pair) for pair in tried],
-                "largest_error": done.agreement.error,
-            }
+
+    def text() -> None:
+        folded = f", {', '.join(done.folded)} folded" if done.folded else ""
+        print(
+            f"{done.file}: as the run's own model on {len(tried)} shapes of random input "
+            f"(largest difference {done.agreement.error:.1g}{folded})"
         )
-        return 0
-    folded = f", {', '.join(done.folded)} folded" if done.folded else ""
-    print(
-        f"{done.file}: as the run's own model on {len(tried)} shapes of random input "
-        f"(largest difference {done.agreement.error:.1g}{folded})"
-    )
-    return 0
+
+    data = {
+        "folder": str(done.folder),
+        "file": str(done.file),
+        "folded": list(done.folded),
+        "verified": [list(pair) for pair in tried],
+        "largest_error": done.agreement.error,
+    }
+    return print_result(data, text, as_json=options.json, notes=done.notes)
 
 
 def push(options: argparse.Namespace) -> int:
@@ -126,21 +122,13 @@ def push(options: argparse.Namespace) -> int:
         message=options.message,
         overrides=options.overrides,
     )
-    for note in done.notes:
-        print(f"note: {note}", file=sys.stderr)
-    if options.json:
-        print_json(
-            {
-                "repo": done.repo,
-                "dry_run": options.dry_run,
-                "files": done.files,
-                "where": done.where,
-            }
-        )
-        return 0
-    print_table(["file", "bytes"], [[name, f"{size:,}"] for name, size in done.files.items()])
-    if options.dry_run:
-        print(f"Nothing was uploaded. What would be: {done.where}")
-    else:
-        print(f'{done.where}\nzoo.load_model("hf://{done.repo}") loads it.')
-    return 0
+
+    def text() -> None:
+        print_table(["file", "bytes"], [[name, f"{size:,}"] for name, size in done.files.items()])
+        if options.dry_run:
+            print(f"Nothing was uploaded. What would be: {done.where}")
+        else:
+            print(f'{done.where}\nzoo.load_model("hf://{done.repo}") loads it.')
+
+    data = {"repo": done.repo, "dry_run": options.dry_run, "files": done.files, "where": done.where}
+    return print_result(data, text, as_json=options.json, notes=done.notes)

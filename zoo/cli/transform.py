@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import Any
 
-from zoo.cli.output import add_verb, print_json
+from zoo.cli.output import add_verb, print_result
 
 
 def add_verbs(verbs: Any) -> None:
@@ -42,10 +41,9 @@ def transform(options: argparse.Namespace) -> int:
     from zoo.training import transform_run
 
     done = transform_run(run, options.name, params, overrides=overrides)
-    for note in done.notes:
-        print(f"note: {note}", file=sys.stderr)
-    if options.json:
-        print_json({"run": str(done.run.path), "change": done.change, "notes": list(done.notes)})
-        return 0
-    print(f"Outputs on random input moved by {done.change:.1g} of the largest. Run: {done.run.path}")
-    return 0
+
+    def text() -> None:
+        print(f"Outputs on random input moved by {done.change:.1g} of the largest. Run: {done.run.path}")
+
+    data = {"run": str(done.run.path), "change": done.change, "notes": list(done.notes)}
+    return print_result(data, text, as_json=options.json, notes=done.notes)

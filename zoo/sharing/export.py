@@ -83,7 +83,8 @@ def export_run(
     if chosen == "onnx":
         graph.require_onnx()
     check_limits(loaded.plan, chosen, catalogue)
-    model, eager = (best_model(run, loaded) for _ in range(2))
+    model = best_model(run, loaded)
+    eager = best_model(run, loaded) if model.plan.transforms else model  # folding changes the model itself
     folded = fold(model, catalogue)
     shapes = Shapes.of(loaded.plan.inputs, batch=batch_size, any_length=any_length)
     with replacing_folder(target) as made:

@@ -94,6 +94,19 @@ def test_every_form_equals_a_softmax_per_prefix(form, regime, masked):
     torch.testing.assert_close(single[0].double(), rounded, rtol=0, atol=5e-6)
 
 
+@pytest.mark.parametrize("regime", REGIMES)
+def test_the_form_for_graphs_is_the_same_function(regime, monkeypatch):
+    """Exported, running maxima are taken without `cummax`; a long row has a scan over totals as well."""
+    scores, values, mask = REGIMES[regime], _values(), _holes()
+    expected = [aaren_scan(scores, values), aaren_scan(scores, values, key_mask=mask)]
+    long = scores.repeat(1, 1, 12), values.repeat(1, 1, 12, 1)
+    expected += [aaren_scan(*long), aaren_scan(scores[..., :1], values[..., :1, :])]
+    monkeypatch.setattr(torch.compiler, "is_exporting", lambda: True)
+    found = [aaren_scan(scores, values), aaren_scan(scores, values, key_mask=mask)]
+    found += [aaren_scan(*long), aaren_scan(scores[..., :1], values[..., :1, :])]
+    assert all(map(torch.equal, found, expected))
+
+
 def _global_max_cumsum(scores: Tensor, values: Tensor) -> Tensor:
     weights = (scores - scores.amax(-1, keepdim=True)).exp()
     return (weights.unsqueeze(-1) * values).cumsum(2) / weights.cumsum(2).unsqueeze(-1)

@@ -217,6 +217,19 @@ def test_gate_products_are_the_unrolled_recurrence():
     torch.testing.assert_close(products.keep, (1 - alpha).cumprod(-1))
 
 
+@pytest.mark.parametrize("tokens", [1, 2, 7, 16])
+def test_products_for_graphs_are_the_same(tokens, monkeypatch):
+    """Exported, factors are multiplied in runs of powers of two, without a solver."""
+    generator = torch.Generator().manual_seed(0)
+    gates = [torch.rand(2, 3, tokens, dtype=torch.float64, generator=generator) for _ in range(3)]
+    gates[0][0, 0, -1], gates[1][0, 1, 0] = 1.0, 0.0
+    valid = torch.rand(2, 3, tokens, generator=generator) > 0.3
+    expected = [gate_products(*gates), gate_products(*gates, valid)]
+    monkeypatch.setattr(torch.compiler, "is_exporting", lambda: True)
+    for one, other in zip([gate_products(*gates), gate_products(*gates, valid)], expected, strict=True):
+        torch.testing.assert_close(tuple(one), tuple(other), rtol=1e-14, atol=0)
+
+
 def test_long_chunks_of_small_gates_do_not_slow_down_in_subnormal_numbers():
     gates = [torch.full((1, 200), share) for share in (0.5, 0.1, 0.1)]
     products = gate_products(*gates)

@@ -72,6 +72,24 @@ def test_chunked_is_the_recurrence(tokens, decay):
     assert_same(found, expected, 1e-10)
 
 
+@pytest.mark.parametrize("decay", DECAYS)
+@pytest.mark.parametrize("tokens", [1, 31, 64, 130])
+def test_the_form_for_graphs_is_the_same_function(tokens, decay, monkeypatch):
+    """Exported, nothing is written in place and there are no pieces."""
+    slopes = DECAYS[decay]
+    mask = torch.rand(2, tokens, generator=torch.Generator().manual_seed(3)) > 0.3
+
+    def run() -> list[Tensor]:
+        q, k, v, s = (x.detach() for x in inputs(tokens))
+        parts = [{}, {"key_padding_mask": mask}]
+        options = {"initial_state": s, "output_final_state": True}
+        return [x for part in parts for x in lightning_attention(q, k, v, slopes, **part, **options)]
+
+    expected = run()
+    monkeypatch.setattr(torch.compiler, "is_exporting", lambda: True)
+    assert_same(run(), expected, 1e-12)
+
+
 @settings(deadline=None, max_examples=25)
 @given(
     tokens=st.integers(1, 300),

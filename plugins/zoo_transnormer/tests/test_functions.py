@@ -102,8 +102,10 @@ def test_diag_attention(tokens, causal):
         torch.testing.assert_close(found, torch.cat(expected, 2))
 
 
+@pytest.mark.parametrize("exporting", [False, True])
 @pytest.mark.parametrize("kind", ["softmax", "relu"])
-def test_blocks_count_kept_tokens(kind):
+def test_blocks_count_kept_tokens(kind, exporting, monkeypatch):
+    monkeypatch.setattr(torch.compiler, "is_exporting", lambda: exporting)
     q, k, v = (torch.randn(2, 3, 30, 4, dtype=torch.float64) for _ in range(3))
     mask = torch.rand(2, 30) > 0.3
     mask[0, :9] = False  # padding on the left: blocks begin with the first kept token
