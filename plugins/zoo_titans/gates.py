@@ -76,7 +76,7 @@ def _products(factors: Tensor) -> Tensor:
 
 
 def _products_doubling(factors: Tensor) -> Tensor:
-    """As `_products`, without a solver, which ONNX has not: runs of 1, 2, 4, ... factors, multiplied together."""
+    """As `_products`, without a solver, which ONNX has not: runs of 1, 2, 4, ... factors, multiplied."""
     tokens = factors.shape[-1]
     later = torch.ones(tokens, tokens, dtype=torch.bool, device=factors.device).tril(-1)
     products = torch.where(later, factors.unsqueeze(-1), 1.0)  # (t, j): the factor t, from j + 1 on

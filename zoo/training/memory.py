@@ -19,6 +19,9 @@ def reset_peak(device: torch.device) -> bool:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return True
+    gc.collect()
+    with suppress(OSError, AttributeError):  # what lies freed in the process would count, or be used unseen
+        ctypes.CDLL(None).malloc_trim(0)
     try:
         _RESET.write_text("5")  # Linux: the peak is that from now on
     except OSError:
@@ -42,9 +45,6 @@ def peak_bytes(device: torch.device) -> int:
 def peak_of(work: Callable[[], object], device: torch.device) -> int | None:
     """Bytes that `work` needs at most beyond those in use before it; `None` where the system cannot tell."""
     gc.collect()
-    if device.type != "cuda":
-        with suppress(OSError, AttributeError):  # what lies freed in the process would be used unseen
-            ctypes.CDLL(None).malloc_trim(0)
     if not reset_peak(device):
         return None
     before = torch.cuda.memory_allocated(device) if device.type == "cuda" else _of_process("VmRSS")
