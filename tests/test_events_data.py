@@ -130,8 +130,9 @@ each_bad = pytest.mark.parametrize(("times", "marks", "message"), BAD.values(), 
 
 @each_bad
 def test_bad_sequences_are_refused(times: list[Any], marks: list[Any], message: str) -> None:
-    with pytest.raises(ZooError, match=f"sequence 1: {message}"):
+    with pytest.raises(ZooError, match=f"sequence 1: {message}") as refused:
         EventWindows([sequence(5), (np.array(times), np.array(marks))], KIND)
+    assert isinstance(refused.value, ValueError)
 
 
 @each_bad

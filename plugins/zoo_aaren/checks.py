@@ -63,8 +63,8 @@ def state_fits(state: tuple[Tensor, Tensor, Tensor], scores: Tensor, values: Ten
 def scan_options(impl: str, block_size: int | None) -> None:
     if impl not in IMPLS:
         raise ValueError(f"impl must be one of {', '.join(IMPLS)}, got {impl!r}")
-    if block_size is not None and block_size < 1:
-        raise ValueError(f"block_size must be at least 1, got {block_size}")
+    if block_size is not None and (not isinstance(block_size, int) or block_size < 1):
+        raise ValueError(f"block_size must be a whole number of at least 1, got {block_size!r}")
 
 
 def finite_scores(scores: Tensor, key_mask: Tensor | None) -> None:

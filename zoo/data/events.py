@@ -20,6 +20,10 @@ from zoo.kinds import Events
 EventSequence = tuple[np.ndarray, np.ndarray]
 
 
+class BadEvents(ZooError, ValueError):
+    """Times or marks that make no sequence of events: which, and what would be right."""
+
+
 class EventWindows:
     """Windows of event sequences: input (N, 3) as in `Events`, target (N, 2) as in `NextEvent`.
 
@@ -33,7 +37,7 @@ class EventWindows:
 
     Raises:
         ValueError: a stride below 1, or longer than a window: events between would be lost.
-        ZooError: a sequence is empty, its times go backwards or are no numbers, or a mark is none of the
+        BadEvents: a sequence is empty, its times go backwards or are no numbers, or a mark is none of the
             kind's; or no sequence is long enough for a window.
     """
 
@@ -58,7 +62,7 @@ class EventWindows:
             first += len(times)
         if not sum(map(len, starts)):
             least = 2 if kind.ragged else kind.length + 1
-            raise ZooError(f"no sequence has the {least} events that a window needs; lower `length`")
+            raise BadEvents(f"no sequence has the {least} events that a window needs; lower `length`")
         self.kind = kind
         self.times = np.concatenate([times for times, _ in checked])
         self.marks = np.concatenate([marks for _, marks in checked])
@@ -100,11 +104,11 @@ class EncodeEvents:
         """Rows of a time and a mark.
 
         Raises:
-            ZooError: there is no row, times go backwards or are no numbers, or a mark is none of the kind's.
+            BadEvents: there is no row, times go backwards or are no numbers, or a mark is none of the kind's.
         """
         rows = np.asarray(raw, dtype=np.float64)
         if rows.ndim != 2 or rows.shape[1] != 2:
-            raise ZooError(f"expected rows of a time and a mark, got shape {rows.shape}")
+            raise BadEvents(f"expected rows of a time and a mark, got shape {rows.shape}")
         times, marks = check_events(rows[:, 0], rows[:, 1], self.kind)
         return encode(times[None], marks[None], period=self.kind.period)[0]
 
@@ -117,28 +121,30 @@ def check_events(times: Any, marks: Any, kind: Events, *, where: str = "") -> Ev
     """Times as float64 and marks as int64.
 
     Raises:
-        ZooError: as `EventWindows`; events are counted from 1.
+        BadEvents: as `EventWindows`; events are counted from 1.
     """
     where = f"{where}: " if where else ""
     times, marks = np.asarray(times, dtype=np.float64), np.asarray(marks)
     if times.ndim != 1 or times.shape != marks.shape:
-        raise ZooError(f"{where}times {times.shape} and marks {marks.shape} must be two equally long columns")
+        raise BadEvents(
+            f"{where}times {times.shape} and marks {marks.shape} must be two equally long columns"
+        )
     if not len(times):
-        raise ZooError(f"{where}there is no event in it")
+        raise BadEvents(f"{where}there is no event in it")
     if not np.isfinite(times).all():
         at = int(np.flatnonzero(~np.isfinite(times))[0])
-        raise ZooError(f"{where}event {at + 1} has the time {times[at]}; times must be finite numbers")
+        raise BadEvents(f"{where}event {at + 1} has the time {times[at]}; times must be finite numbers")
     backwards = np.flatnonzero(np.diff(times) < 0)
     if len(backwards):
         at = int(backwards[0]) + 1
-        raise ZooError(
+        raise BadEvents(
             f"{where}event {at + 1} is at time {times[at]:.10g}, before event {at} at {times[at - 1]:.10g}; "
             "times must not go backwards: sort the events by time"
         )
     wrong = ~((marks >= 0) & (marks < kind.marks) & (marks == np.floor(marks)))  # NaN is wrong too
     if wrong.any():
         at = int(np.flatnonzero(wrong)[0])
-        raise ZooError(
+        raise BadEvents(
             f"{where}event {at + 1} has the mark {marks[at]}; marks are whole numbers in 0..{kind.marks - 1}"
         )
     return times, marks.astype(np.int64)

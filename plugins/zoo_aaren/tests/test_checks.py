@@ -23,6 +23,11 @@ WRONG = {
     "mask_type": (ValueError, "must be bool", lambda: aaren_scan(S, V, key_mask=torch.ones(2, 4))),
     "mask_shape": (ValueError, r"got \(2, 3\)", lambda: aaren_scan(S, V, key_mask=torch.ones(2, 3) > 0)),
     "block_size": (ValueError, "at least 1, got 0", lambda: aaren_scan(S, V, block_size=0)),
+    "block_type": (
+        ValueError,
+        "a whole number of at least 1, got 2.5",
+        lambda: aaren_scan(S, V, block_size=2.5),
+    ),
     "impl": (ValueError, "got 'fast'", lambda: aaren_scan(S, V, impl="fast")),
     "state_shape": (
         ValueError,

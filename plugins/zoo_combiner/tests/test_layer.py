@@ -16,7 +16,9 @@ from zoo_combiner import (
     reference,
 )
 
+import zoo
 from zoo.layers import load_state, put_rows, save_state, select_rows
+from zoo.plugin import Labels, Series
 
 LAYERS = {
     "fixed_deepset": (CombinerFixed, FixedConfig(block_size=4, pooling="deepset", bias=True)),
@@ -138,6 +140,27 @@ def test_an_example_that_keeps_nothing_is_zero(name, causal):
     torch.testing.assert_close(y[:1], layer(x[:1]), rtol=0, atol=1e-11)
     gradients = torch.autograd.grad(y.square().sum(), (x, *layer.parameters()))
     assert gradients[0][1].eq(0).all() and all(gradient.isfinite().all() for gradient in gradients)
+
+
+@pytest.mark.parametrize("causal", [True, False], ids=["causal", "both"])
+@torch.no_grad()
+def test_hybrids_take_padding(causal):
+    torch.manual_seed(0)
+    model = zoo.create_model(
+        "core/transformer",
+        inputs=Series(channels=3, length=20),
+        targets=Labels(count=5),
+        width=16,
+        heads=2,
+        depth=4,
+        layers=["combiner/fixed", "core/softmax", "combiner/axial", "combiner/logsparse"],
+        causal=causal,
+    )
+    model, x = model.double().eval(), torch.randn(3, 20, 3, dtype=torch.float64)
+    mask = torch.arange(20) < torch.tensor([[20], [7], [0]])
+    y = model(x.masked_fill(~mask.unsqueeze(-1), 1e3), mask=mask)
+    assert y.isfinite().all()
+    torch.testing.assert_close(y[1:2, :7], model(x[1:2, :7]), rtol=0, atol=1e-11)
 
 
 @torch.no_grad()
