@@ -142,6 +142,21 @@ def test_an_example_that_keeps_nothing_is_zero(name, causal):
     assert gradients[0][1].eq(0).all() and all(gradient.isfinite().all() for gradient in gradients)
 
 
+@pytest.mark.parametrize("name", LAYERS)
+@torch.no_grad()
+def test_autocast_keeps_the_state_in_the_type_of_the_weights(name):
+    layer, x = _layer(name).float(), _x(23).float()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        state, outputs = layer.initial_state(2), []
+        for piece in x.split([9, 1, 3, 1, 9], 1):
+            y, state = layer.step(piece, state)
+            outputs.append(y)
+        whole = layer(x)
+    assert {part.dtype for part in state} == {torch.float32, torch.int64}
+    for y in (torch.cat(outputs, 1), whole):
+        assert (y.float() - layer(x)).abs().max() < 5e-2
+
+
 @pytest.mark.parametrize("causal", [True, False], ids=["causal", "both"])
 @torch.no_grad()
 def test_hybrids_take_padding(causal):
