@@ -144,6 +144,56 @@ def test_full_attention_is_torchs_with_the_same_weights() -> None:
     torch.testing.assert_close(ours(x), theirs(x, x, x, need_weights=False)[0])
 
 
+@pytest.mark.parametrize("width", [1 / 3, 2 / 3, 1.0])
+def test_fewer_heads_are_attention_with_the_first_of_them(width: float) -> None:
+    torch.manual_seed(0)
+    attention = SlimmableAttention(24, 3).double()
+    set_width(attention, width)
+    x, heads = torch.randn(2, 7, 24, dtype=torch.float64), attention.heads.active // 8
+    expected = attention.proj.bias.expand(2, 7, 24)
+    weights, biases = attention.qkv.weight.view(3, 3, 8, 24), attention.qkv.bias.view(3, 3, 8)
+    for head in range(heads):
+        q, k, v = (x @ weights[n, head].T + biases[n, head] for n in range(3))
+        mixed = (q @ k.transpose(1, 2) / 8**0.5).softmax(-1) @ v
+        expected = expected + mixed @ attention.proj.weight[:, 8 * head : 8 * head + 8].T
+    torch.testing.assert_close(attention(x), expected, atol=1e-10, rtol=1e-10)
+
+
+def test_norms_are_those_of_their_formulas() -> None:
+    torch.manual_seed(0)
+    channels = Channels(24)
+    norms = nn.ModuleDict(
+        {
+            "enter": SlimmableConv2d(3, channels, 1),
+            "layer": SlimmableLayerNorm(channels),
+            "group": SlimmableGroupNorm(channels, group=4),
+            "batch": SlimmableBatchNorm2d(channels),
+        }
+    ).double()
+    for parameter in norms.parameters():
+        nn.init.uniform_(parameter)
+    set_width(norms, 2 / 3)
+    batches = [torch.randn(n, 16, 3, 2, dtype=torch.float64) for n in (4, 3)]
+
+    def scaled(x: Tensor, name: str) -> Tensor:
+        return x * norms[name].weight[:16, None, None] + norms[name].bias[:16, None, None]  # type: ignore[index, union-attr]
+
+    def over(x: Tensor, *dims: int) -> Tensor:
+        return (x - x.mean(dims, keepdim=True)) / (x.var(dims, keepdim=True, correction=0) + 1e-5).sqrt()
+
+    x = batches[0]
+    moved = norms["layer"](x.movedim(1, -1)).movedim(-1, 1)
+    torch.testing.assert_close(moved, scaled(over(x, 1), "layer"), atol=1e-10, rtol=1e-10)
+    grouped = over(x.view(4, 4, 4, 3, 2), 2, 3, 4).view_as(x)
+    torch.testing.assert_close(norms["group"](x), scaled(grouped, "group"), atol=1e-10, rtol=1e-10)
+    torch.testing.assert_close(norms["batch"](x), scaled(over(x, 0, 2, 3), "batch"), atol=1e-10, rtol=1e-10)
+    calibrate(norms["batch"], batches)
+    mean = torch.stack([b.mean((0, 2, 3)) for b in batches]).mean(0)
+    variance = torch.stack([b.var((0, 2, 3)) for b in batches]).mean(0)
+    expected = (x - mean[:, None, None]) / (variance[:, None, None] + 1e-5).sqrt()
+    torch.testing.assert_close(norms["batch"].eval()(x), scaled(expected, "batch"), atol=1e-10, rtol=1e-10)
+
+
 def test_gradients_of_what_is_not_used_are_zeros() -> None:
     model = Branches()
     set_width(model, 0.5)
