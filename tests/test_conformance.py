@@ -34,7 +34,7 @@ def causal_mixers() -> list[str]:
 #: Settings that go other ways through the code than the defaults.
 VARIANTS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("core/softmax", {"window": 5, "bias": False}),
-    ("core/softmax", {"window": 40}),
+    ("core/softmax", {"window": 40, "qk_norm": "rms"}),
     ("core/transformer", {"depth": 1, "norm": "rms", "feed_forward": "core/swiglu", "positions": "none"}),
     ("core/transformer", {"depth": 1, "positions": "rope"}),
     ("core/transformer", {"depth": 2, "norm_first": False}),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -14,15 +16,16 @@ WIDTH, HEADS = 16, 2
 WINDOWS = (1, 3, 40)
 
 
-def layer(
-    *, causal: bool, window: int | None = None, rope: bool = True, **options: float
-) -> SoftmaxAttention:
+def layer(*, causal: bool, window: int | None = None, rope: bool = True, **options: Any) -> SoftmaxAttention:
     torch.manual_seed(0)
     rotary = Rotary(head_width=WIDTH // HEADS) if rope else None
     config = SoftmaxConfig(window=window, **options)
     module = SoftmaxAttention(config, width=WIDTH, heads=HEADS, causal=causal, rotary=rotary)
     torch.nn.init.normal_(module.qkv.bias)
     torch.nn.init.normal_(module.out.bias)
+    for norm in (module.query_norm, module.key_norm):
+        for parameter in norm.parameters():
+            torch.nn.init.normal_(parameter)
     return module.double()
 
 
@@ -48,6 +51,30 @@ def test_fast_equals_the_reference(causal: bool, window: int | None, masked: boo
         x, mask = tokens(n, 4), ragged(n) if masked else None
         expected = softmax_attention(module, x, mask=mask)
         torch.testing.assert_close(module(x, mask=mask), expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("norm", ["layer", "rms", "srms"])
+def test_norms_of_queries_and_keys_equal_the_reference(norm: str) -> None:
+    module = layer(causal=True, qk_norm=norm)
+    x, mask = tokens(9, 4), ragged(9)
+    torch.testing.assert_close(module(x, mask=mask), softmax_attention(module, x, mask=mask))
+    state, streamed = module.initial_state(4), []
+    for piece in x.split(4, dim=1):
+        y, state = module.step(piece, state)
+        streamed.append(y)
+    torch.testing.assert_close(torch.cat(streamed, 1), module(x))
+
+
+def test_normed_logits_are_bounded_whatever_the_weights() -> None:
+    """By the width of a head's root: its attention cannot collapse; without norms it does."""
+    sizes = {}
+    for norm in ("none", "srms"):
+        module = layer(causal=False, qk_norm=norm)
+        with torch.no_grad():
+            module.qkv.weight.mul_(1000)
+        q, k, _ = module._project(tokens(7), torch.arange(7).expand(2, -1))
+        sizes[norm] = ((q @ k.mT).abs().max() / q.shape[-1] ** 0.5).item()
+    assert sizes["srms"] <= (WIDTH / HEADS) ** 0.5 + 1e-9 and sizes["none"] > 1e4
 
 
 @pytest.mark.parametrize("causal", [False, True])

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from zoo.layers.config import SoftmaxConfig
 from zoo.layers.init import init_linear
+from zoo.layers.norm import make_norm
 from zoo.layers.positions import Rotary, position_ids
 
 #: Windows narrower than this share blocks of this many queries: fewer, larger products.
@@ -195,6 +196,11 @@ class SoftmaxAttention(nn.Module):
         self.causal = causal
         self.qkv = init_linear(nn.Linear(width, 3 * width, bias=config.bias))
         self.out = init_linear(nn.Linear(width, width, bias=config.bias))
+        self.query_norm, self.key_norm = (
+            # Henry et al. 2020, "Query-Key Normalization"; with "layer" as in Dehghani et al. 2023 (ViT-22B).
+            nn.Identity() if config.qk_norm == "none" else make_norm(config.qk_norm, width=width // heads)
+            for _ in range(2)
+        )
         self.rotary = rotary
 
     def forward(self, x: Tensor, *, mask: Tensor | None = None) -> Tensor:
@@ -237,6 +243,7 @@ class SoftmaxAttention(nn.Module):
     def _project(self, x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values, (B, H, N, d) each."""
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        q, k = self.query_norm(q), self.key_norm(k)
         if self.rotary is not None:
             q, k = self.rotary(q, positions), self.rotary(k, positions)
         return q, k, v

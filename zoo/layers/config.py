@@ -39,6 +39,9 @@ class SoftmaxConfig(Config):
         at_least=1,
     )
     bias: bool = param(True, "biases in the four projections")
+    qk_norm: Literal["none", "layer", "rms", "srms"] = param(
+        "none", "norm of each head's queries and keys, which bounds their products (QK-norm)"
+    )
     dropout_prob: float = param(0.0, "dropout of attention weights", at_least=0, below=1)
 
     def claims(self, spec: MixerSpec, catalogue: Catalogue) -> MixerSpec:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import cmath
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from zoo.layers.attention import SoftmaxAttention
 from zoo.layers.positions import position_ids
@@ -21,6 +21,7 @@ def softmax_attention(module: SoftmaxAttention, x: Tensor, *, mask: Tensor | Non
     q, k, v = (
         t.unflatten(-1, (module.heads, -1)) for t in module.qkv(x).split(width, dim=-1)
     )  # (B, N, H, d)
+    q, k = _head_norm(module.query_norm, q), _head_norm(module.key_norm, k)
     if module.rotary is not None:
         base, where = module.rotary.base, position_ids(keep, n)
         q, k = _turn(q, where, base), _turn(k, where, base)
@@ -42,6 +43,17 @@ def _sees(module: SoftmaxAttention, i: int, j: int) -> bool:
     if module.causal and j > i:
         return False
     return module.config.window is None or abs(i - j) < module.config.window
+
+
+def _head_norm(norm: nn.Module, x: Tensor) -> Tensor:
+    """x: (B, N, H, d), each vector by itself."""
+    if isinstance(norm, nn.LayerNorm):
+        x = x - x.mean(-1, keepdim=True)
+        return x / (x.square().mean(-1, keepdim=True) + norm.eps).sqrt() * norm.weight + norm.bias
+    if isinstance(norm, nn.RMSNorm):
+        x = x / (x.square().mean(-1, keepdim=True) + (norm.eps or 0.0)).sqrt()
+        return x * norm.weight if norm.elementwise_affine else x
+    return x
 
 
 def _turn(x: Tensor, where: Tensor, base: float) -> Tensor:
