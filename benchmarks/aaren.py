@@ -23,9 +23,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch._higher_order_ops.associative_scan import associative_scan
-from turns import Row, decoded, in_turns, keep_freed_memory, one_more_token, pivot, show
+from turns import Row, Step, decoded, keep_freed_memory, one_more_token, pivot, show
 from zoo_aaren import Aaren, AarenConfig, aaren_combine, aaren_scan
 
+from zoo.bench import in_turns
 from zoo.layers.attention import KVCache, SoftmaxAttention
 from zoo.layers.config import SoftmaxConfig
 
@@ -168,7 +169,7 @@ def exact(scores: Tensor, values: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def decoding(seen: int, repeats: int) -> list[Row]:
+def decoding(seen: int) -> dict[str, Step]:
     """One more token after `seen`: width 512, 8 heads, batch 1, one thread."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -179,11 +180,10 @@ def decoding(seen: int, repeats: int) -> list[Row]:
     # A cache of random keys and values: reading the context would take time quadratic in it.
     keys, values = torch.randn(2, 1, 8, seen, 64)
     cache = KVCache(keys, values, torch.tensor([seen]))
-    layers = {
+    return {
         "Aaren": (partial(aaren.step, token, state), state),
         "softmax with KV cache": (partial(softmax.step, token, cache), cache),
     }
-    return one_more_token(seen, layers, 5 * repeats)
 
 
 def verdicts(training: Sequence[Row], memory: Sequence[Row]) -> list[list[str]]:
@@ -210,7 +210,7 @@ def measure(parts: Sequence[str], tokens: Sequence[int], threads: Sequence[int],
         "training": lambda: [row for t in threads for n in tokens for row in training(n, t, repeats)],
         "memory": lambda: [row for n in tokens for row in memory(n)] if MEASURABLE else [],
         "errors": lambda: errors(min(2048, max(tokens))),
-        "decoding": lambda: [row for seen in SEEN for row in decoding(seen, repeats)],
+        "decoding": lambda: one_more_token({seen: decoding(seen) for seen in SEEN}, 5 * repeats),
     }
     return {part: parts_of[part]() for part in parts}
 

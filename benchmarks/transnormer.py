@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from turns import Row, decoded, keep_freed_memory, lines, one_more_token, pivot, show
+from turns import Row, Step, decoded, keep_freed_memory, lines, one_more_token, pivot, show
 from zoo_transnormer import decay_slopes, lightning_attention, lightning_attention_step
 
 from zoo.bench import in_turns
@@ -106,18 +106,17 @@ def growth(tokens: tuple[int, ...], repeats: int) -> list[Row]:
 
 
 @torch.inference_mode()
-def decoding(seen: int, repeats: int) -> list[Row]:
+def decoding(seen: int) -> dict[str, Step]:
     """One more token after `seen`, by a prefill of that length; and the same of attention with a KV cache."""
     torch.manual_seed(0)
     token = torch.randn(1, HEADS, CHANNELS)
     q, k, v = (torch.randn(1, HEADS, seen, CHANNELS) for _ in range(3))
     _, state = lightning_attention(q, k, v, SLOPES, output_final_state=True)
     assert state is not None
-    layers = {
+    return {
         "lightning": (partial(lightning_attention_step, token, token, token, SLOPES, state), [state]),
         "softmax with KV cache": (partial(attend, token.unsqueeze(2), k, v, causal=True), [k, v]),
     }
-    return one_more_token(seen, layers, 20 * repeats)
 
 
 def main() -> None:
@@ -134,9 +133,9 @@ def main() -> None:
     parts: dict[str, Callable[[], list[Row]]] = {
         "training": lambda: training((1024, 8192), options.repeats),
         "growth": lambda: growth((1024, 2048, 4096, 8192, 16384, 32768), options.repeats),
-        "decoding": lambda: [
-            row for seen in (1024, 4096, 16384, 65536) for row in decoding(seen, options.repeats)
-        ],
+        "decoding": lambda: one_more_token(
+            {seen: decoding(seen) for seen in (1024, 4096, 16384, 65536)}, 20 * options.repeats
+        ),
     }
     tables = {name: part() for name, part in parts.items() if options.only in (None, name)}
     threads = f"{options.threads} thread{'s' * (options.threads > 1)}"

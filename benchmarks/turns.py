@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from zoo.bench import in_turns
+from zoo.bench import laps
 
 Row = dict[str, Any]
 #: Parameters of glibc's mallopt.
@@ -31,22 +33,42 @@ def keep_freed_memory() -> None:
         glibc.mallopt(_TRIM_THRESHOLD, 2**31 - 1)
 
 
-def one_more_token(
-    seen: int, layers: Mapping[str, tuple[Callable[[], object], Iterable[Tensor | None]]], repeats: int
-) -> list[Row]:
-    """What a step after `seen` tokens costs: by layer, the step and the state that it starts from.
+#: A step, and what it starts from.
+Step = tuple[Callable[[], object], Iterable[Tensor | None]]
 
-    One layer after the other, not in turns: a large KV cache would push the other's state out of the CPU's.
+
+@torch.inference_mode()
+def one_more_token(steps: Mapping[int, Mapping[str, Step]], repeats: int) -> list[Row]:
+    """What a step costs: by the tokens seen before, by layer.
+
+    A layer's lengths take turns, so that ups and downs of the machine meet all alike, and the second of two
+    steps counts: the other lengths' states have pushed its own out of the CPU's cache.
     """
-    return [
-        {
-            "layer": name,
-            "seen": seen,
-            "wall_us": round(1e3 * in_turns({name: step}, repeats)[name].wall, 1),
-            "state_kib": round(sum(part.nbytes for part in state if part is not None) / 1024, 2),
-        }
-        for name, (step, state) in layers.items()
-    ]
+    rows: list[Row] = []
+    for name in next(iter(steps.values())):
+        turns = laps({str(seen): partial(_warmed, layers[name][0]) for seen, layers in steps.items()})
+        for _ in range(repeats):
+            times = next(turns)
+        rows += [
+            {
+                "layer": name,
+                "seen": seen,
+                "wall_us": round(1e3 * times[str(seen)][_SECOND].wall, 1),
+                "state_kib": round(sum(p.nbytes for p in layers[name][1] if p is not None) / 1024, 2),
+            }
+            for seen, layers in steps.items()
+        ]
+    return rows
+
+
+_SECOND = "second"
+
+
+def _warmed(step: Callable[[], object]) -> Iterator[str]:
+    step()
+    yield "first"
+    step()
+    yield _SECOND
 
 
 def resident(which: str) -> float:
