@@ -224,14 +224,15 @@ def _chunks_of_leaves(levels: Tensor, leaves: Tensor) -> tuple[Tensor, Tensor, T
 def _causal_weights(scores: Tensor, maxima: Tensor) -> Tensor:
     """e^{s_j - m_i} for j <= i, else 0: (..., C) and (..., C) -> (..., C, C)."""
     tokens = scores.shape[-1]
-    future = _future(scores, tokens)  # there s_j - m_i may be large
-    return _exp_((scores.unsqueeze(-2) - maxima.unsqueeze(-1)).add_(future))
+    future = _future(scores, tokens)  # there s_j - m_i may be large, and half of it at most the largest float
+    halves = (scores / 2).unsqueeze(-2) - (maxima / 2).unsqueeze(-1)
+    return _exp_(halves.add_(future), times=2)
 
 
-def _exp_(exponents: Tensor) -> Tensor:
-    """e^x, in place."""
+def _exp_(exponents: Tensor, *, times: float = 1) -> Tensor:
+    """e^(times x), in place."""
     # As a power of 2: where e^x is nearly 0, as often here, torch's exp on CPU takes ten times as long.
-    return exponents.mul_(LOG2_E).exp2_()
+    return exponents.mul_(times * LOG2_E).exp2_()
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:

@@ -107,6 +107,16 @@ def test_the_form_for_graphs_is_the_same_function(regime, monkeypatch):
     assert all(map(torch.equal, found, expected))
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_scores_as_large_as_a_float_can_be(form):
+    values = _values().float()
+    for largest in (1e4, 1e20, 3e38):  # differences overflow to -inf, whose weight is 0
+        scores = (REGIMES["normal"].float().tanh() * largest).requires_grad_()
+        out, *gradients = _outputs_and_gradients(form, scores.detach(), values)
+        torch.testing.assert_close(out.double(), prefix_attention(scores, values), rtol=0, atol=5e-6)
+        assert all(gradient.isfinite().all() for gradient in gradients)
+
+
 def _global_max_cumsum(scores: Tensor, values: Tensor) -> Tensor:
     weights = (scores - scores.amax(-1, keepdim=True)).exp()
     return (weights.unsqueeze(-1) * values).cumsum(2) / weights.cumsum(2).unsqueeze(-1)
