@@ -59,7 +59,8 @@ def measure(recipe: str, setting: str, seed: int) -> dict[str, Any]:
     given = [*settings_of(recipe)[setting], f"seed={seed}", f"output.dir={OUT / 'runs'}"]
     result = zoo.train(recipe, given, quiet=True)
     seconds = time.process_time() - start
-    assert result.run is not None
+    if result.run is None or result.status != "finished":
+        raise SystemExit(f"{setting}, seed {seed}: the run is {result.status}; start again to train it anew")
     table_of(Saved(result.run), (1.0,) if setting.startswith("alone") else WIDTHS)
     table = json.loads((result.run.path / "slim_table.json").read_text())
     return {"seconds": seconds, "table": table}

@@ -93,7 +93,7 @@ class SandwichConfig(Config):
     widths: tuple[float, ...] = param((0.25, 0.5, 0.75, 1.0), "that are trained", above=0, at_most=1)
     passes: int = param(4, "forward passes of a step: the widest, the narrowest, random ones", at_least=1)
     distill: float = param(
-        1.0, "weight of the distance between features and those of full width; 0: none", at_least=0
+        0.1, "weight of the distance between features and those of full width; 0: none", at_least=0
     )
     features: Literal["all", "last"] = param(
         "all", "which features are compared: of every stage of the encoder, or what it gives"

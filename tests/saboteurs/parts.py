@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from tests.saboteurs.config import MeanConfig, StackConfig
 from tests.saboteurs.mixers import Mean
 from zoo.layers.stems import Convolutions
+from zoo.plugin import Image
 
 
 class Stack(nn.Module):
@@ -50,6 +51,26 @@ class BeyondOnnx(Stack):
 
     def forward(self, x: Tensor, *, mask: Tensor | None = None) -> Tensor:
         return super().forward(x, mask=mask) + 0 * torch.lgamma(2 + x.tanh())
+
+
+class Sight(nn.Module):
+    """One convolution over an image. Honest."""
+
+    def __init__(self, config: Any, *, width: int, causal: bool, inputs: Image) -> None:
+        super().__init__()
+        if causal:
+            raise ValueError("it sees whole images: causal=True cannot be")
+        self.look = nn.Conv2d(inputs.channels, width, 4, stride=4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.look(x).tanh()
+
+
+class LooksAtTheMiddle(Sight):
+    """The same, without the border."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x[..., 4:-4, 4:-4])
 
 
 class Gate(nn.Module):

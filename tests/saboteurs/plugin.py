@@ -34,6 +34,13 @@ _STACK = zp.ModelSpec(
     cost="linear",
     presets={"deep": {"depth": 3}},
 )
+_SIGHT = zp.ModelSpec(
+    name="sight",
+    target=f"{_HERE}.parts:Sight",
+    summary="One convolution over an image.",
+    accepts="image",
+    causal="never",
+)
 _GATE = zp.FeedForwardSpec(name="gate", target=f"{_HERE}.parts:Gate", summary="x * sigmoid(linear(x)).")
 _MARK = zp.StemSpec(
     name="mark",
@@ -94,7 +101,7 @@ _COUNT = zp.CallbackSpec(
 _DRAW = zp.DecoderSpec(
     name="draw", target=f"{_HERE}.decoders:Draw", summary="By chance, now and then more boldly."
 )
-HONEST = (_MEAN, _STACK, _GATE, _MARK, _TALLY, _ROWS, _SCORE, _SCALE, _COUNT, _DRAW)
+HONEST = (_MEAN, _STACK, _SIGHT, _GATE, _MARK, _TALLY, _ROWS, _SCORE, _SCALE, _COUNT, _DRAW)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -273,6 +280,9 @@ SABOTEURS: tuple[Saboteur, ...] = (
         "keeps_extras",
         "its state dict holds something that is no tensor",
         target="KeepsExtras",
+    ),
+    _saboteur(
+        "maps", _SIGHT, "looks_at_the_middle", "leaves out the border of an image", target="LooksAtTheMiddle"
     ),
     # compilers and cost
     _mixer("exports", "AsksItsInputs", "branches on the values of its inputs"),

@@ -85,7 +85,7 @@ def test_an_answer_does_not_depend_on_the_width_of_other_decoders(norm: str) -> 
 def test_the_objective_is_the_mean_of_its_passes() -> None:
     whole, data = model().double(), batch()
     data["input"], data["target"]["slant"] = data["input"].double(), data["target"]["slant"].double()
-    sandwich = Sandwich(SandwichConfig(passes=3))
+    sandwich = Sandwich(SandwichConfig(passes=3, distill=1.0))
     torch.manual_seed(5)
     total = sandwich.objective(whole, data, loss_of)
     total.backward()
