@@ -40,7 +40,7 @@ def settings_of(recipe: str) -> dict[str, list[str]]:
     return {
         "plain": [f"{SANDWICH}.distill=0.0"],
         "distilled": [f"{SANDWICH}.distill={weight}"],
-        "distilled 1": [f"{SANDWICH}.distill=1.0"],
+        "distilled x 10": [f"{SANDWICH}.distill={10 * weight}"],
         "attention": [f"{SANDWICH}.distill={weight}", f"{SANDWICH}.distance=attention"],
         "answers": [f"{SANDWICH}.distill=0.0", f"{SANDWICH}.answers=0.5"],
         "uniform": [f"{SANDWICH}.distill=0.0", f"{SANDWICH}.uniform=true"],
