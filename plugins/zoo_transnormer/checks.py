@@ -12,6 +12,7 @@ BACKENDS = ("auto", "torch", "fla")
 
 def attention_inputs(q: Tensor, k: Tensor, v: Tensor) -> None:
     """q, k: (B, H, T, D), v: (B, H, T, E), floating point, on one device."""
+    _tensors(q=q, k=k, v=v)
     if q.dim() != 4 or q.shape != k.shape or v.shape[:-1] != q.shape[:-1]:
         raise ValueError(
             "expected q, k (B, H, T, D) and v (B, H, T, E), "
@@ -34,6 +35,9 @@ def step_inputs(q: Tensor, k: Tensor, v: Tensor) -> None:
 def slopes_fit(slopes: Tensor, q: Tensor) -> None:
     """slopes: (H,) or (B, H), finite, not negative, constant."""
     batch, heads = q.shape[:2]
+    if not isinstance(slopes, Tensor):
+        got = f"{type(slopes).__name__} {slopes!r}"
+        raise TypeError(f"slopes must be a tensor ({heads},), e.g. decay_slopes({heads}); got {got}")
     if slopes.shape not in ((heads,), (batch, heads)):
         raise ValueError(
             f"slopes must be ({heads},) or {(batch, heads)}, one per head of q, got {tuple(slopes.shape)}"
@@ -70,8 +74,17 @@ def mask_fits(mask: Tensor, q: Tensor) -> None:
     _same_device(q=q, key_padding_mask=mask)
 
 
+def token_mask(mask: Tensor, x: Tensor) -> None:
+    """mask: bool (B, N), True = keep, for tokens x (B, N, D)."""
+    if mask.dtype != torch.bool or mask.shape != x.shape[:2]:
+        raise ValueError(
+            f"mask must be bool {tuple(x.shape[:2])}, True = keep; got {mask.dtype} {tuple(mask.shape)}"
+        )
+
+
 def packed_lengths(cu_seqlens: Tensor, q: Tensor) -> list[int]:
     """cu_seqlens: int (S + 1,), where each sequence starts, and T -> the S lengths."""
+    _tensors(cu_seqlens=cu_seqlens)
     if q.shape[0] != 1:
         raise ValueError(f"packed sequences lie in one row: with cu_seqlens B must be 1, got {q.shape[0]}")
     if cu_seqlens.dim() != 1 or cu_seqlens.numel() < 2 or cu_seqlens.is_floating_point():
@@ -87,10 +100,18 @@ def packed_lengths(cu_seqlens: Tensor, q: Tensor) -> list[int]:
 
 
 def options(chunk_size: int, backend: str) -> None:
+    if isinstance(chunk_size, bool) or not isinstance(chunk_size, int):
+        raise TypeError(f"chunk_size must be a whole number, got {chunk_size!r}")
     if chunk_size < 1:
         raise ValueError(f"chunk_size must be at least 1, got {chunk_size}")
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
+
+
+def _tensors(**given: Tensor) -> None:
+    for name, value in given.items():
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{name} must be a tensor, got {type(value).__name__}")
 
 
 def _floats(**tensors: Tensor) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from zoo.layers.init import init_linear
 from zoo.layers.padding import front_order, kept_in_front, put_back
 from zoo.layers.precision import sum_dtype
+from zoo_transnormer.checks import token_mask
 from zoo_transnormer.config import LightningConfig, SgluConfig
 from zoo_transnormer.decay import slope_values
 from zoo_transnormer.functional import lightning_attention, lightning_attention_step
@@ -96,6 +97,7 @@ class LightningAttention(nn.Module):
         if mask is None:
             found, _ = lightning_attention(*self._project(x), self.slopes, chunk_size=self.chunk_size)
             return self._finish(x, found)
+        token_mask(mask, x)
         order = front_order(mask)  # in front, kept tokens see no padding
         return put_back(self(kept_in_front(x, mask, order)), mask, order)
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from zoo.layers.init import init_linear
 from zoo.layers.padding import front_order, kept_in_front, put_back
 from zoo.layers.precision import sum_dtype
+from zoo_transnormer.checks import token_mask
 from zoo_transnormer.config import DiagAttentionConfig, NormAttentionConfig
 from zoo_transnormer.functional import diag_attention, lightning_attention, linear_attention_bidirectional
 from zoo_transnormer.layers import LightningState, head_width
@@ -39,6 +40,7 @@ class _Attention(nn.Module):
         """x: (B, N, D) -> (B, N, D). mask: bool (B, N), True = keep."""
         if mask is None:
             return self._finish(self._attend(*self._project(x), None))
+        token_mask(mask, x)
         order = front_order(mask)
         x = kept_in_front(x, mask, order)
         kept = torch.arange(x.shape[1], device=x.device) < mask.sum(1, keepdim=True)  # (B, N)

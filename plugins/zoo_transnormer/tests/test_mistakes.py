@@ -55,6 +55,26 @@ WRONG = {
     ),
     "slopes_nan": (ValueError, "must be finite", lambda: lightning(torch.tensor([0.1, torch.nan, 0]))),
     "slopes_learned": (ValueError, r"pass slopes.detach\(\)", lambda: lightning(S.clone().requires_grad_())),
+    "slopes_list": (TypeError, r"e.g. decay_slopes\(3\); got list \[0.1", lambda: lightning([0.1, 0.2, 0.3])),
+    "not_a_tensor": (TypeError, "v must be a tensor, got list", lambda: lightning_attention(Q, Q, [1.0], S)),
+    "packed_list": (
+        TypeError,
+        "cu_seqlens must be a tensor, got list",
+        lambda: lightning_attention(*ROW, S, cu_seqlens=[0, 5]),
+    ),
+    "chunk_type": (TypeError, "a whole number, got 2.5", lambda: lightning(S, chunk_size=2.5)),
+    "layer_mask": (
+        ValueError,
+        r"mask must be bool \(2, 5\), True = keep; got torch.float32 \(2, 5\)",
+        lambda: layer(width=8, heads=2)(torch.zeros(2, 5, 8), mask=MASK.float()),
+    ),
+    "layer_mask_shape": (
+        ValueError,
+        r"mask must be bool \(2, 4\)",
+        lambda: DiagAttention(DiagAttentionConfig(), width=8, heads=2, causal=False)(
+            torch.zeros(2, 4, 8), mask=MASK
+        ),
+    ),
     "chunk": (ValueError, "at least 1, got 0", lambda: lightning(S, chunk_size=0)),
     "backend": (ValueError, "one of auto, torch, fla, got 'cuda'", lambda: lightning(S, backend="cuda")),
     "state_shape": (
