@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from zoo_kan import KANLinear
+from zoo_kan import KANLinear, curve2coef
 from zoo_kan.grids import SMALLEST_GAP
 
 F64 = torch.float64
@@ -74,6 +74,18 @@ def test_grids_follow_the_samples_and_functions_stay() -> None:
     made.update_grid(skewed, uniform_share=0.0)
     below = (skewed < made.basis.core()[:, 10]).double().mean(0)
     torch.testing.assert_close(below, torch.full((3,), 0.5, dtype=F64), atol=0.15, rtol=0)
+
+
+def test_smooth_functions_move_with_their_grids_the_less_the_finer_these_are() -> None:
+    x = torch.rand(2000, 3, dtype=F64) * 1.9 - 0.95
+    drifts = []
+    for intervals in (5, 10, 20, 40):
+        made = layer(grid_intervals=intervals)
+        curves = torch.stack([torch.sin((o + 1) * x) for o in range(4)], dim=1)
+        with torch.no_grad():
+            made.coef.copy_(curve2coef(x, curves, made.basis.grid, 3))
+        drifts.append(made.update_grid(x).relative)
+    assert drifts == sorted(drifts, reverse=True) and drifts[-1] < 1e-4
 
 
 def test_scales_are_counted_once() -> None:

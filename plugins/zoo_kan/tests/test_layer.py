@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import shutil
 from typing import Any
 
 import pytest
@@ -208,6 +209,21 @@ def test_export_and_compile_equal_eager() -> None:
     made.update_grid(inputs(100, 4))
     made.refine(10)
     torch.testing.assert_close(compiled(other), made(other))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="compiles C++")
+@pytest.mark.parametrize("extrapolate", EXTRAPOLATE)
+def test_compiled_layers_equal_eager_ones_with_all_gradients(extrapolate: Any) -> None:
+    made = layer(5, 3, extrapolate=extrapolate).float()
+    x = inputs(70, 5).float().requires_grad_()
+    compiled: Any = torch.compile(made)
+    found = []
+    for form in (made, compiled):
+        y = form(x)
+        found.append([y, *torch.autograd.grad(y.square().sum(), [x, *made.parameters()])])
+    for eager, fused in zip(*found, strict=True):
+        torch.testing.assert_close(fused, eager, rtol=1e-5, atol=2e-5)
 
 
 def test_keeps_less_than_a_fifth_of_plain_operations_memory() -> None:

@@ -63,6 +63,20 @@ def test_derivatives_equal_scipy_up_to_the_order(order: int) -> None:
     assert not bspline_basis(x[:, None], grid, order, derivative=order + 1).any()
 
 
+def test_values_worked_out_by_hand() -> None:
+    """Hats, and cubic splines on whole numbers: 1, 4, 1 sixths on a knot, 1, 23, 23, 1 in 48 between two."""
+    hats = bspline_basis(
+        torch.tensor([[0.25]], dtype=F64), uniform_grid(0, 2, 2, 1, features=1, dtype=F64), 1
+    )
+    torch.testing.assert_close(hats[0, 0], torch.tensor([0.75, 0.25, 0], dtype=F64))
+    grid = uniform_grid(0, 3, 3, 3, features=1, dtype=F64)
+    x = torch.tensor([[1.0], [1.5]], dtype=F64)
+    by_hand = torch.tensor([[0, 8, 32, 8, 0, 0], [0, 1, 23, 23, 1, 0]], dtype=F64) / 48
+    torch.testing.assert_close(bspline_basis(x, grid, 3)[:, 0], by_hand)
+    slopes = torch.tensor([[0, -1 / 2, 0, 1 / 2, 0, 0], [0, -1 / 8, -5 / 8, 5 / 8, 1 / 8, 0]], dtype=F64)
+    torch.testing.assert_close(bspline_basis(x, grid, 3, derivative=1)[:, 0], slopes)
+
+
 @settings(max_examples=30, deadline=None)
 @given(
     order=st.integers(0, 4),
