@@ -2,9 +2,9 @@
 
     python benchmarks/kan_fits.py [--only toy scaling symbols feynman] [--seeds 0 1 2 3 4] [--json PATH]
 
-`toy` takes four minutes, `scaling` half a one, `symbols` two, `feynman` ten (three seeds). Networks are trained
-by LBFGS in float64 on 1,000 points of `kan/feynman`; errors are root mean squares on 1,000 others, in deviations
-of the target. `symbols` trains the recipe `kan/toy`, prunes it and writes it as a formula.
+`toy` takes four minutes, `scaling` half a one, `symbols` two, `feynman` ten (three seeds). Networks are
+trained by LBFGS in float64 on 1,000 points of `kan/feynman`; errors are root mean squares on 1,000 others, in
+deviations of the target. `symbols` trains the recipe `kan/toy`, prunes it and writes it as a formula.
 MLPs have as many weights as the KAN has after its last refinement and as many LBFGS iterations as all
 refinements together; of one and of two hidden layers the better one on test counts. Of every network, KAN or
 MLP, several are started, and the best one on train goes on.
@@ -35,7 +35,7 @@ ITERATIONS, FOLLOW = 400, (0, 20, 40, 60)
 #: Starts of each network, KANs and MLPs alike: after the first iterations the best one on train goes on.
 STARTS = 4
 GRIDS = (5, 10, 20)
-#: Hidden nodes on the toy formula: as many as it needs, the paper's shape for it, and as many as one would try.
+#: Hidden nodes on the toy formula: as many as it needs, and as many as one would try.
 TOY = ((1,), (5,))
 #: At most so much of the MLP's error on the toy formula, and at least so steep a fall with the grid.
 BETTER, SLOPE, R2 = 1 / 5, -2.5, 0.999

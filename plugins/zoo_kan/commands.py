@@ -57,7 +57,10 @@ def formula(run: SavedRun, config: FormulaConfig) -> Answer:
             raise ZooError(
                 f"something stands between the KAN layers before {name}: train with params.norm: none"
             )
-    symbolic, fits = snap(network, library=config.library or None, simplicity=config.simplicity)
+    try:
+        symbolic, fits = snap(network, library=config.library or None, simplicity=config.simplicity)
+    except ValueError as error:  # an unknown function
+        raise ZooError(str(error)) from error
     inputs = network.inputs[first].double()
     fit_numbers(symbolic, inputs, y.double())
     with torch.no_grad():
