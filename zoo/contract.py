@@ -233,12 +233,16 @@ def matrix(
 def _direction(catalogue: Catalogue, claims: ModelSpec, wanted: bool | None, task: TaskSpec | None) -> bool:
     """Whether the model is built causal: what the task needs, else what was asked, else what it is."""
     needed = task is not None and task.needs_causal
-    if needed and task is not None and (claims.causal == "never" or wanted is False):
-        asked = "" if claims.causal == "never" else " when causal=False is asked for"
+    if needed and task is not None and wanted is False and claims.causal != "never":
+        raise ContractError(
+            f"model {claims.id!r} cannot do task {task.id!r} when causal=False is asked for: it then sees "
+            "both directions, so the answer would leak. Leave causal out, or set it to true"
+        )
+    if needed and task is not None and claims.causal == "never":
         others = [s.id for s in _specs(catalogue, "model", ModelSpec) if _can_be_causal(catalogue, s)]
         tasks = [t.id for t in _specs(catalogue, "task", TaskSpec) if not t.needs_causal]
         raise ContractError(
-            f"model {claims.id!r} cannot do task {task.id!r}{asked}: it sees both directions "
+            f"model {claims.id!r} cannot do task {task.id!r}: it sees both directions "
             f"(causal: {claims.causal}), so the answer would leak. It can do: {', '.join(tasks)}. "
             f"Models that can be causal: {_some(others)}."
         )
