@@ -31,7 +31,7 @@ Row = dict[str, float | int | str]
 BLOCK = 50
 SHAPES = ((8, 8, 510, 64), (2, 8, 1020, 64), (1, 8, 2040, 64))
 MOST = 2.0  # times causal SDPA
-CONTEXTS = (1_000, 4_000, 16_000)
+CONTEXTS = (1_000, 4_000, 16_000, 64_000)
 FORMS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "causal SDPA": lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=True),
     "blocked": lambda q, k, v: landmark_attention(q, k, v, block_len=BLOCK, impl="blocked"),

@@ -102,9 +102,14 @@ def training(chunks: tuple[int, ...], repeats: int) -> list[Row]:
 
 
 def memory(chunks: tuple[int, ...]) -> list[Row]:
-    """Peak resident memory of one step in a fresh process, and what importing alone takes."""
+    """Peak resident memory of one step in a fresh process, and what importing alone takes.
+
+    Not of the matched form: with a chunk of one token and no bound its memory explodes on this random input.
+    """
     rows: list[Row] = []
     for name in forms():
+        if name == "ours, matched":
+            continue
         for chunk in chunks:
             command = [sys.executable, __file__, "--peak", name, str(chunk)]
             out = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()

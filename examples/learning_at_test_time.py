@@ -1,18 +1,19 @@
 """A passage read again and again: what a Titans model learns from it while no weight of the model changes.
 
-    zoo train titans/tiny_text
-    python examples/learning_at_test_time.py RUN [--tokens 256] [--times 4] [--passages 64]
+    python examples/learning_at_test_time.py                 # trains titans/reread first: minutes on one core
+    python examples/learning_at_test_time.py RUN [--tokens 64] [--times 6] [--passages 128]
 
-Passages of the test text are joined with themselves and read in one go. Printed are bits per token in each
-reading: as trained, and with the memory's step set to zero, so that it learns nothing while reading. The
-attention's window does not reach back to the reading before, so what is gained beyond the second row can only
-come from the memory.
+Passages of the test text, which the model has never seen, are joined with themselves and read in one go.
+Printed are bits per token in each reading: as trained, and with the memory's step set to zero, so that it
+learns nothing while reading. Nothing else of the model in `titans/reread` sees further back than the four
+tokens of its convolutions, so that what a later reading gains can only come from the memory.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -25,7 +26,7 @@ from zoo.layers import Model
 def passages(model: Model, tokens: int, count: int) -> Tensor:
     """Stretches of the test text, evenly spread, int64 (count, tokens)."""
     if model.plan.dataset is None or model.plan.targets.kind != "next_id":
-        raise SystemExit("this asks for a language model: train titans/tiny_text, and name its run")
+        raise SystemExit("this asks for a language model, such as a run of titans/reread")
     splits = zoo.create_dataset(model.plan.dataset.id)
     text = torch.cat([splits.test[i]["input"] for i in range(len(splits.test))])
     if len(text) < tokens * count:
@@ -55,16 +56,24 @@ def stop_learning(model: Model) -> int:
     return len(memories)
 
 
+def trained() -> Path:
+    """The folder of a run of `titans/reread`."""
+    result = zoo.train("titans/reread")
+    if result.run is None or result.status != "finished":
+        raise SystemExit("the training did not finish")
+    return Path(result.run)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("run", help="a run folder, or its model.safetensors")
-    parser.add_argument("--tokens", type=int, default=256, help="tokens of a passage")
-    parser.add_argument("--times", type=int, default=4, help="how often each is read")
-    parser.add_argument("--passages", type=int, default=64)
+    parser.add_argument("run", nargs="?", help="a run folder, or its model.safetensors; none: train one")
+    parser.add_argument("--tokens", type=int, default=64, help="tokens of a passage")
+    parser.add_argument("--times", type=int, default=6, help="how often each is read")
+    parser.add_argument("--passages", type=int, default=128)
     options = parser.parse_args()
-    model = zoo.load_model(options.run).eval()
+    model = zoo.load_model(options.run or trained()).eval()
     text = passages(model, options.tokens, options.passages)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     rows = {"learning": bits(model, text, options.times)}

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from zoo.data.batch import collate, mask_of
-from zoo.data.split import Splits, TensorSplit, TokenWindows
+from zoo.data.split import Readings, Splits, TensorSplit, TokenWindows
 from zoo.errors import ZooError
 from zoo.kinds import IGNORE
 
@@ -134,6 +134,21 @@ def test_train_windows_ask_everywhere():
     batch = windows.__getitems__(range(len(windows)))
     assert batch["input"][:, 0].tolist() == [0, 2, 4, 5]
     assert torch.equal(batch["target"], batch["input"] + 1)
+
+
+@given(total=st.integers(3, 40), length=st.integers(2, 9), times=st.integers(1, 4))
+def test_readings_repeat_a_block_and_what_it_asks(total, length, times):
+    windows = TokenWindows(torch.arange(total), length=(n := min(length, total - 1)), stride=n, once=True)
+    readings = Readings(windows, times)
+    assert len(readings) == len(windows)
+    for example, block in zip(readings, windows, strict=True):
+        assert example["input"].tolist() == block["input"].tolist() * times
+        asked = example["target"].view(times, n)
+        assert torch.equal(asked[-1], block["target"])
+        assert torch.equal(asked[:-1, :-1], block["target"][:-1].expand(times - 1, -1))
+        assert (asked[:-1, -1] == IGNORE).all()
+    with pytest.raises(ValueError, match="at least once, got times=0"):
+        Readings(windows, 0)
 
 
 def test_a_text_shorter_than_a_block_is_refused():

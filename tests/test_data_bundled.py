@@ -216,6 +216,19 @@ def test_text_blocks_follow_their_parameters(unit):
     assert torch.equal(splits.encode(text[:200])[:200], splits.test[0]["input"])
 
 
+def test_passages_can_be_read_several_times():
+    once, twice = (load_sotu_small(SotuConfig(length=n, readings=n // 16)).test for n in (16, 32))
+    assert len(once) == len(twice)
+    torch.testing.assert_close(twice[3]["input"], once[3]["input"].repeat(2))
+    for options, message in (
+        ({"length": 32, "readings": 5}, "must divide length 32 into passages"),
+        ({"length": 32, "readings": 32}, "passages of at least 2 symbols"),
+        ({"length": 32, "readings": 2, "stride": 20}, r"must be at most 16 \(length / readings\)"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            SotuConfig(**options)
+
+
 def test_addresses_are_whole_and_in_one_split_only():
     lines = read_bytes("sotu_small.txt").decode().splitlines()
     names = [line.split("\t")[1] for line in lines]

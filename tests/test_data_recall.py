@@ -45,6 +45,15 @@ def answer(load, config, seen):
     return [symbol for symbol in seen[:delimiter] if symbol != BLANK][len(seen) - 1 - delimiter]
 
 
+def test_evaluation_may_be_longer_than_training():
+    config = AssociativeRecallConfig(length=32, eval_length=128, pairs=4, examples=5, eval_examples=3)
+    splits = load_associative_recall(config)
+    assert [split[0]["input"].shape[0] for split in (splits.train, splits.val, splits.test)] == [32, 128, 128]
+    assert config.kinds()[0].length == 128
+    (asked,) = {(example["target"] != IGNORE).sum().item() for example in (*splits.train, *splits.test)}
+    assert asked == 4
+
+
 @each_task
 def test_the_past_tells_every_answer(load, config_class, params):
     config = config_class(**params, examples=50, eval_examples=5)
@@ -160,6 +169,7 @@ def test_many_rows_are_drawn_in_pieces():
         (AssociativeRecallConfig, {"pairs": 8, "vocab": 16}, "pairs", "at most 7"),
         (AssociativeRecallConfig, {"pairs": 0}, "pairs", "at least 1"),
         (AssociativeRecallConfig, {"vocab": 2}, "vocab", "at least 4"),
+        (PasskeyConfig, {"eval_length": 11}, "eval_length", "at least 12 for a key of 5 digits"),
         (PasskeyConfig, {"length": 11}, "length", "at least 12 for a key of 5 digits"),
         (PasskeyConfig, {"vocab": 12}, "vocab", "at least 13"),
         (CopyConfig, {"items": 32}, "length", "at least 65 for 32 symbols"),

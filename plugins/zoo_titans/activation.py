@@ -14,29 +14,33 @@ _DENSITY = 1 / math.sqrt(2 * math.pi)
 
 
 class Activation(NamedTuple):
-    """`both(h)` gives value and slope; `curvature(h)` the slope's slope. All by element."""
+    """`both(h)` gives value, slope, and what else `curvature(value, slope, that)`, the slope's slope, needs.
 
-    both: Callable[[Tensor], tuple[Tensor, Tensor]]
-    curvature: Callable[[Tensor], Tensor]
+    All by element.
+    """
+
+    both: Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
+    curvature: Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
-def _silu(h: Tensor) -> tuple[Tensor, Tensor]:
+def _silu(h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     share = h.sigmoid()
     value = h * share
-    return value, torch.addcmul(share, value, 1 - share)
+    return value, torch.addcmul(share + value, share, value, value=-1), share
 
 
-def _silu_curvature(h: Tensor) -> Tensor:
-    share = h.sigmoid()
-    return share * (1 - share) * (2 + h * (1 - 2 * share))
+def _silu_curvature(value: Tensor, slope: Tensor, share: Tensor) -> Tensor:
+    """(1 - share) (slope + share - share value)."""
+    inner = torch.addcmul(slope + share, share, value, value=-1)
+    return torch.addcmul(inner, inner, share, value=-1)
 
 
-def _gelu(h: Tensor) -> tuple[Tensor, Tensor]:
+def _gelu(h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     below = 0.5 * (1 + torch.erf(h * _SQRT_HALF))
-    return h * below, torch.addcmul(below, h, _DENSITY * (-0.5 * h * h).exp())
+    return h * below, torch.addcmul(below, h, _DENSITY * (-0.5 * h * h).exp()), h
 
 
-def _gelu_curvature(h: Tensor) -> Tensor:
+def _gelu_curvature(value: Tensor, slope: Tensor, h: Tensor) -> Tensor:
     square = h * h
     return _DENSITY * (-0.5 * square).exp() * (2 - square)
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from zoo_titans.activation import ACTIVATIONS
+from zoo_titans.gates import ChunkGates
 
 
 class Form(NamedTuple):
@@ -29,32 +30,19 @@ class Form(NamedTuple):
     limit: float | None = None
 
 
-class ChunkGates(NamedTuple):
-    """`GateProducts` of a chunk as its products need them.
-
-    read: (R, C, 2), what is kept of W and of S where token t reads; share: (R, C, C), of each gradient.
-    mix: (R, 2, 2), what W and S after the chunk hold of W and S before; write: (R, C, 2), of each gradient.
-    """
-
-    read: Tensor
-    share: Tensor
-    mix: Tensor
-    write: Tensor
-
-
 class Layer(NamedTuple):
     """What one layer's backward needs.
 
-    a, h, slope: what goes in (R, C, n), what comes out (R, C, m) before the activation, and the activation's
-        slope there; back: the error arriving at the layer, before that slope; e, shrink, learned: the error,
-        the factor that bounds it (R, C, 1), and their product.
+    a: what goes in (R, C, n). slope, bend: of the activation of what comes out, and what its curvature needs
+        (R, C, m); back: the error arriving there, before that slope; all `None` in the last layer.
+    e, shrink, learned: the error, the factor that bounds it (R, C, 1), and their product.
     x, z_slope: the same as a and slope of the tokens that read; seen: x a^T, weighted: that times the gates'
         share, (R, C, C); left, written: x and a times both factors of what is read and written (R, C, 2 n).
     """
 
     a: Tensor
-    h: Tensor
     slope: Tensor | None
+    bend: Tensor | None
     back: Tensor | None
     e: Tensor
     shrink: Tensor | None
@@ -79,18 +67,20 @@ def forward(
     """
     both = ACTIVATIONS[form.act].both
     last = len(stacks) - 1
-    # The memory at the anchor, and its error (eq. 12, differentiated).
-    a, inputs, outputs, slopes = k, [], [], []
-    for depth, weight in enumerate(anchor):
-        h = torch.bmm(a, weight)  # (R, C, m)
-        inputs.append(a)
-        outputs.append(h)
-        if depth < last:
-            a, slope = both(h)
-            slopes.append(slope)
-    out = outputs[-1] + k if form.residual else outputs[-1]
-    errors: list[Tensor] = [2 * form.loss_scale * (out - v)]
-    arriving: list[Tensor] = []
+    # The memory at the anchor, and the way down its loss: minus the gradient of eq. (12).
+    inputs: list[Tensor] = [k]
+    slopes: list[Tensor] = []
+    bends: list[Tensor] = []
+    for weight in anchor[:-1]:
+        value, slope, bend = both(torch.bmm(inputs[-1], weight))
+        inputs.append(value)
+        slopes.append(slope)
+        bends.append(bend)
+    missing = v - torch.bmm(inputs[-1], anchor[-1])
+    if form.residual:
+        missing = missing - k
+    errors: list[Tensor] = [2 * form.loss_scale * missing]
+    arriving: list[Tensor | None] = [None]
     for depth in range(last, 0, -1):
         back = torch.bmm(errors[0], anchor[depth].mT)
         arriving.insert(0, back)
@@ -104,17 +94,17 @@ def forward(
         seen = torch.bmm(x, a.mT)  # (R, C, C)
         weighted = seen * gates.share
         left, written = _beside(x, gates.read), _beside(a, gates.write)
-        z = torch.bmm(left, stack).baddbmm_(weighted, learned, alpha=-1)
-        mixed = torch.bmm(gates.mix, stack.unflatten(1, (2, -1)).flatten(2)).view_as(stack)
-        after.append(mixed.baddbmm_(written.mT, learned, alpha=-1))
+        z = torch.bmm(left, stack).baddbmm_(weighted, learned)
+        mixed = torch.bmm(gates.mix, _flat(stack)).view_as(stack)
+        after.append(mixed.baddbmm_(written.mT, learned))
         inner = depth < last
-        value, z_slope = both(z) if inner else (z, None)
+        value, z_slope, _ = both(z) if inner else (z, None, None)
         layers.append(
             Layer(
                 a=a,
-                h=outputs[depth],
                 slope=slopes[depth] if inner else None,
-                back=arriving[depth] if inner else None,
+                bend=bends[depth] if inner else None,
+                back=arriving[depth],
                 e=e,
                 shrink=shrink,
                 learned=learned,
@@ -139,65 +129,83 @@ def backward(
     layers: list[Layer],
     form: Form,
 ) -> tuple[Tensor, Tensor, Tensor, ChunkGates, Stacks, Stacks]:
-    """Gradients of q, k, v, the gates, the stacks and the anchor, from those of what `forward` returned."""
-    curvature = ACTIVATIONS[form.act].curvature
+    """Gradients of q, k, v, the gates, the stacks and the anchor, from those of what `forward` returned.
+
+    `grad_after` is used up: it becomes the gradients of the stacks.
+    """
     last = len(layers) - 1
-    g_read, g_share, g_mix, g_write = (torch.zeros_like(g) for g in gates)
-    g_stacks: Stacks = [t for t in stacks]
-    g_anchor: Stacks = [t for t in anchor]
-    g_a: list[Tensor] = [layer.a for layer in layers]
-    g_e: list[Tensor] = [layer.e for layer in layers]
-    # Back through reading and writing.
+    g_a: list[Tensor] = []
+    g_e: list[Tensor] = []
+    found: list[ChunkGates] = []  # gradients of the gates, by layer
+    # Back through reading and writing, from the last layer; lists grow at their front.
     g_x = grad
-    for depth in range(last, -1, -1):
-        layer, stack, new = layers[depth], stacks[depth], grad_after[depth]
+    for layer, stack, g_stack in zip(layers[::-1], stacks[::-1], grad_after[::-1], strict=True):
         g_z = g_x if layer.z_slope is None else g_x * layer.z_slope
-        flat, flat_new = (t.unflatten(1, (2, -1)).flatten(2) for t in (stack, new))
-        g_mix += torch.bmm(flat_new, flat.mT)
-        back = torch.bmm(gates.mix.mT, flat_new).view_as(stack)
-        g_stacks[depth] = back.baddbmm_(layer.left.mT, g_z)
-        g_x, more = _beside_back(torch.bmm(g_z, stack.mT), layer.x, gates.read)
-        g_read += more
-        # What was subtracted has its gradients with the other sign.
+        g_x, g_read = _beside_back(torch.bmm(g_z, stack.mT), layer.x, gates.read)
         g_weighted = torch.bmm(g_z, layer.learned.mT)
-        g_share.addcmul_(g_weighted, layer.seen, value=-1)
+        g_share = g_weighted * layer.seen
         g_seen = g_weighted.mul_(gates.share)
-        g_x.baddbmm_(g_seen, layer.a, alpha=-1)
-        g_learned = torch.bmm(layer.weighted.mT, g_z).baddbmm_(layer.written, new, beta=-1, alpha=-1)
-        g_a[depth], more = _beside_back(torch.bmm(layer.learned, new.mT), layer.a, -gates.write)
-        g_write -= more
-        g_a[depth].baddbmm_(g_seen.mT, layer.x, alpha=-1)
-        if layer.shrink is None:
-            g_e[depth] = g_learned
-        else:
-            g_e[depth], more = _shrink_back(g_learned, layer, form.limit)
-            g_a[depth] += more
+        g_x.baddbmm_(g_seen, layer.a)
+        g_learned = torch.bmm(layer.weighted.mT, g_z).baddbmm_(layer.written, g_stack)
+        into_a, g_write = _beside_back(torch.bmm(layer.learned, g_stack.mT), layer.a, gates.write)
+        g_a.insert(0, into_a.baddbmm_(g_seen.mT, layer.x))
+        if layer.shrink is not None:
+            g_learned, more = _shrink_back(g_learned, layer, form.limit)
+            g_a[0] += more
+        g_e.insert(0, g_learned)
+        g_mix = torch.bmm(_flat(g_stack), _flat(stack).mT)
+        found.append(ChunkGates(g_read, g_share, g_mix, g_write))
+        _mix_back(g_stack, gates.mix).baddbmm_(layer.left.mT, g_z)
     g_q = g_x + grad if form.residual else g_x
     # Back through the error's way back: from the first layer, where it ended.
-    g_slopes: list[Tensor] = []
     g_backs: list[Tensor] = []
-    for depth in range(1, last + 1):
-        below = layers[depth - 1]
-        assert below.slope is not None and below.back is not None
-        g_slopes.append(g_e[depth - 1] * below.back)
-        g_backs.append(g_e[depth - 1] * below.slope)
-        g_e[depth].baddbmm_(g_backs[-1], anchor[depth])
-    g_out = 2 * form.loss_scale * g_e[last]
+    for depth in range(last):
+        slope = layers[depth].slope
+        assert slope is not None
+        g_backs.append(g_e[depth] * slope)
+        g_e[depth + 1].baddbmm_(g_backs[depth], anchor[depth + 1])
+    g_v = 2 * form.loss_scale * g_e[last]
     # Back through the memory at the anchor.
-    g_h = g_out
+    g_h = -g_v
+    g_anchor: Stacks = []
     for depth in range(last, -1, -1):
-        layer = layers[depth]
-        into, out = layer.a, g_h
-        if depth:  # two products as one
-            into, out = torch.cat((into, g_backs[depth - 1]), 1), torch.cat((out, layer.e), 1)
-        g_anchor[depth] = torch.bmm(into.mT, out)
+        g_weight = torch.bmm(layers[depth].a.mT, g_h)
+        if depth:
+            g_weight.baddbmm_(g_backs[depth - 1].mT, layers[depth].e)
+        g_anchor.insert(0, g_weight)
         g_a[depth].baddbmm_(g_h, anchor[depth].mT)
         if depth:
-            below = layers[depth - 1]
-            assert below.slope is not None
-            g_h = torch.addcmul(g_a[depth] * below.slope, g_slopes[depth - 1], curvature(below.h))
-    g_k = g_a[0] + g_out if form.residual else g_a[0]
-    return g_q, g_k, -g_out, ChunkGates(g_read, g_share, g_mix, g_write), g_stacks, g_anchor
+            g_h = _bent(layers[depth - 1], layers[depth].a, g_a[depth], g_e[depth - 1], form.act)
+    g_k = g_a[0] - g_v if form.residual else g_a[0]
+    return g_q, g_k, g_v, _total(found), grad_after, g_anchor
+
+
+def _bent(layer: Layer, value: Tensor, g_value: Tensor, g_e: Tensor, act: str) -> Tensor:
+    """Gradient of what enters a layer's activation: through its value, and through its slope in the error."""
+    assert layer.slope is not None and layer.bend is not None and layer.back is not None
+    bent = ACTIVATIONS[act].curvature(value, layer.slope, layer.bend)
+    return torch.addcmul(g_value * layer.slope, bent.mul_(layer.back), g_e)
+
+
+def _total(found: list[ChunkGates]) -> ChunkGates:
+    """The sum over layers."""
+    total = found[0]
+    for more in found[1:]:
+        total = ChunkGates(*(t.add_(m) for t, m in zip(total, more, strict=True)))
+    return total
+
+
+def _mix_back(g_stack: Tensor, mix: Tensor) -> Tensor:
+    """From the gradient after mixing to the one before, in place; momentum after it has nothing of W."""
+    g_weights, g_momentum = g_stack.chunk(2, 1)
+    g_momentum.mul_(mix[:, 1, 1, None, None]).addcmul_(g_weights, mix[:, 0, 1, None, None])
+    g_weights.mul_(mix[:, 0, 0, None, None])
+    return g_stack
+
+
+def _flat(stack: Tensor) -> Tensor:
+    """Weights and momentum as two rows: (R, 2 n, m) -> (R, 2, n m)."""
+    return stack.view(stack.shape[0], 2, -1)
 
 
 def _beside(x: Tensor, factors: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -38,7 +39,18 @@ class _Memory(Config):
         "soft bound on a token's gradient, as the root mean square of the error at unit keys; null: none",
         above=0,
     )
+    init: Literal["random", "recall"] = param(
+        "random",
+        "recall: a token begins by asking for what followed it: queries start as keys of the token before",
+    )
     dropout_prob: float = param(0.0, "dropout on the output of the layer", at_least=0, below=1)
+
+    def check(self) -> Iterator[tuple[str, str]]:
+        if self.init == "recall" and self.conv < 2:
+            yield (
+                "init",
+                f"recall needs convolutions that see the token before: conv of 2 or more, got {self.conv}",
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,3 +81,11 @@ class WindowConfig(MemoryConfig):
 
     window: int = param(64, "a token attends to itself and this many minus one before it", at_least=1)
     persistent: int = param(4, "learned tokens before the sequence, attended to by all", at_least=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoriesConfig(Config):
+    """Parameters of `titans/memories`."""
+
+    every_steps: int = param(50, "updates between two looks (and one after the first)", at_least=1)
+    examples: int = param(8, "examples of the batch that are read", at_least=1)

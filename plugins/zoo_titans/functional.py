@@ -21,15 +21,14 @@ from collections.abc import Callable
 from typing import Literal, TypeVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from zoo.layers.precision import full_precision, sum_dtype
 from zoo.layers.streams import put_rows, select_rows
 from zoo_titans import checks
 from zoo_titans.activation import ACTIVATIONS
-from zoo_titans.chunk import ChunkGates, Form
-from zoo_titans.gates import GateProducts, gate_products
+from zoo_titans.chunk import Form
+from zoo_titans.gates import GateProducts, chunk_gates, gate_products
 from zoo_titans.scan import run_chunks
 from zoo_titans.state import MemoryState
 
@@ -184,7 +183,7 @@ def read_weights(q: Tensor, weights: tuple[Tensor, ...], *, act: str, residual: 
         for depth, weight in enumerate(weights):
             x = x @ weight
             if depth < len(weights) - 1:
-                x, _ = ACTIVATIONS[act].both(x)
+                x, *_ = ACTIVATIONS[act].both(x)
         return (x + first if residual else x).to(q.dtype)
 
 
@@ -211,9 +210,9 @@ def scan_in_phase(
         return v.new_zeros(v.shape), state
     dtype = sum_dtype(k.dtype)
     queries = k[:, :, :0] if q is None else q
-    rows = [t.to(dtype).flatten(0, 1) for t in (queries, k, v)]  # (R, T, d)
-    gates = [t.to(dtype).flatten(0, 1) for t in (alpha, eta, theta)]  # (R, T)
-    kept = None if valid is None else valid.unsqueeze(1).expand(-1, heads, -1).flatten(0, 1)
+    told = [t.to(dtype) for t in (queries, k, v)]  # (B, H, T, d)
+    gates = [t.to(dtype) for t in (alpha, eta, theta)]  # (B, H, T)
+    kept = None if valid is None else valid.unsqueeze(1).expand(-1, heads, -1)
     stacks = [
         torch.cat((w, s), 2).flatten(0, 1) for w, s in zip(state.weights, state.momentum, strict=True)
     ]  # (R, 2 n, m)
@@ -222,20 +221,14 @@ def scan_in_phase(
     with full_precision(k.device):
         for start, count, length in _pieces(tokens, phase, chunk):
             here = functools.partial(_cut, start=start, count=count, length=length)
-            products = gate_products(
-                here(gates[0]), here(gates[1]), here(gates[2]), None if kept is None else here(kept)
+            a, e, t = (here(gate) for gate in gates)
+            unrolled = chunk_gates(
+                a, e, t, None if kept is None else here(kept), before=read == "before", reading=q is not None
             )
-            y, after = run_chunks(
-                here(rows[0]),
-                here(rows[1]),
-                here(rows[2]),
-                _for_chunks(products, read, reading=q is not None),
-                stacks,
-                anchor if phase else [],
-                form,
-                impl,
-            )
-            outputs.append(y.flatten(1, 2))
+            x, keys, values = (here(part) for part in told)
+            at = anchor if phase else []
+            y, after = run_chunks(x, keys, values, unrolled, stacks, at, form, impl)
+            outputs.append(y.unflatten(1, (batch, heads)).movedim(0, 2).flatten(2, 3))
             if phase == 0 and length < chunk:  # a chunk begins and does not end here
                 anchor = [_halves(stack)[0] for stack in stacks]
             phase = (phase + length) % chunk
@@ -243,10 +236,11 @@ def scan_in_phase(
     # Copies: a view would keep all of what it looks at alive.
     halves = [[h.unflatten(0, (batch, heads)).clone() for h in _halves(stack)] for stack in stacks]
     weights, momentum = (tuple(parts) for parts in zip(*halves, strict=True))
-    at = weights if phase == 0 else [w.unflatten(0, (batch, heads)) for w in anchor]
+    held = weights if phase == 0 else [w.unflatten(0, (batch, heads)) for w in anchor]
     checks.not_exploded(weights, k, v, theta, eta, chunk, form)
-    new = MemoryState(weights, momentum, tuple(w.clone() for w in at), torch.full_like(state.phase, phase))
-    return torch.cat(outputs, 1).unflatten(0, (batch, heads)).to(out_dtype), new
+    new = MemoryState(weights, momentum, tuple(w.clone() for w in held), torch.full_like(state.phase, phase))
+    y = outputs[0] if len(outputs) == 1 else torch.cat(outputs, 2)
+    return y.to(out_dtype), new
 
 
 def by_phase(
@@ -281,33 +275,15 @@ def _pieces(tokens: int, phase: int, chunk: int) -> list[tuple[int, int, int]]:
 
 
 def _cut(x: Tensor, *, start: int, count: int, length: int) -> Tensor:
-    """(R, T, ...) -> (R, n, C, ...), or (R, n, 0, ...) where x has no tokens at all."""
-    if x.shape[1] == 0:
-        return x.new_zeros(x.shape[0], count, *x.shape[1:])
-    return x[:, start : start + count * length].unflatten(1, (count, length))
+    """(B, H, T, ...) -> (n, R, C, ...), or (n, R, 0, ...) where x has no tokens at all."""
+    if x.shape[2] == 0:
+        return x.new_zeros(count, x.shape[0] * x.shape[1], *x.shape[2:])
+    if count * length < x.shape[2]:
+        x = x[:, :, start : start + count * length]
+    return x.unflatten(2, (count, length)).movedim(2, 0).flatten(1, 2)
 
 
 def _halves(stack: Tensor) -> tuple[Tensor, Tensor]:
     """Weights and momentum of a layer: (R, 2 n, m) -> (R, n, m) each."""
     weights, momentum = stack.chunk(2, dim=1)
     return weights, momentum
-
-
-def _for_chunks(products: GateProducts, read: str, *, reading: bool) -> ChunkGates:
-    """The products in the shapes that a chunk computes with, each with the number of chunks second."""
-    keep, carry, share = products.keep, products.carry, products.share
-    mix = torch.stack(
-        (
-            torch.stack((keep[..., -1], carry[..., -1]), -1),
-            torch.stack((torch.zeros_like(keep[..., -1]), products.momentum[..., -1]), -1),
-        ),
-        -2,
-    )
-    write = torch.stack((share[..., -1, :], products.surprise[..., -1, :]), -1)
-    if read == "before":  # token t reads what token t - 1 left
-        keep, carry = F.pad(keep[..., :-1], (1, 0), value=1.0), F.pad(carry[..., :-1], (1, 0))
-        share = F.pad(share[..., :-1, :], (0, 0, 1, 0))
-    per_token = torch.stack((keep, carry), -1)
-    if not reading:
-        per_token, share = per_token[..., :0, :], share[..., :0, :]
-    return ChunkGates(per_token, share, mix, write)

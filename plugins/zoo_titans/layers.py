@@ -73,6 +73,7 @@ class NeuralMemory(nn.Module):
             ValueError: x has another shape, or the state is of another number of streams.
         """
         require_tokens(x, self.out.in_features, state.memory.phase)
+        self.memory.warn_if_moved(state)
         return by_phase(self.run, state.memory.phase, state, x)
 
     def run(self, phase: int, state: StreamState, x: Tensor) -> tuple[Tensor, StreamState]:

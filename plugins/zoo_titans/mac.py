@@ -97,6 +97,7 @@ class MemoryAsContext(nn.Module):
         """
         phase = state.memory.memory.phase
         require_tokens(x, self.out.in_features, phase)
+        self.memory.warn_if_moved(state.memory)
         return by_phase(self.run, phase, state, x)
 
     def run(self, phase: int, state: MacState, x: Tensor) -> tuple[Tensor, MacState]:
@@ -122,7 +123,8 @@ class MemoryAsContext(nn.Module):
         told, tail, gates = self.memory.tell(y, memory, phase=phase)
         read, learned = self.memory.learn(told, memory.memory, phase=phase)  # eq. (24)
         out = self.dropout(self.out(self.gate(y, read)))  # eq. (25)
-        return out, MacState(StreamState(learned, tail, gates), asked, recalled, seen)
+        after = StreamState(learned, tail, gates, memory.origin)
+        return out, MacState(after, asked, recalled, seen)
 
     def _attend(
         self, phase: int, x: Tensor, h: Tensor, state: MacState

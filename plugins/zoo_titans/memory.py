@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import itertools
 import math
+import warnings
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -29,11 +31,13 @@ class StreamState(NamedTuple):
     memory: the memories themselves.
     tail: what the convolutions saw last, (B, conv - 1, 3 D).
     gates: logits of the chunk under way, (B, 3 H), where gates go by the chunk; else `None`.
+    origin: the sum of the first weights that each began with, float64 (B,).
     """
 
     memory: MemoryState
     tail: Tensor
     gates: Tensor | None
+    origin: Tensor
 
 
 class Memory(nn.Module):
@@ -52,6 +56,8 @@ class Memory(nn.Module):
         if heads < 1 or width % heads:
             raise ValueError(f"width {width} must be a multiple of heads {heads}, with at least one head")
         self.heads = heads
+        #: Called with what is told, and the memory before and after learning it.
+        self.observer: Callable[[Told, MemoryState, MemoryState], None] | None = None
         self.chunk = config.chunk
         self.by_chunk = config.gates == "chunk"
         channels = width // heads
@@ -65,6 +71,7 @@ class Memory(nn.Module):
         # Keys all alike are the worst case: then 2 loss_scale theta chunk / (1 - eta) <= 1 is safe, and holds
         # at the start with theta_init 0.25 and eta_init 0.5.
         self.theta_max = config.theta_max or 1 / (config.chunk * config.loss_scale)
+        self.recalls = config.init == "recall"
         self.starts = [_logit(p) for p in (config.theta_init, config.eta_init, config.alpha_init)]
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.conv = nn.Parameter(torch.empty(3 * width, 1, config.conv)) if config.conv > 1 else None
@@ -87,6 +94,18 @@ class Memory(nn.Module):
                 part.fill_(start)
             for weight in self.first:
                 nn.init.trunc_normal_(weight, std=weight.shape[1] ** -0.5)
+            if self.recalls:
+                self._recall_from_the_start()
+
+    def _recall_from_the_start(self) -> None:
+        """Queries are keys of the token before, and the memory holds nothing but what it has read."""
+        assert self.conv is not None
+        q, k, _ = self.qkv.weight.chunk(3)
+        q.copy_(k)
+        self.conv.mul_(0.1)
+        for part, tokens_back in zip(self.conv.chunk(3), (0, 1, 0), strict=True):
+            part[..., -1 - tokens_back] = 1.0
+        self.first[-1].zero_()
 
     def initial_state(self, batch_size: int) -> StreamState:
         """Streams that have seen nothing."""
@@ -94,7 +113,23 @@ class Memory(nn.Module):
         tail = weight.new_zeros(batch_size, 0 if self.conv is None else self.conv.shape[-1] - 1, len(weight))
         gates = weight.new_zeros(batch_size, 3 * self.heads, dtype=sum_dtype(weight.dtype))
         memory = MemoryState.start(list(self.first), batch_size)
-        return StreamState(memory, tail, gates if self.by_chunk else None)
+        origin = self._origin().expand(batch_size).clone()
+        return StreamState(memory, tail, gates if self.by_chunk else None, origin)
+
+    def warn_if_moved(self, state: StreamState) -> None:
+        """Say so where a stream began with other first weights than the layer has now."""
+        if torch.compiler.is_compiling() or state.origin.is_meta:
+            return  # values are not known here
+        origin = self._origin().to(state.origin.device)
+        if not torch.allclose(state.origin, origin, rtol=1e-9, atol=1e-12):
+            warnings.warn(
+                "the memory's first weights have changed since this state began (an optimiser step?): the "
+                "stream goes on from the old ones. Begin anew with initial_state, or reset its rows",
+                stacklevel=3,
+            )
+
+    def _origin(self) -> Tensor:
+        return torch.stack([weight.detach().sum(dtype=torch.float64) for weight in self.first]).sum()
 
     def run(self, phase: int, state: StreamState, x: Tensor) -> tuple[Tensor, StreamState]:
         """Learn and read the next tokens, x: (B, C, D) -> (B, C, D), and the new state.
@@ -103,15 +138,17 @@ class Memory(nn.Module):
         """
         told, tail, gates = self.tell(x, state, phase=phase)
         read, memory = self.learn(told, state.memory, phase=phase)
-        return read, StreamState(memory, tail, gates)
+        return read, StreamState(memory, tail, gates, state.origin)
 
     def learn(self, told: Told, memory: MemoryState, *, phase: int) -> tuple[Tensor, MemoryState]:
         """What each token reads once it has been learned, (B, N, D), and the memory after all."""
         q, k, v, theta, eta, alpha = told
-        y, memory = scan_in_phase(
+        y, after = scan_in_phase(
             q, k, v, theta, eta, alpha, memory, phase=phase, chunk=self.chunk, form=self.form
         )
-        return y.transpose(1, 2).flatten(2), memory
+        if self.observer is not None:
+            self.observer(told, memory, after)
+        return y.transpose(1, 2).flatten(2), after
 
     def recall(self, q: Tensor, weights: tuple[Tensor, ...]) -> Tensor:
         """q: (B, H, N, d) -> what these weights give for it, (B, N, D) (eq. 15)."""
@@ -121,13 +158,15 @@ class Memory(nn.Module):
     def tell(self, x: Tensor, state: StreamState, *, phase: int) -> tuple[Told, Tensor, Tensor | None]:
         """x: (B, N, D) -> what the memory is told, the convolutions' new tail, gates of the open chunk."""
         projected = self.qkv(x)
-        q, k, v = (self._in_heads(t) for t in self._convolve(projected, state.tail).chunk(3, -1))
+        mixed = self._convolve(projected, state.tail).unflatten(-1, (3, self.heads, -1))
+        keyed, v = mixed.split((2, 1), 2)
+        q, k, v = (t.transpose(1, 2) for t in (*_unit(keyed).unbind(2), v.squeeze(2)))  # (B, H, N, d)
         logits = self._logits(x)
         gates = None
         if state.gates is not None:
             logits, gates = _held(logits, state.gates, phase=phase, chunk=self.chunk)
         theta, eta, alpha = logits.sigmoid().transpose(1, 2).chunk(3, 1)  # (B, H, N)
-        told = Told(_unit(q), _unit(k), v, theta * self.theta_max, eta, alpha)
+        told = Told(q, k, v, theta * self.theta_max, eta, alpha)
         return told, self._tail(projected, state.tail), gates
 
     def ask(self, x: Tensor, tail: Tensor) -> tuple[Tensor, Tensor]:
@@ -140,8 +179,11 @@ class Memory(nn.Module):
         if self.conv is None:
             return F.silu(projected)
         kernel = self.conv[: projected.shape[-1]].to(projected.dtype)
-        padded = torch.cat((tail.to(projected.dtype), projected), 1).transpose(1, 2)
-        return F.silu(F.conv1d(padded, kernel, groups=len(kernel))).transpose(1, 2)
+        padded = torch.cat((tail.to(projected.dtype), projected), 1)
+        # As images one pixel high with channels last, as they lie in memory: on CPU twice as fast as conv1d.
+        image = padded.transpose(1, 2).unsqueeze(2)
+        mixed = F.conv2d(image, kernel.unsqueeze(2), groups=len(kernel))
+        return F.silu(mixed.squeeze(2).transpose(1, 2))
 
     def _tail(self, projected: Tensor, tail: Tensor) -> Tensor:
         size = tail.shape[1]
@@ -186,7 +228,7 @@ def _held(logits: Tensor, under_way: Tensor, *, phase: int, chunk: int) -> tuple
 def _unit(x: Tensor) -> Tensor:
     """Of norm 1; zeros stay zeros, and have a gradient."""
     wide = x.to(sum_dtype(x.dtype))
-    return (wide * torch.rsqrt(wide.square().sum(-1, keepdim=True) + EPS)).to(x.dtype)
+    return (wide * torch.rsqrt((wide * wide).sum(-1, keepdim=True) + EPS)).to(x.dtype)
 
 
 def _logit(share: float) -> float:

@@ -24,7 +24,7 @@ _HYBRID: dict[str, Any] = {
 
 @zp.hookimpl
 def zoo_components() -> tuple[zp.Spec, ...]:
-    return (*MIXERS, *MODELS)
+    return (*MIXERS, *MODELS, *CALLBACKS)
 
 
 MIXERS = (
@@ -87,4 +87,15 @@ MODELS = (
     _model("mac", "titans/mac", "Titans (MAC): memory as a context of attention in segments"),
     _model("mag", "titans/mag", "Titans (MAG): memory as a gate of attention in a sliding window"),
     _model("mal", "titans/mal", "Titans (MAL): memory, then attention in a sliding window"),
+)
+
+CALLBACKS = (
+    zp.CallbackSpec(
+        name="memories",
+        target="zoo_titans.watch:Memories",
+        config="zoo_titans.config:MemoriesConfig",
+        summary="gates, errors, surprise and size of every memory over training, and a word if one unlearns",
+        paper=_PAPER,
+        tags=("memory",),
+    ),
 )

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from zoo_titans import chunk
-from zoo_titans.chunk import ChunkGates, Form, Layer, Stacks
+from zoo_titans.chunk import Form, Layer, Stacks
+from zoo_titans.gates import ChunkGates
 
 #: Chunks whose weights are kept for the backward.
 STORED = 64
@@ -23,7 +24,7 @@ STORED = 64
 def run_chunks(
     q: Tensor, k: Tensor, v: Tensor, gates: ChunkGates, stacks: Stacks, anchor: Stacks, form: Form, impl: str
 ) -> tuple[Tensor, Stacks]:
-    """q: (R, n, Q, d_k), k: (R, n, C, d_k), v: (R, n, C, d_v), gates (R, n, ...) -> (R, n, Q, d_v), stacks.
+    """q: (n, R, Q, d_k), k: (n, R, C, d_k), v: (n, R, C, d_v), gates (n, R, ...) -> (n, R, Q, d_v), stacks.
 
     anchor: where the gradients of the first chunk are taken; empty: at its own weights, as all others.
     impl: "chunked" has the backward below; "autograd" is differentiable in any way torch knows, and slower.
@@ -34,7 +35,7 @@ def run_chunks(
             at = anchor if anchor and index == 0 else _weights(stacks)
             y, stacks, _ = chunk.forward(qi, ki, vi, ChunkGates(*gi), stacks, at, form)
             outputs.append(y)
-        return torch.stack(outputs, 1), stacks
+        return torch.stack(outputs), stacks
     y, *after = _Scan.apply(form, len(stacks), q, k, v, *gates, *stacks, *anchor)
     return y, after
 
@@ -43,7 +44,7 @@ class _Scan(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, form: Form, depth: int, *tensors: Tensor) -> tuple[Tensor, ...]:
         inputs, stacks, anchor = tensors[:7], list(tensors[7 : 7 + depth]), list(tensors[7 + depth :])
-        count = inputs[0].shape[1]
+        count = inputs[0].shape[0]
         ctx.form, ctx.depth = form, depth
         ctx.group = count if count <= STORED else math.isqrt(count - 1) + 1
         ctx.starts = []  # the stacks at the start of each group
@@ -61,15 +62,15 @@ class _Scan(torch.autograd.Function):
             if ctx.group == count:
                 ctx.records.append((before, at, layers))
         ctx.save_for_backward(*tensors)
-        return torch.stack(outputs, 1), *stacks
+        return torch.stack(outputs), *stacks
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor, *grad_after: Tensor) -> tuple[Tensor | None, ...]:
         tensors = ctx.saved_tensors
         inputs, anchor = tensors[:7], list(tensors[7 + ctx.depth :])
-        parts, grads = _unbind(*inputs), grad.unbind(1)
-        g_stacks, g_first = list(grad_after), []
+        parts, grads = _unbind(*inputs), grad.unbind(0)
+        g_stacks, g_first = [g.clone() for g in grad_after], []  # changed in place
         found: list[tuple[Tensor, ...]] = []
         for number in reversed(range(len(ctx.starts))):
             first = number * ctx.group
@@ -87,7 +88,7 @@ class _Scan(torch.autograd.Function):
                 else:
                     for g_stack, g_weight in zip(g_stacks, g_anchor, strict=True):
                         g_stack[:, : g_weight.shape[1]] += g_weight
-        g_inputs = [torch.stack(g[::-1], 1) for g in zip(*found, strict=True)]
+        g_inputs = [torch.stack(g[::-1]) for g in zip(*found, strict=True)]
         return None, None, *g_inputs, *g_stacks, *g_first
 
 
@@ -107,8 +108,8 @@ def _again(
 
 
 def _unbind(*tensors: Tensor) -> list[tuple[Tensor, ...]]:
-    """(R, n, ...) each -> for each chunk its parts (R, ...)."""
-    return list(zip(*(t.unbind(1) for t in tensors), strict=True))
+    """(n, R, ...) each -> for each chunk its parts (R, ...)."""
+    return list(zip(*(t.unbind(0) for t in tensors), strict=True))
 
 
 def _weights(stacks: Stacks) -> Stacks:

@@ -67,8 +67,9 @@ class _WithWindow(nn.Module):
         """One memory learns the persistent tokens, (1, P, D): what attention sees of them, the state."""
         raise NotImplementedError
 
-    def empty_memory(self) -> StreamState:
-        """The memory of one stream before the persistent tokens."""
+    @property
+    def inner_memory(self) -> Memory:
+        """The memory itself."""
         raise NotImplementedError
 
     def run(self, phase: int, state: WindowState, x: Tensor) -> tuple[Tensor, WindowState]:
@@ -89,7 +90,7 @@ class _WithWindow(nn.Module):
 
     def initial_state(self, batch_size: int) -> WindowState:
         """Streams that have seen nothing but the persistent tokens."""
-        memory, first = self.empty_memory(), None
+        memory, first = self.inner_memory.initial_state(1), None
         if self.attention.persistent is not None:
             seen, memory = self.learn_first(memory, self.attention.persistent.unsqueeze(0))
             k, v = self.attention.keys_values(seen)
@@ -105,6 +106,7 @@ class _WithWindow(nn.Module):
         """
         phase = state.memory.memory.phase
         require_tokens(x, self.out.in_features, phase)
+        self.inner_memory.warn_if_moved(state.memory)
         return by_phase(self.run, phase, state, x)
 
 
@@ -129,8 +131,9 @@ class MemoryAsGate(_WithWindow):
         self.memory = Memory(config, width=width, heads=heads)
         self.gate = Gate(width)
 
-    def empty_memory(self) -> StreamState:
-        return self.memory.initial_state(1)
+    @property
+    def inner_memory(self) -> Memory:
+        return self.memory
 
     def learn_first(self, state: StreamState, persistent: Tensor) -> tuple[Tensor, StreamState]:
         return persistent, self.memory.run(0, state, persistent)[1]
@@ -161,8 +164,9 @@ class MemoryAsLayer(_WithWindow):
         )
         self.memory = NeuralMemory(config, width=width, heads=heads)
 
-    def empty_memory(self) -> StreamState:
-        return self.memory.initial_state(1)
+    @property
+    def inner_memory(self) -> Memory:
+        return self.memory.memory
 
     def learn_first(self, state: StreamState, persistent: Tensor) -> tuple[Tensor, StreamState]:
         return self.memory.run(0, state, persistent)

@@ -32,6 +32,16 @@ class SotuConfig(BlocksConfig):
     """How a text becomes blocks of symbols."""
 
     unit: Literal["character", "byte"] = param("character", "what a symbol is; bytes are those of UTF-8")
+    readings: int = param(
+        1, "a block is a passage of length / readings symbols, read so many times in a row", at_least=1
+    )
+
+    def check(self) -> Iterator[tuple[str, str]]:
+        passage, rest = divmod(self.length, self.readings)
+        if rest or passage < 2:
+            yield "readings", f"must divide length {self.length} into passages of at least 2 symbols"
+        elif self.stride is not None and self.stride > passage:
+            yield "stride", f"must be at most {passage} (length / readings), or text between blocks is lost"
 
     def kinds(self) -> tuple[Ids, NextId]:
         """Inputs and targets for these parameters."""
@@ -49,16 +59,21 @@ class RecallConfig(Config):
     vocab: int = param(64, "how many different symbols there are", at_least=4)
     examples: int = param(8192, "sequences to train on", at_least=1)
     eval_examples: int = param(1024, "sequences in each of validation and test", at_least=1)
+    eval_length: int | None = param(
+        None, "symbols per sequence of validation and test; the default is `length`", at_least=4
+    )
     seed: int = param(0, "seed of all sequences; each split has its own stream", at_least=0)
 
     def kinds(self) -> tuple[Ids, NextId]:
         """Inputs and targets for these parameters."""
-        return Ids(vocab=self.vocab, length=self.length), NextId(vocab=self.vocab)
+        longest = max(self.length, self.eval_length or 0)
+        return Ids(vocab=self.vocab, length=longest), NextId(vocab=self.vocab)
 
     def fits(self, needed: int, what: str) -> Iterator[tuple[str, str]]:
         """The problem of a sequence that is too short for what it must hold, if it is."""
-        if needed > self.length:
-            yield "length", f"must be at least {needed} for {what}, got {self.length}"
+        for name, length in (("length", self.length), ("eval_length", self.eval_length)):
+            if length is not None and needed > length:
+                yield name, f"must be at least {needed} for {what}, got {length}"
 
 
 @dataclass(frozen=True, kw_only=True)

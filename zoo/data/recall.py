@@ -145,7 +145,7 @@ def _load(
     config: C, make: Callable[[C, int, np.random.Generator], Sequences], evaluated: C | None = None
 ) -> Splits:
     """`evaluated`: what validation and test are made of, where they differ."""
-    evaluated = evaluated or config
+    evaluated = replace(evaluated or config, length=config.eval_length or config.length)
 
     def split(config: C, stream: int, count: int) -> TensorSplit:
         symbols, targets = make(config, count, np.random.default_rng([config.seed, stream]))

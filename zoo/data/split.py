@@ -170,6 +170,38 @@ class TokenWindows:
         return {"input": self.ids[at], "target": self.ids[at + 1].where(asked, IGNORE)}
 
 
+class Readings:
+    """Every block of a text several times in a row, for models that learn while they read.
+
+    Each reading asks for what the block asks for, but for its last symbol where another reading follows.
+
+    Args:
+        blocks: input and target (N,) each.
+        times: how often each is read, at least once.
+    """
+
+    def __init__(self, blocks: TokenWindows, times: int) -> None:
+        if times < 1:
+            raise ValueError(f"a block is read at least once, got times={times}")
+        self.blocks = blocks
+        self.times = times
+
+    def __len__(self) -> int:
+        return len(self.blocks)
+
+    def __getitem__(self, index: int) -> Example:
+        batch = self.__getitems__([_position(index, len(self))])
+        return {name: tensor[0] for name, tensor in batch.items()}
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        """A batch of readings, (B, times N) each."""
+        batch = self.blocks.__getitems__(indices)
+        target = batch["target"].repeat(1, self.times)
+        length = target.shape[1] // self.times
+        target[:, length - 1 : -1 : length] = IGNORE  # what follows there is the block's first symbol
+        return {"input": batch["input"].repeat(1, self.times), "target": target}
+
+
 def _each(targets: Any, change: Callable[[Tensor], Tensor]) -> Any:
     """A target changed, or each of a dict of them."""
     if isinstance(targets, dict):

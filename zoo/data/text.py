@@ -10,7 +10,7 @@ from torch import Tensor
 
 from zoo.data.bundled import read_bytes
 from zoo.data.config import SOTU_ALPHABET, SotuConfig
-from zoo.data.split import Splits, TokenWindows
+from zoo.data.split import Readings, Split, Splits, TokenWindows
 
 
 class Characters:
@@ -68,15 +68,20 @@ def sotu_texts() -> dict[str, str]:
 def load_sotu_small(config: SotuConfig) -> Splits:
     """Blocks of `config.length` symbols, input and target int64 (N,).
 
-    Validation and test ask for each symbol (but the very first) once.
+    Validation and test ask for each symbol (but the very first) once, or once in each reading.
     """
     codec = Bytes() if config.unit == "byte" else Characters(SOTU_ALPHABET)
     ids = {name: codec.encode(text) for name, text in sotu_texts().items()}
-    length = config.length
+    length = config.length // config.readings
+
+    def windows(split: str, stride: int, *, once: bool) -> Split:
+        passages = TokenWindows(ids[split], length=length, stride=stride, once=once)
+        return passages if config.readings == 1 else Readings(passages, config.readings)
+
     return Splits(
-        train=TokenWindows(ids["train"], length=length, stride=config.stride or length),
-        val=TokenWindows(ids["val"], length=length, stride=length, once=True),
-        test=TokenWindows(ids["test"], length=length, stride=length, once=True),
+        train=windows("train", config.stride or length, once=False),
+        val=windows("val", length, once=True),
+        test=windows("test", length, once=True),
         encode=codec.encode,
         decode=codec.decode,
         text=True,

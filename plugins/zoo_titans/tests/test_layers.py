@@ -10,6 +10,7 @@ from zoo_titans.mac import MemoryAsContext
 from zoo_titans.window import MemoryAsGate, MemoryAsLayer
 
 from zoo.layers import Rotary, put_rows, select_rows
+from zoo.plugin import ConfigError
 
 WIDTH, TOKENS = 16, 13
 SHORT = {"chunk": 4, "window": 5, "persistent": 3}
@@ -180,3 +181,28 @@ def test_the_step_starts_at_the_stability_rule():
     layer = build("memory", chunk=32, loss_scale=0.5)
     theta = layer.memory.theta_max * 0.25
     assert 2 * 0.5 * theta * 32 / (1 - 0.5) <= 1.0 + 1e-9
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_state_from_before_the_first_weights_changed_is_pointed_out(name, recwarn):
+    layer, x = build(name), tokens(4)
+    _, state = layer.step(x, layer.initial_state(2))
+    layer.step(x, select_rows(state, torch.tensor([1, 0])))
+    assert not recwarn.list
+    optimiser = torch.optim.SGD(layer.parameters(), lr=0.01)
+    layer(x).sum().backward()
+    optimiser.step()
+    with pytest.warns(UserWarning, match="first weights have changed since this state began"):
+        layer.step(x, state)
+    layer.step(x, layer.initial_state(2))
+
+
+def test_a_token_may_begin_by_asking_for_what_followed_it():
+    """`init: recall`: queries are the keys of the next token, nearly, and of no other."""
+    layer = build("memory", init="recall")
+    told, _, _ = layer.memory.tell(tokens(40), layer.memory.initial_state(2), phase=0)
+    likeness = told.q @ told.k.mT  # (B, H, N, N)
+    assert likeness.diagonal(1, -2, -1).mean() > 0.9
+    assert likeness.mean() < 0.5
+    with pytest.raises(ConfigError, match="recall needs convolutions"):
+        MemoryConfig(init="recall", conv=1)
