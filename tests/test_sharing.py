@@ -22,7 +22,7 @@ from zoo.contract import resolve
 from zoo.data.describe import describe_encoding
 from zoo.errors import ZooError
 from zoo.kinds import Classes, Ids, NextId, Series
-from zoo.layers import build_model, load_weights, save_weights
+from zoo.layers import build_model, front_order, load_weights, save_weights
 from zoo.recipe import load_recipe
 from zoo.runs import Run, create_run, open_run
 from zoo.sharing import export_run, push_run
@@ -175,6 +175,28 @@ def test_any_length_and_masks() -> None:
         shapes = Shapes.of(inputs, any_length=True)
         agreement = verify(graphs.trace(model, shapes).module(), model, plan, shapes.tried(plan))
         assert {n for _, n in agreement.tried} == {1, 2, 3, 4, 5, 6, 7, 8, 11, 12}
+
+
+def test_padding_moves_alike_in_a_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    mask = torch.rand(6, 9, generator=torch.Generator().manual_seed(0)) > 0.4
+    mask[0], mask[1] = True, False
+    expected = front_order(mask)
+    monkeypatch.setattr(torch.compiler, "is_exporting", lambda: True)
+    assert torch.equal(front_order(mask), expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["aaren/encoder", "transnormer/llm"])
+def test_series_of_any_length_become_onnx_with_their_mask(name: str, tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("onnxruntime")
+    inputs, found = Series(channels=2, length=20, ragged=True), catalogue()
+    model = found.part("model", name, {"depth": 1, "heads": 2})
+    plan = resolve(found, model=model, width=16, inputs=inputs, targets=Classes(count=3))
+    built, shapes = build_model(plan).eval(), Shapes.of(inputs)
+    graphs.write(graphs.trace(built, shapes), "onnx", tmp_path / "model.onnx")
+    read = graphs.read("onnx", tmp_path / "model.onnx")
+    assert {n for n, _ in verify(read, built, plan, shapes.tried(plan)).tried} == {1, 2, 5}
 
 
 # -- transforms of trained models ----------------------------------------------------------------

@@ -62,7 +62,7 @@ class Aaren(nn.Module):
         y = self._merge(aaren_scan(scores, values, key_mask=mask, block_size=self.block_size))
         if mask is None:
             return y
-        sees = mask.cummax(1).values  # (B, N): the bias of `out` would speak where nothing was seen
+        sees = mask.cumsum(1) > 0  # (B, N): the bias of `out` would speak where nothing was seen
         return y.masked_fill(~sees.unsqueeze(-1), 0.0)
 
     def attention_probs(self, x: Tensor, *, mask: Tensor | None = None) -> Tensor:

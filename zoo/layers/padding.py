@@ -12,7 +12,13 @@ from torch import Tensor
 
 def front_order(mask: Tensor) -> Tensor:
     """mask: bool (B, N), True = keep -> int (B, N): where each row's kept tokens lie, then the others."""
-    return mask.long().argsort(dim=1, descending=True, stable=True)
+    if not torch.compiler.is_exporting():
+        return mask.long().argsort(dim=1, descending=True, stable=True)
+    # ONNX has no stable sort: count where each token goes, then turn that round.
+    kept = mask.long()
+    goes = torch.where(mask, kept.cumsum(1), kept.sum(1, keepdim=True) + (1 - kept).cumsum(1)) - 1
+    places = torch.arange(mask.shape[1], device=mask.device).expand_as(goes)
+    return torch.zeros_like(goes).scatter(1, goes, places)
 
 
 def take_tokens(x: Tensor, order: Tensor, *, dim: int = 1) -> Tensor:
