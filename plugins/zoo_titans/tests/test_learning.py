@@ -65,12 +65,12 @@ def test_the_loss_falls_with_every_reading_and_stays_where_the_memory_may_not_le
 
 @pytest.mark.slow
 def test_a_language_model_learns_a_passage_of_real_text(example: ModuleType, tmp_path: Path) -> None:
-    result = zoo.train("titans/reread", [f"output.dir={tmp_path}", "trainer.max_steps=150"], quiet=True)
+    result = zoo.train("titans/reread", [f"output.dir={tmp_path}"], quiet=True)
     assert result.run is not None
     model = zoo.load_model(result.run)
     text = example.passages(model, 64, 64)
     learning = example.bits(model, text, TIMES)
-    assert learning[2] < learning[1] < learning[0] - 0.05
+    assert learning[2] < learning[1] < learning[0] - 0.2
     example.stop_learning(model)
     still = example.bits(model, text, TIMES)
     assert max(still) - min(still) < 0.01
