@@ -17,7 +17,20 @@ from zoo.data.config import SOTU_ALPHABET, SotuConfig
 from zoo.data.specs import SPECS
 from zoo.data.text import Bytes, Characters, load_sotu_small, sotu_texts
 from zoo.errors import ZooError
-from zoo.kinds import IGNORE, Classes, Forecast, Ids, Image, Labels, Multi, NextId, Series, Values, Vector
+from zoo.kinds import (
+    IGNORE,
+    Classes,
+    Forecast,
+    Ids,
+    Image,
+    Labels,
+    Maps,
+    Multi,
+    NextId,
+    Series,
+    Values,
+    Vector,
+)
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "zoo" / "data" / "bundled"
@@ -65,12 +78,26 @@ def check_target(y, kind, x):
         assert list(y) == list(kind.parts)
         for name, part in kind.parts.items():
             check_target(y[name], part, x)
+    elif isinstance(kind, Maps):
+        assert list(y) == list(kind.parts)
+        for name, part in kind.parts.items():
+            check_map(y[name], part, x.shape[1:])
     elif isinstance(kind, NextId):
         assert y.dtype == torch.int64 and y.shape == x.shape
         asked = y[y != IGNORE]
         assert len(asked) and asked.min() >= 0 and asked.max() < kind.vocab
     else:
         raise AssertionError(f"no check for {kind}")
+
+
+def check_map(y, part, size):
+    if isinstance(part, Classes):
+        asked = y[y != IGNORE]
+        assert y.dtype == torch.int64 and y.shape == size
+        assert len(asked) and asked.min() >= 0 and asked.max() < part.count
+    else:
+        assert y.dtype == torch.float32 and y.shape == (part.count, *size)
+        assert not y.isinf().any() and not y.isnan().all() and (part.missing or y.isfinite().all())
 
 
 @each_dataset

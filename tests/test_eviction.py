@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from zoo.recipe.sweep_file import SWEEP_SUFFIX
+
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 ENTRY_POINTS = PROJECT["entry-points"]["zoo.plugins"]
@@ -147,10 +149,13 @@ def test_plugin_could_leave(id: str, core_site: Path, tmp_path: Path) -> None:
     assert rows[id]["distribution"] == f"zoo-{id.replace('_', '-')}"
     assert rows[id]["file"].startswith(str(site))
     recipes = sorted(row["name"] for row in json.loads(zoo(site, "recipe", "list", f"{id}/*", "--json")))
-    own = sorted(f"{id}/{path.stem}" for path in (ROOT / "recipes" / id).glob("[!_]*.yaml"))
-    assert recipes == own
-    for recipe in own:
+    own = {path.name for path in (ROOT / "recipes" / id).glob("[!_]*.yaml")}
+    sweeps = {name for name in own if name.endswith(SWEEP_SUFFIX)}
+    assert recipes == sorted(f"{id}/{name.removesuffix('.yaml')}" for name in own - sweeps)
+    for recipe in recipes:
         zoo(site, "validate", recipe)
+    for sweep in sweeps:
+        zoo(site, "sweep", f"{id}/{sweep.removesuffix(SWEEP_SUFFIX)}", "--list")
     assert check(site, id, *only) == {spec["id"] for spec in rows[id]["specs"]}
 
 
