@@ -30,13 +30,13 @@ CONDITIONS = f"""\
 from what `zoo compare SWEEP --by-data --json` keeps.
 
 On the text all are beyond letter pairs (bigrams). Titans (a memory beside attention in a window) comes
-out 0.10 bits per character below the transformer, at 1.5 times the operations and 21 times the time of a
+out 0.10 bits per character below the transformer, at 1.4 times the operations and 6 times the time of a
 step; TransNormer, Combiner and Aaren stay above it. On the digits no difference is beyond noise: three
 seeds, and fewer than 400 images in the test split.
 
 These are small models, with settings that suit the transformer and are the same for all: they show how a
-comparison is made and read, not which architecture is best. A text model trains for 15 seconds, Titans' for
-5 minutes; all thirty took 57 minutes, one after the other, on two cores that had other work too. Larger and
+comparison is made and read, not which architecture is best. A text model trains for half a minute, Titans'
+for two and a half; all thirty took 11 minutes, two at a time, on two cores with little other work. Larger and
 trained longer, the transformer reaches 1.76 bits per character on the same text (recipe `core/sotu_small`); a
 baseline in the notes may do better than a model here.
 """
@@ -60,8 +60,8 @@ def notes(comparison: Comparison) -> list[str]:
         f"{comparison.metric}: {better}; mean ± standard deviation over seeds "
         f"{', '.join(map(str, first.seeds))}; differences paired by seed, p after Holm's correction.",
         *comparison.notes,
-        f"{dates}, {first.machine}, 2 CPU cores that had other work too: times of steps are rough. One "
-        "process trained all, and what it had freed counts as memory too: the later rows have more of it.",
+        f"{dates}, {first.machine}, 2 CPU cores, two runs at a time beside a little other work: times of "
+        "steps are rough.",
     ]
 
 
