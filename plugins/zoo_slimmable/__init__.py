@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from zoo_slimmable.config import SlimmableConfig
     from zoo_slimmable.convert import make_slimmable
+    from zoo_slimmable.convolution import SlimmableConv2d, SlimmableConvTranspose2d
     from zoo_slimmable.cost import Cost
     from zoo_slimmable.export import export_slim
-    from zoo_slimmable.layers import SlimmableAttention, SlimmableConv2d, SlimmableLinear, SlimmableMlp
+    from zoo_slimmable.layers import SlimmableAttention, SlimmableEmbedding, SlimmableLinear, SlimmableMlp
     from zoo_slimmable.norms import (
         SlimmableBatchNorm2d,
         SlimmableGroupNorm,
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
         SwitchableBatchNorm2d,
         calibrate,
     )
-    from zoo_slimmable.transposed import SlimmableConvTranspose2d, SlimmableEmbedding
     from zoo_slimmable.widths import Channels, current_width, set_width, width_scope
 
 # Lazy, so that the plugin's specs and configs load without torch.
@@ -28,9 +28,9 @@ _HOME = {
     "SlimmableAttention": "layers",
     "SlimmableBatchNorm2d": "norms",
     "SlimmableConfig": "config",
-    "SlimmableConv2d": "layers",
-    "SlimmableConvTranspose2d": "transposed",
-    "SlimmableEmbedding": "transposed",
+    "SlimmableConv2d": "convolution",
+    "SlimmableConvTranspose2d": "convolution",
+    "SlimmableEmbedding": "layers",
     "SlimmableGroupNorm": "norms",
     "SlimmableLayerNorm": "norms",
     "SlimmableLinear": "layers",

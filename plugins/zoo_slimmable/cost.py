@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zoo_slimmable.layers import SlimmableAttention, SlimmableConv2d, SlimmableLinear
+from zoo_slimmable.convolution import Convolution
+from zoo_slimmable.layers import SlimmableAttention, SlimmableLinear
 from zoo_slimmable.norms import _evaluating
-from zoo_slimmable.transposed import SlimmableConvTranspose2d
 from zoo_slimmable.widths import Slimmable, Width, active, channels_of, set_width, width_scope
 
 #: Floating-point operations of a multiply-accumulate.
@@ -105,7 +105,7 @@ def _macs(module: Any, places: int) -> int:
         return module.macs(places)
     if isinstance(module, SlimmableLinear):
         return places * active(module.inputs) * active(module.outputs)
-    if isinstance(module, (SlimmableConv2d, SlimmableConvTranspose2d)):
+    if isinstance(module, Convolution):
         taps = module.kernel_size[0] * module.kernel_size[1]
         inputs = active(module.inputs) // module.active_groups
         return places * taps * inputs * active(module.outputs)

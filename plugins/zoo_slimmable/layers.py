@@ -1,8 +1,8 @@
-"""Layers that use the first channels of their weights: linear, convolution, attention, feed-forward.
+"""Layers that use the first channels of their weights: linear, embedding, attention, feed-forward.
 
 Each is a subclass of torch's layer with the same weights, and computes what that layer does at full width.
 Slices are made contiguous: a strided weight gives other roundings than the small network cut out of it.
-Gradients of what is not used are exact zeros. B batch, N tokens, D width, H heads, C channels.
+Gradients of what is not used are exact zeros. B batch, N tokens, D width, H heads.
 """
 
 from __future__ import annotations
@@ -45,11 +45,12 @@ class SlimmableLinear(Slimmable, nn.Linear):
 
     def used(self) -> tuple[Tensor, Tensor | None]:
         """Weight and bias at the present width."""
-        return _used(self)
+        weight = first(first(self.weight, 0, self.outputs), 1, self.inputs).contiguous()
+        return weight, None if self.bias is None else first(self.bias, 0, self.outputs)
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (..., i) -> (..., o)."""
-        _check_inputs(self, x.shape[-1])
+        check_inputs(self, x.shape[-1])
         weight, bias = self.used()
         return F.linear(x, weight, bias)
 
@@ -59,94 +60,38 @@ class SlimmableLinear(Slimmable, nn.Linear):
     def plain(self) -> nn.Linear:
         """An ordinary layer of the present width, with copies of the weights."""
         layer = nn.Linear(
-            active(self.inputs), active(self.outputs), bias=self.bias is not None, **_like(self.weight)
+            active(self.inputs), active(self.outputs), bias=self.bias is not None, **like(self.weight)
         )
-        return _filled(layer, *self.used())
+        return filled(layer, *self.used())
 
 
-class SlimmableConv2d(Slimmable, nn.Conv2d):
-    """A convolution with the weight W[:o, :i]; depthwise where both sides are the same channels.
+class SlimmableEmbedding(Slimmable, nn.Embedding):
+    """A vector per symbol, or per position, of which the first d numbers are used: W[..., :d].
 
     Args:
-        inputs, outputs: channels of the two sides; a plain number never changes. Several sets of inputs lie
-            side by side, as a concatenation gives them.
-        kernel, stride, padding, dilation: as in torch.
-        groups: of the full layer. With as many as there are channels, on both sides the same `Channels`, the
-            convolution is depthwise; otherwise both sides have `unit` channels per group, and whole groups
-            are used.
-
-    Raises:
-        ValueError: groups that do not fit the two sides.
+        count: symbols.
+        channels: D; a plain number never changes.
     """
 
-    def __init__(
-        self,
-        inputs: Size,
-        outputs: Size,
-        kernel: int | tuple[int, int],
-        *,
-        stride: int | tuple[int, int] = 1,
-        padding: int | tuple[int, int] = 0,
-        dilation: int | tuple[int, int] = 1,
-        groups: int = 1,
-        bias: bool = True,
-    ) -> None:
-        self.inputs, self.outputs = parts_of(inputs), parts_of(outputs)
-        check_groups(groups, self.inputs, self.outputs)
-        super().__init__(
-            full(self.inputs),
-            full(self.outputs),
-            kernel,
-            stride=stride,
-            padding=padding,
-            dilation=dilation,
-            groups=groups,
-            bias=bias,
-        )
+    def __init__(self, count: int, channels: Size) -> None:
+        self.inputs, self.outputs = (), parts_of(channels)
+        super().__init__(count, full(self.outputs))
 
-    @property
-    def active_groups(self) -> int:
-        """Groups at the present width.
+    def used(self) -> tuple[Tensor, None]:
+        """The vectors at the present width, (count, d)."""
+        return first(self.weight, 1, self.outputs).contiguous(), None
 
-        Raises:
-            ValueError: the two sides keep different numbers of groups.
-        """
-        return kept_groups(self.groups, self.inputs, self.outputs)
-
-    def used(self) -> tuple[Tensor, Tensor | None]:
-        """Weight (o, i / groups, ...) and bias at the present width."""
-        return _used(self)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x: (B, i, H, W) -> (B, o, H', W')."""
-        _check_inputs(self, x.shape[-3])
-        weight, bias = self.used()
-        padding: Any = self.padding
-        if self.padding_mode != "zeros":
-            x = F.pad(x, self._reversed_padding_repeated_twice, mode=self.padding_mode)
-            padding = 0
-        return F.conv2d(x, weight, bias, self.stride, padding, self.dilation, self.active_groups)
+    def forward(self, ids: Tensor) -> Tensor:
+        """ids: int64 (..., N) -> (..., N, d)."""
+        return first(F.embedding(ids, self.weight), ids.dim(), self.outputs)
 
     def active_parameters(self) -> int:
-        taps = self.weight[0, 0].numel()
-        inputs = active(self.inputs) // self.active_groups
-        return active(self.outputs) * (inputs * taps + (self.bias is not None))
+        return self.num_embeddings * active(self.outputs)
 
-    def plain(self) -> nn.Conv2d:
-        """An ordinary layer of the present width, with copies of the weights."""
-        layer = nn.Conv2d(
-            active(self.inputs),
-            active(self.outputs),
-            self.kernel_size,  # type: ignore[arg-type]
-            stride=self.stride,  # type: ignore[arg-type]
-            padding=self.padding,  # type: ignore[arg-type]
-            dilation=self.dilation,  # type: ignore[arg-type]
-            groups=self.active_groups,
-            bias=self.bias is not None,
-            padding_mode=self.padding_mode,
-            **_like(self.weight),
-        )
-        return _filled(layer, *self.used())
+    def plain(self) -> nn.Embedding:
+        """An ordinary embedding of the present width, with copies of the vectors."""
+        layer = nn.Embedding(self.num_embeddings, active(self.outputs), **like(self.weight))
+        return filled(layer, *self.used())
 
 
 class SlimmableAttention(nn.Module):
@@ -222,47 +167,12 @@ class SlimmableMlp(nn.Module):
         return self.fc2(F.gelu(self.fc1(x)))
 
 
-def check_groups(groups: int, inputs: tuple[Channels, ...], outputs: tuple[Channels, ...]) -> None:
-    """Refuse groups that a width would tear apart.
+def check_inputs(layer: Any, given: int) -> None:
+    """Refuse inputs of another width than the layer has.
 
     Raises:
-        ValueError: the sides do not say which channels stand together.
+        ValueError: as many channels are given as the layer does not read at its present width.
     """
-    if groups == 1:
-        return
-    sides = (inputs, outputs)
-    if any(len(side) != 1 or side[0].full % groups for side in sides):
-        raise ValueError(
-            f"{groups} groups do not divide {full(inputs)} inputs and {full(outputs)} outputs, of one set of "
-            "channels each"
-        )
-    depthwise = inputs[0] is outputs[0] and inputs[0].full == groups
-    if not depthwise and any(not side[0].fixed and side[0].unit != side[0].full // groups for side in sides):
-        raise ValueError(
-            f"the channels on both sides of {groups} groups must be units of whole groups: "
-            f"Channels({inputs[0].full}, unit={inputs[0].full // groups}) and "
-            f"Channels({outputs[0].full}, unit={outputs[0].full // groups}), or one depthwise set"
-        )
-
-
-def kept_groups(groups: int, inputs: tuple[Channels, ...], outputs: tuple[Channels, ...]) -> int:
-    """How many of a convolution's groups are used at the present width.
-
-    Raises:
-        ValueError: the two sides keep different numbers of groups.
-    """
-    if groups == 1:
-        return 1
-    kept = [active(side) * groups // full(side) for side in (inputs, outputs)]
-    if kept[0] != kept[1]:
-        raise ValueError(
-            f"a convolution of {groups} groups has inputs of {kept[0]} and outputs of {kept[1]} "
-            "groups at these widths: give both sides one width"
-        )
-    return kept[0]
-
-
-def _check_inputs(layer: Any, given: int) -> None:
     if given != active(layer.inputs):
         raise ValueError(
             f"this layer reads {active(layer.inputs)} of {full(layer.inputs)} channels at its present width, "
@@ -270,20 +180,14 @@ def _check_inputs(layer: Any, given: int) -> None:
         )
 
 
-def _used(layer: Any) -> tuple[Tensor, Tensor | None]:
-    weight = first(layer.weight, 0, layer.outputs)
-    if getattr(layer, "groups", 1) == 1:
-        weight = first(weight, 1, layer.inputs)
-    bias = None if layer.bias is None else first(layer.bias, 0, layer.outputs)
-    return weight.contiguous(), bias
-
-
-def _like(tensor: Tensor) -> dict[str, Any]:
+def like(tensor: Tensor) -> dict[str, Any]:
+    """Where and of which type a layer beside this tensor is to be."""
     return {"device": tensor.device, "dtype": tensor.dtype}
 
 
 @torch.no_grad()
-def _filled(layer: Any, weight: Tensor, bias: Tensor | None) -> Any:
+def filled(layer: Any, weight: Tensor, bias: Tensor | None) -> Any:
+    """The layer, with these weights copied into it."""
     layer.weight.copy_(weight)
     if bias is not None:
         layer.bias.copy_(bias)

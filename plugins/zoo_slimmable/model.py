@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from zoo.plugin import Classes, Image, Maps, Multi, Values
 from zoo_slimmable.config import ConvConfig, DecodersConfig, MapDecodersConfig, NormConfig
-from zoo_slimmable.layers import SlimmableConv2d, SlimmableLinear
+from zoo_slimmable.convolution import SlimmableConv2d, SlimmableConvTranspose2d
+from zoo_slimmable.layers import SlimmableLinear
 from zoo_slimmable.norms import Scopes, SlimmableBatchNorm2d, SlimmableGroupNorm, SwitchableBatchNorm2d
-from zoo_slimmable.transposed import SlimmableConvTranspose2d
 from zoo_slimmable.widths import Channels, channels_of, fixed
 
 #: The question of a head that answers one only.

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo_slimmable.layers import _filled, _like
+from zoo_slimmable.layers import filled, like
 from zoo_slimmable.widths import Channels, Slimmable
 
 #: Which channels stand before a batch norm, in groups that have one width each: the encoder's, a decoder's.
@@ -263,7 +263,7 @@ class SwitchableBatchNorm2d(Slimmable, nn.Module):
     def plain(self) -> nn.BatchNorm2d:
         """An ordinary batch norm of the present width."""
         norm = self.used
-        layer = nn.BatchNorm2d(norm.num_features, norm.eps, norm.momentum, **_like(norm.weight))
+        layer = nn.BatchNorm2d(norm.num_features, norm.eps, norm.momentum, **like(norm.weight))
         layer.load_state_dict(norm.state_dict())
         return layer
 
@@ -321,9 +321,9 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 
 def _as(norm: nn.Module) -> dict[str, Any]:
     tensor = next((t for t in (*norm.parameters(), *norm.buffers()) if t.is_floating_point()), torch.zeros(0))
-    return _like(tensor)
+    return like(tensor)
 
 
 def _copied(layer: Any, norm: _Norm) -> Any:
     weight, bias = norm.used()
-    return layer if weight is None else _filled(layer, weight, bias)
+    return layer if weight is None else filled(layer, weight, bias)

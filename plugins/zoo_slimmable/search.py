@@ -19,8 +19,8 @@ import numpy as np
 
 from zoo.plugin import ZooError
 
-#: More configurations than this are not looked through.
-MOST = 5_000_000
+#: Configurations of decoders that are looked through; of more, those that count are kept, see `_thin`.
+MOST = 20_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,36 +112,69 @@ def search(
         encoder: hold the encoder at this width. uniform: one width for everything. Both for comparison.
 
     Raises:
-        ZooError: a budget below the smallest configuration, a task that does not exist, preferences that are
-            negative or all zero, or more configurations than can be looked through.
+        ZooError: a budget below the smallest configuration, a task that does not exist, or preferences that
+            are negative or all zero.
     """
     weights = _weights(table, preferences)
-    gains, costs = table.gains("val"), np.asarray(table.decoder_macs, dtype=float)
-    count = len(table.decoder) ** len(table.tasks)
-    if count * len(table.encoder) > MOST:
-        raise ZooError(f"{count:,} configurations of decoders are too many: measure fewer widths")
+    least = spend * budget
     best: tuple[tuple[bool, float, float], int, tuple[int, ...]] | None = None
     for e, width in enumerate(table.encoder):
         if encoder is not None and width != encoder:
             continue
-        cost, score = np.asarray(float(np.asarray(table.encoder_macs)[e])), np.zeros(())
-        for t in range(len(table.tasks)):
-            cost = cost[..., None] + costs[e, :, t]
-            score = score[..., None] + weights[t] * gains[e, :, t]
-        allowed = cost <= budget
-        if uniform:
-            allowed &= _uniform(allowed.shape, table.decoder, width)
-        for enough in (allowed & (cost >= spend * budget), allowed):
-            if enough.any():
-                value = np.where(enough, score - 1e-9 * cost / table.full_macs, -np.inf)
-                at = np.unravel_index(int(value.argmax()), value.shape)
-                rank = (bool(cost[at] >= spend * budget), float(value[at]), -float(cost[at]))
+        widths = _indices(table.decoder, width) if uniform else list(range(len(table.decoder)))
+        cost, score, chosen = _within(table, e, widths, weights, budget)
+        for allowed in (np.flatnonzero(cost >= least), np.arange(len(cost))):
+            if len(allowed):
+                value = score[allowed] - 1e-9 * cost[allowed] / table.full_macs
+                at = allowed[int(value.argmax())]
+                rank = (bool(cost[at] >= least), float(value.max()), -float(cost[at]))
                 if best is None or rank > best[0]:
-                    best = rank, e, tuple(int(n) for n in at)
+                    best = rank, e, tuple(int(n) for n in chosen[at])
                 break
     if best is None:
         raise ZooError(_too_small(table, budget, encoder))
     return _found(table, best[1], best[2], weights)
+
+
+def _within(
+    table: ScoreTable, e: int, widths: list[int], weights: np.ndarray, budget: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What configurations of the decoders cost and are worth with the encoder at its width number `e`.
+
+    Those within the budget, task by task: costs and scores add up.
+
+    widths: which of the decoders' widths may be used.
+
+    Returns:
+        Costs (P,), scores (P,), and which width each task has, (P, T).
+    """
+    costs = np.asarray(table.decoder_macs, dtype=float)[e][widths]  # (D, T)
+    gains = weights * table.gains("val")[e][widths]
+    cost, score = np.array([float(np.asarray(table.encoder_macs)[e])]), np.zeros(1)
+    chosen = np.zeros((1, 0), dtype=np.int64)
+    for t in range(len(table.tasks)):
+        cost = np.add.outer(cost, costs[:, t]).ravel()
+        score = np.add.outer(score, gains[:, t]).ravel()
+        chosen = np.column_stack([chosen.repeat(len(widths), 0), np.tile(widths, len(chosen))])
+        kept = np.flatnonzero(cost + costs[:, t + 1 :].min(0).sum() <= budget)
+        kept = kept[_thin(cost[kept], score[kept])]
+        cost, score, chosen = cost[kept], score[kept], chosen[kept]
+    return cost, score, chosen
+
+
+def _thin(cost: np.ndarray, score: np.ndarray) -> np.ndarray:
+    """Which of many to go on with: all, or of those that cost about the same the one with the highest score.
+
+    So a search of many tasks stays short. What is found never costs more than the budget, and is at least as
+    good as the best within a budget that is smaller by T / `MOST` of itself.
+    """
+    if len(cost) <= MOST:
+        return np.arange(len(cost))
+    share = (cost - cost.min()) / max(float(np.ptp(cost)), 1e-12)
+    order = np.argsort(score)
+    best = np.full(MOST, -1)
+    best[(share * (MOST - 1)).astype(np.int64)[order]] = order  # of one place the last, the highest, stays
+    return best[best >= 0]
 
 
 def parse_budget(budget: str | float, table: ScoreTable) -> float:
@@ -195,13 +228,9 @@ def _weights(table: ScoreTable, preferences: Mapping[str, float] | None) -> np.n
     return weights / weights.sum()
 
 
-def _uniform(shape: Sequence[int], widths: Sequence[float], width: float) -> np.ndarray:
-    allowed = np.zeros(tuple(shape), dtype=bool)
-    if len(widths) == 1:
-        allowed[...] = True
-    elif width in widths:
-        allowed[(list(widths).index(width),) * len(shape)] = True
-    return allowed
+def _indices(widths: Sequence[float], width: float) -> list[int]:
+    """Where the width stands among those of decoders; of decoders that are not slimmed their only one."""
+    return [0] if len(widths) == 1 else [n for n, each in enumerate(widths) if each == width]
 
 
 def _found(table: ScoreTable, e: int, at: tuple[int, ...], weights: np.ndarray) -> Found:

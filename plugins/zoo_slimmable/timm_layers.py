@@ -7,9 +7,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from zoo import torchvision_shim
-from zoo_slimmable.layers import SlimmableAttention, SlimmableConv2d, SlimmableLinear
+from zoo_slimmable.convolution import SlimmableConv2d, SlimmableConvTranspose2d
+from zoo_slimmable.layers import SlimmableAttention, SlimmableLinear
 from zoo_slimmable.norms import SlimmableBatchNorm2d, SlimmableLayerNorm
-from zoo_slimmable.transposed import SlimmableConvTranspose2d
 from zoo_slimmable.widths import Channels, fixed
 
 torchvision_shim.install()

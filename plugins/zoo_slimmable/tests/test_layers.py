@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
+from zoo_slimmable.convolution import SlimmableConv2d
 from zoo_slimmable.cost import Cost
 from zoo_slimmable.export import export_slim
-from zoo_slimmable.layers import SlimmableAttention, SlimmableConv2d, SlimmableLinear, SlimmableMlp
+from zoo_slimmable.layers import SlimmableAttention, SlimmableLinear, SlimmableMlp
 from zoo_slimmable.norms import (
     SlimmableBatchNorm2d,
     SlimmableGroupNorm,

@@ -13,11 +13,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from zoo_slimmable.config import ExportConfig, SearchConfig, SlimmableConfig
 from zoo_slimmable.configuration import groups_of
 from zoo_slimmable.convert import make_slimmable
+from zoo_slimmable.convolution import SlimmableConv2d, SlimmableConvTranspose2d
 from zoo_slimmable.cost import Cost
 from zoo_slimmable.export import export_slim
-from zoo_slimmable.layers import SlimmableConv2d, SlimmableLinear
+from zoo_slimmable.layers import SlimmableEmbedding, SlimmableLinear
 from zoo_slimmable.norms import calibrate
-from zoo_slimmable.transposed import SlimmableConvTranspose2d, SlimmableEmbedding
 from zoo_slimmable.widths import Channels, channels_of, set_width
 
 import zoo

@@ -75,6 +75,53 @@ def test_more_budget_and_more_preference_never_hurt() -> None:
     assert unasked.decoders["loops"] == unasked.decoders["slant"] == 0.25  # what counts nothing costs least
 
 
+def many(tasks: int, widths: int, seed: int = 0) -> ScoreTable:
+    """A table of many tasks, whose decoders cost different amounts each."""
+    rng = np.random.default_rng(seed)
+    at = np.linspace(1 / widths, 1, widths)
+    worth = rng.random(tasks) * np.log(at)[None, :, None] + np.log(at)[:, None, None] + 5
+    price = rng.integers(90_000, 110_000, tasks) * at[:, None, None] * at[None, :, None]
+    return ScoreTable(
+        tasks=tuple(f"task{n}" for n in range(tasks)),
+        encoder=tuple(at),
+        decoder=tuple(at),
+        encoder_macs=(1e6 * at**2).astype(int).tolist(),
+        decoder_macs=price.astype(int).tolist(),
+        quality={"val": worth.tolist()},
+    )
+
+
+def test_many_tasks_and_widths_are_searched_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """6 widths of 10 decoders: 4e8 configurations. More of them kept would find hardly better ones."""
+    made = many(10, 6)
+    budget = 0.4 * made.full_macs
+    start = time.process_time()
+    found = search(made, budget)
+    assert time.process_time() - start < 10
+    assert 0.95 * budget <= found.macs <= budget
+    even = search(made, budget, uniform=True, spend=0)
+    assert found.score > even.score
+    monkeypatch.setattr("zoo_slimmable.search.MOST", 2_000)
+    assert search(made, budget).score == pytest.approx(found.score, abs=2e-4)
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(0, 50), st.floats(0.1, 1.0))
+def test_what_is_thinned_is_nearly_the_best(seed: int, share: float) -> None:
+    made = many(3, 4, seed)
+    budget = share * made.full_macs
+    if budget < made.least_macs:
+        return
+    weights = np.full(3, 1 / 3)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("zoo_slimmable.search.MOST", 30)
+        found = search(made, budget, spend=0)
+    assert found.macs <= budget
+    assert found.score <= brute_force(made, budget, weights) + 1e-9
+    if 0.9 * budget >= made.least_macs:
+        assert found.score >= brute_force(made, 0.9 * budget, weights) - 1e-6
+
+
 def test_another_constraint_is_a_look_at_the_table() -> None:
     made = table()
     start = time.process_time()
