@@ -52,6 +52,9 @@ class ConvConfig(NormConfig):
 
     stages: int = param(3, "stages, each half as large and twice as wide as the one before", at_least=1)
     blocks: int = param(1, "residual blocks of each stage", at_least=0)
+    stride: int = param(
+        1, "pixels from one place of the first stage to the next, of a larger image", at_least=1
+    )
 
     def check_width(self, width: int) -> None:
         """Refuse a width that the stages do not divide."""

@@ -15,28 +15,40 @@ import numpy as np
 from zoo.plugin import ZooError
 from zoo_slimmable.search import Found, ScoreTable, search
 
+#: The exact hypervolume of points of more tasks would take minutes.
+MOST_TASKS = 8
+
 
 def hypervolume(points: Any, reference: Any) -> float:
     """The volume that points dominate above a reference, exactly; more is better in every dimension.
 
     points: (P, T). reference: (T,). Points that do not exceed it everywhere add nothing.
     """
-    found = np.unique(np.asarray(points, dtype=float).reshape(-1, len(reference)), axis=0)
-    reference = np.asarray(reference, dtype=float)
-    found = found[(found > reference).all(1)]
-    if not len(found):
-        return 0.0
-    if len(reference) == 1:
-        return float(found.max() - reference[0])
-    # Slices along the last dimension: between two values of it, what lies above dominates.
-    levels = np.unique(found[:, -1])[::-1]
-    below = [*levels[1:], reference[-1]]
+    above = np.asarray(points, dtype=float).reshape(-1, len(reference)) - np.asarray(reference, dtype=float)
+    return _volume(_front(above[(above > 0).all(1)]))
+
+
+def _volume(points: np.ndarray) -> float:
+    """What points (P, T) dominate above 0: each adds its box but for what those after it dominate of that.
+
+    What those dominate is that of points again: While, Bradstreet and Barone, A Fast Way of Calculating Exact
+    Hypervolumes, IEEE Transactions on Evolutionary Computation 16, 2012.
+    """
+    boxes = points.prod(1)
     return float(
         sum(
-            (level - lower) * hypervolume(found[found[:, -1] >= level][:, :-1], reference[:-1])
-            for level, lower in zip(levels, below, strict=True)
+            box - (_volume(_front(np.minimum(points[n + 1 :], point))) if n + 1 < len(points) else 0)
+            for n, (point, box) in enumerate(zip(points, boxes, strict=True))
         )
     )
+
+
+def _front(points: np.ndarray) -> np.ndarray:
+    """The points that no other dominates, each once, those that are high in the last dimension first."""
+    points = np.unique(points, axis=0)
+    under = (points[:, None] <= points[None]).all(2)
+    front = points[under.sum(1) == 1]  # each is under itself
+    return front[np.argsort(-front[:, -1])] if len(front) else front
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,12 +56,13 @@ class Controllability:
     """What a search over many preferences achieves at one budget, on the test split.
 
     hypervolume: of the gains (quality relative to full width) above `reference`, those of the smallest
-    configuration. response: Spearman's correlation of a task's preference and gain. spread: largest minus
-    smallest gain. Both by task. used: the largest and the smallest share of the budget.
+    configuration; `None` of more than `MOST_TASKS` tasks. response: Spearman's correlation of a task's
+    preference and gain. spread: largest minus smallest gain. Both by task. used: the largest and the smallest
+    share of the budget.
     """
 
     budget: float
-    hypervolume: float
+    hypervolume: float | None
     reference: tuple[float, ...]
     response: dict[str, float]
     spread: dict[str, float]
@@ -88,7 +101,7 @@ def controllability(
     wanted = np.array([[each[task] for task in table.tasks] for each in asked])
     return Controllability(
         budget=budget / table.full_macs,
-        hypervolume=hypervolume(gains, reference),
+        hypervolume=hypervolume(gains, reference) if len(table.tasks) <= MOST_TASKS else None,
         reference=reference,
         response={task: _spearman(wanted[:, t], gains[:, t]) for t, task in enumerate(table.tasks)},
         spread={task: float(np.ptp(gains[:, t])) for t, task in enumerate(table.tasks)},
@@ -101,7 +114,7 @@ def controllability(
 
 def compare(table: ScoreTable, budget: float) -> dict[str, float | None]:
     """The hypervolume of searching encoder and decoders, beside uniform widths and each fixed encoder; `None`
-    where nothing fits.
+    where nothing fits, or of more than `MOST_TASKS` tasks.
     """
     ways: dict[str, dict[str, Any]] = {"searched": {}, "uniform": {"uniform": True}}
     ways |= {f"encoder {width:g}": {"encoder": width} for width in table.encoder}

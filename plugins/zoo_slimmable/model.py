@@ -42,7 +42,8 @@ class Encoder(nn.Module):
         stages, given = [], fixed(inputs.channels)
         for index in range(config.stages):
             channels = Channels(width >> (config.stages - 1 - index), divisor=config.divisor)
-            stages.append(Stage(config, given, channels, stride=1 if index == 0 else 2, scopes=(scope,)))
+            stride = config.stride if index == 0 else 2
+            stages.append(Stage(config, given, channels, stride=stride, scopes=(scope,)))
             given = channels
         self.stages = nn.ModuleList(stages)
         self.channels = given

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from zoo_slimmable.metrics import compare, controllability, hypervolume
+from zoo_slimmable.metrics import MOST_TASKS, compare, controllability, hypervolume
 from zoo_slimmable.search import ScoreTable, parse_budget, parse_named, search
 
 from zoo.plugin import ZooError
@@ -103,6 +103,13 @@ def test_many_tasks_and_widths_are_searched_too(monkeypatch: pytest.MonkeyPatch)
     assert found.score > even.score
     monkeypatch.setattr("zoo_slimmable.search.MOST", 2_000)
     assert search(made, budget).score == pytest.approx(found.score, abs=2e-4)
+
+
+def test_of_very_many_tasks_no_hypervolume_is_measured() -> None:
+    for tasks in (MOST_TASKS, MOST_TASKS + 1):
+        made = many(tasks, 2)
+        measured = controllability(made, 0.6 * made.full_macs)
+        assert (measured.hypervolume is None) == (tasks > MOST_TASKS) and len(measured.response) == tasks
 
 
 @settings(deadline=None, max_examples=20)
