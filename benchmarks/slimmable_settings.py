@@ -1,10 +1,11 @@
 """One slimmable multi-task network beside networks trained alone: quality by width, search, hypervolume.
 
     python benchmarks/slimmable_settings.py [--recipe slim/shapes] [--seeds 0 1 2] [--only plain ...]
+    python benchmarks/slimmable_settings.py --set trainer.max_epochs=4
 
-Each setting is a run of the recipe; what is done is kept in runs/slimmable_settings, so that it can go on
-another day. `--split val` prints the figures on validation data, by which settings are chosen. The last lines
-are the tables of plugins/zoo_slimmable/README.md.
+Each setting is a run of the recipe (with the overrides of `--set`); what is done is kept in
+runs/slimmable_settings, so that it can go on another day. `--split val` prints the figures on validation
+data, by which settings are chosen. The last lines are the tables of plugins/zoo_slimmable/README.md.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,11 @@ OUT = Path("runs/slimmable_settings")
 WIDTHS = (0.25, 0.5, 0.75, 1.0)
 BUDGETS = (0.3, 0.5, 0.7)
 #: Of each recipe: the width of the encoder and the hidden width of its decoders, and how much is distilled.
-RECIPES = {"slim/shapes": (64, 16, 0.1), "slim/digits_mtl": (64, 32, 0.1)}
+RECIPES = {
+    "slim/shapes": (64, 16, 0.1),
+    "slim/digits_mtl": (64, 32, 0.1),
+    "slim/fashion_mnist_mtl": (64, 32, 0.1),
+}
 SANDWICH = "callbacks.slim/sandwich"
 
 
@@ -48,7 +53,7 @@ def settings_of(recipe: str) -> dict[str, list[str]]:
     }
 
 
-def measure(recipe: str, setting: str, seed: int) -> dict[str, Any]:
+def measure(recipe: str, setting: str, seed: int, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """Train, and score every width on val and test; of a network alone its own."""
     from zoo_slimmable.commands import table_of
 
@@ -56,7 +61,7 @@ def measure(recipe: str, setting: str, seed: int) -> dict[str, Any]:
     from zoo.training.saved import Saved
 
     start = time.process_time()
-    given = [*settings_of(recipe)[setting], f"seed={seed}", f"output.dir={OUT / 'runs'}"]
+    given = [*settings_of(recipe)[setting], *overrides, f"seed={seed}", f"output.dir={OUT / 'runs'}"]
     result = zoo.train(recipe, given, quiet=True)
     seconds = time.process_time() - start
     if result.run is None or result.status != "finished":
@@ -143,15 +148,16 @@ def main() -> None:
     parser.add_argument("--recipe", choices=list(RECIPES), default="slim/shapes")
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
     parser.add_argument("--only", nargs="*", default=["plain", "distilled", "uniform", "alone"])
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="of every run")
     parser.add_argument("--split", choices=["val", "test"], default="test")
     options = parser.parse_args()
     OUT.mkdir(parents=True, exist_ok=True)
-    path = OUT / f"{options.recipe.replace('/', '_')}.json"
+    path = OUT / ("_".join([options.recipe, *options.set]).replace("/", "_") + ".json")
     for seed in options.seeds:
         for setting in settings_of(options.recipe):
             wanted = setting in options.only or ("alone" in options.only and setting.startswith("alone"))
             if wanted and f"{setting} {seed}" not in read(path):
-                found = measure(options.recipe, setting, seed)
+                found = measure(options.recipe, setting, seed, options.set)
                 path.write_text(json.dumps({**read(path), f"{setting} {seed}": found}))
                 print(f"{setting} {seed}: {found['seconds']:.0f} CPU s", file=sys.stderr)
     report(options.recipe, read(path), options.split)

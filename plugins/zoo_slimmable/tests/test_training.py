@@ -71,6 +71,14 @@ def test_every_pair_of_widths_can_be_cut_out(norm: str) -> None:
     assert sum(parts) == cost.macs()
 
 
+def test_a_first_stage_with_steps_works_at_fewer_places() -> None:
+    x = batch()["input"]
+    shapes = [[f.shape[1:] for f in model(stride=n).forward_intermediates(x)] for n in (1, 2)]
+    assert shapes == [[(16, 8, 8), (32, 4, 4)], [(16, 4, 4), (32, 2, 2)]]
+    costs = [Cost(model(stride=n), x).macs(below="backbone") for n in (1, 2)]
+    assert costs[0] == 4 * costs[1]
+
+
 @pytest.mark.parametrize("norm", ["group", "batch"])
 def test_an_answer_does_not_depend_on_the_width_of_other_decoders(norm: str) -> None:
     whole, x = model(norm).eval(), batch()["input"]
