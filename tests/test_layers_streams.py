@@ -12,7 +12,16 @@ from torch import Tensor
 
 import zoo
 from zoo.errors import ZooError
-from zoo.layers import Model, detach_state, load_state, put_padded, put_rows, save_state, select_rows
+from zoo.layers import (
+    Model,
+    check_state,
+    detach_state,
+    load_state,
+    put_padded,
+    put_rows,
+    save_state,
+    select_rows,
+)
 from zoo.layers.streams import rows_of
 from zoo.layers.transformer import TransformerState
 from zoo.plugin import Labels, Series
@@ -136,6 +145,9 @@ class Pair(NamedTuple):
     second: Any
 
 
+PAIR = {"first": (1, 3, None, 5), "second": (1,)}
+
+
 @dataclass(frozen=True)
 class Held:
     value: Tensor
@@ -173,11 +185,55 @@ def test_mistakes_are_named(rows: Tensor, other: Any, message: str) -> None:
 
 @pytest.mark.parametrize(
     ("state", "got"),
-    [(3, "got a int"), (TransformerState(torch.zeros(1), ()), "TransformerState of 0 layers")],
+    [
+        (3, "must be a TransformerState, .* got a int"),
+        (TransformerState(torch.zeros(1), ()), "must be of 2 layers, .* got one of 0 layers"),
+        (TransformerState(torch.zeros(3), ()), "is of 3 streams, but x holds 1"),
+        (
+            TransformerState(torch.zeros(1, dtype=torch.int64), (None, None)),
+            "must be an? AarenState, .* got a NoneType",
+        ),
+    ],
 )
 def test_a_state_of_something_else_is_named(state: Any, got: str) -> None:
-    with pytest.raises(ValueError, match=f"TransformerState of these 2 layers, .*{got}"):
+    with pytest.raises(ValueError, match=f"state {got}"):
         streaming("aaren").step(series(1, 3), state)
+
+
+@pytest.mark.parametrize(
+    ("state", "said"),
+    [
+        (torch.zeros(1, 2), "must be a Pair, .* got a Tensor"),
+        (Pair(torch.zeros(2, 3, 4, 5), torch.zeros(2)), "is of 2 streams, but x holds 1"),
+        (
+            Pair(torch.zeros(1, 3, 4, 6), torch.zeros(1)),
+            r"first must be \(1, 3, any, 5\) .* got \(1, 3, 4, 6\)",
+        ),
+        (Pair(torch.zeros(1, 3, 4), torch.zeros(1)), r"first must be \(1, 3, any, 5\) .* got \(1, 3, 4\)"),
+        (Pair(torch.zeros(1, 3, 4, 5), 7), r"second must be a tensor \(1,\), got a int"),
+        (
+            Pair(torch.zeros(1, 3, 4, 5), torch.zeros(1).double()),
+            "second must be torch.float32 .*torch.float64",
+        ),
+    ],
+)
+def test_check_state_says_what_was_given_and_expected(state: Any, said: str) -> None:
+    check_state(
+        Pair(torch.ones(1, 3, 0, 5), torch.zeros(1, dtype=torch.int64)), Pair, PAIR, dtype=torch.float32
+    )
+    with pytest.raises(ValueError, match=f"state.{said}"):
+        check_state(state, Pair, PAIR, dtype=torch.float32)
+
+
+def test_check_state_looks_into_states_of_states() -> None:
+    inner = {"layers.1.first": (2, 3), "layers.0": (2, 1)}
+    state = TransformerState(torch.zeros(2), (torch.zeros(2, 1), Pair(torch.zeros(2, 3), torch.zeros(2))))
+    check_state(state, TransformerState, inner)
+    check_state(torch.zeros(2, 1), Tensor, {"": (2, 1)})
+    with pytest.raises(ValueError, match=r"state.layers.1.first must be a tensor \(2, 3\), got a NoneType"):
+        check_state(state._replace(layers=()), TransformerState, inner)
+    with pytest.raises(ValueError, match=r"state must be \(2, 4\) in this layer, got \(2, 1\)"):
+        check_state(torch.zeros(2, 1), Tensor, {"": (2, 4)})
 
 
 def test_padded_streams_must_be_of_one_layer() -> None:

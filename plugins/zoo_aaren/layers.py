@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.layers.precision import full_precision, sum_dtype
+from zoo.layers.streams import check_state
 from zoo_aaren.config import AarenConfig
 from zoo_aaren.functional import AarenState, aaren_scan, aaren_step
 
@@ -90,6 +91,7 @@ class Aaren(nn.Module):
         Raises:
             ValueError: x has another shape, or the state belongs to another batch size or layer.
         """
+        check_state(state, AarenState, {})  # the functions look at the rest, but take `None` for a beginning
         scores, values = self._scores_and_values(x)
         if x.shape[1] == 1:
             out, state = aaren_step(scores.squeeze(2), values.squeeze(2), state)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.layers import by_age, front_order, put_back, weights_by_values
+from zoo.layers import by_age, check_state, front_order, put_back, weights_by_values
 from zoo_combiner.config import CombinerConfig
 
 
@@ -171,7 +171,9 @@ class Combiner(nn.Module):
             ValueError: x has another shape, or the state is of another layer, batch size or type.
         """
         self._check(x)
-        self._check_state(x, state)
+        one = (len(x), self.heads, None, self.channels)
+        shapes = {"queries": one, "keys": one, "values": one, "seen": (len(x),)}
+        check_state(state, self._cache, shapes, dtype=self.query.weight.dtype)
         return by_age(self._step, x, state, state.seen)
 
     def _empty(self, tokens: Tensor, seen: Tensor) -> Any:
@@ -181,27 +183,6 @@ class Combiner(nn.Module):
     def _step(self, x: Tensor, state: Any, age: int) -> tuple[Tensor, Any]:
         """`step` for streams that have all seen `age` tokens."""
         raise NotImplementedError
-
-    def _check_state(self, x: Tensor, state: Any) -> None:
-        kind = self._cache
-        if not isinstance(state, kind):
-            raise ValueError(
-                f"state must be a {kind.__name__} from initial_state() or step() of such a layer, "
-                f"got a {type(state).__name__}"
-            )
-        keys = state.keys
-        expected = (x.shape[0], self.heads, self.channels)
-        given = (keys.shape[0], keys.shape[1], keys.shape[3])
-        if given != expected:
-            raise ValueError(
-                f"state must be of (batch, heads, channels) {expected} for x {tuple(x.shape)}, got {given}; "
-                f"start with initial_state({x.shape[0]})"
-            )
-        if keys.dtype != self.query.weight.dtype:
-            raise ValueError(
-                f"state must be of the layer's {self.query.weight.dtype}, got {keys.dtype}; "
-                f"start with initial_state({x.shape[0]})"
-            )
 
     def extra_repr(self) -> str:
         size = getattr(self, "block_size", None)

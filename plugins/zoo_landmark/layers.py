@@ -5,14 +5,13 @@ B batch, N tokens, D width, H heads, d channels per head, L places per block wit
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
-from zoo.layers import Rotary, by_age, weights_by_values
+from zoo.layers import Rotary, by_age, check_state, weights_by_values
 from zoo.layers.init import EMBEDDING_STD, init_linear
 from zoo.layers.precision import full_precision, sum_dtype
+from zoo.layers.streams import Shape
 from zoo_landmark.attention import PlacesAttention
 from zoo_landmark.cache import turned
 from zoo_landmark.config import LandmarkConfig
@@ -91,7 +90,13 @@ class LandmarkTokens(PlacesAttention):
             ValueError: x has another shape, or the state belongs to another layer or number of streams.
         """
         self._check(x)
-        self._check_state(state)
+        channels = self.out.in_features // self.heads
+        shapes: dict[str, Shape] = {
+            "keys": (len(x), self.heads, None, channels),
+            "blocks.keys": (len(x), self.heads, None, self.size, channels),
+            "position": (len(x),),
+        }
+        check_state(state, LandmarkState, shapes, dtype=self.out.weight.dtype)
         return by_age(self._step, x, state, state.position)
 
     def _step(self, x: Tensor, state: LandmarkState, age: int) -> tuple[Tensor, LandmarkState]:
@@ -114,19 +119,6 @@ class LandmarkTokens(PlacesAttention):
         width = self.out.in_features
         if x.dim() != 3 or x.shape[-1] != width:
             raise ValueError(f"x must be (B, N, {width}), got {tuple(x.shape)}")
-
-    def _check_state(self, state: Any) -> None:
-        if not isinstance(state, LandmarkState):
-            raise ValueError(
-                f"state must be a LandmarkState from initial_state() or step(), got {type(state).__name__}"
-            )
-        blocks = state.blocks.keys
-        expected = (self.heads, self.size, self.out.in_features // self.heads, self.out.weight.dtype)
-        found = (blocks.shape[1], blocks.shape[3], blocks.shape[4], blocks.dtype)
-        if found != expected:
-            raise ValueError(
-                f"the state is of (heads, places per block, channels, type) {found}, not {expected}"
-            )
 
     def extra_repr(self) -> str:
         config = self.config

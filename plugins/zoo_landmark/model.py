@@ -69,7 +69,12 @@ class LandmarkLm(nn.Module):
         return self.stack.initial_state(batch_size)
 
     def step(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """x: the next tokens (B, C, D) -> (B, C, D) and the new state; equals `forward` on all tokens."""
+        """x: the next tokens (B, C, D) -> (B, C, D) and the new state; equals `forward` on all tokens.
+
+        Raises:
+            ValueError: the state is of another model or number of streams.
+        """
+        self.stack.check_state(state, len(x))
         return by_age(self._step, x, state, state.position)
 
     def _step(self, x: Tensor, state: Any, age: int) -> tuple[Tensor, Any]:

@@ -72,8 +72,8 @@ class NeuralMemory(nn.Module):
         Raises:
             ValueError: x has another shape, or the state is of another number of streams.
         """
-        require_tokens(x, self.out.in_features, state.memory.phase)
-        self.memory.warn_if_moved(state)
+        require_tokens(x, self.out.in_features)
+        self.memory.check_state(state, len(x))
         return by_phase(self.run, state.memory.phase, state, x)
 
     def run(self, phase: int, state: StreamState, x: Tensor) -> tuple[Tensor, StreamState]:

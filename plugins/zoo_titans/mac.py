@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from zoo.layers.init import init_linear
 from zoo.layers.positions import Rotary, position_ids
+from zoo.layers.streams import check_state
 from zoo_titans.attention import Gate, Part, Projections, attend_jointly, before
 from zoo_titans.config import MacConfig
 from zoo_titans.documents import by_document
@@ -95,10 +96,12 @@ class MemoryAsContext(nn.Module):
         Raises:
             ValueError: x has another shape, or the state is of another number of streams.
         """
-        phase = state.memory.memory.phase
-        require_tokens(x, self.out.in_features, phase)
-        self.memory.warn_if_moved(state.memory)
-        return by_phase(self.run, phase, state, x)
+        width, heads = self.out.in_features, self.attention.heads
+        require_tokens(x, width)
+        segment = (len(x), heads, self.segment, width // heads)
+        check_state(state, MacState, {"recalled.0": segment, "seen.0": segment}, dtype=self.out.weight.dtype)
+        self.memory.check_state(state.memory, len(x))
+        return by_phase(self.run, state.memory.memory.phase, state, x)
 
     def run(self, phase: int, state: MacState, x: Tensor) -> tuple[Tensor, MacState]:
         """`step` where all streams have seen `phase` tokens of their segment."""

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from zoo.layers.init import init_linear
 from zoo.layers.precision import full_precision, sum_dtype
+from zoo.layers.streams import Shape, check_state
 from zoo_titans.chunk import Form
 from zoo_titans.config import MacConfig, MemoryConfig
 from zoo_titans.functional import read_weights, scan_in_phase
@@ -116,8 +117,22 @@ class Memory(nn.Module):
         origin = self._origin().expand(batch_size).clone()
         return StreamState(memory, tail, gates if self.by_chunk else None, origin)
 
-    def warn_if_moved(self, state: StreamState) -> None:
-        """Say so where a stream began with other first weights than the layer has now."""
+    def check_state(self, state: StreamState, streams: int) -> None:
+        """That it is of this layer and of so many streams; warns where they began with other first weights.
+
+        Raises:
+            ValueError: says what was given and what was expected.
+        """
+        weight, heads = self.qkv.weight, self.heads
+        check_state(state, StreamState, {"tail": (streams, None, len(weight))}, dtype=weight.dtype)
+        shapes: dict[str, Shape] = {"memory.phase": (streams,)}
+        shapes |= {f"memory.weights.{i}": (streams, *first.shape) for i, first in enumerate(self.first)}
+        if self.by_chunk:
+            shapes["gates"] = (streams, 3 * heads)
+        check_state(state, StreamState, shapes, dtype=sum_dtype(weight.dtype))
+        self._warn_if_moved(state)
+
+    def _warn_if_moved(self, state: StreamState) -> None:
         if torch.compiler.is_compiling() or state.origin.is_meta:
             return  # values are not known here
         origin = self._origin().to(state.origin.device)
@@ -125,7 +140,7 @@ class Memory(nn.Module):
             warnings.warn(
                 "the memory's first weights have changed since this state began (an optimiser step?): the "
                 "stream goes on from the old ones. Begin anew with initial_state, or reset its rows",
-                stacklevel=3,
+                stacklevel=4,
             )
 
     def _origin(self) -> Tensor:
@@ -204,16 +219,14 @@ class Memory(nn.Module):
         return f"heads={self.heads}, channels={sizes}, chunk={self.chunk}, theta_max={self.theta_max:g}"
 
 
-def require_tokens(x: Tensor, width: int, streams: Tensor | None = None) -> None:
-    """x (B, N, width), of as many streams as the state.
+def require_tokens(x: Tensor, width: int) -> None:
+    """x (B, N, width).
 
     Raises:
         ValueError: naming both shapes.
     """
     if x.dim() != 3 or x.shape[-1] != width:
         raise ValueError(f"expected x (B, N, {width}), got {tuple(x.shape)}")
-    if streams is not None and streams.shape[0] != x.shape[0]:
-        raise ValueError(f"the state is of {len(streams)} streams, but x holds {len(x)}: {tuple(x.shape)}")
 
 
 def _held(logits: Tensor, under_way: Tensor, *, phase: int, chunk: int) -> tuple[Tensor, Tensor]:

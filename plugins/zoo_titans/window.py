@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from zoo.layers.attention import KVCache
 from zoo.layers.init import init_linear
 from zoo.layers.positions import Rotary
-from zoo.layers.streams import select_rows
+from zoo.layers.streams import Shape, check_state, select_rows
 from zoo_titans.attention import Gate, WindowAttention
 from zoo_titans.config import WindowConfig
 from zoo_titans.documents import by_document
@@ -104,10 +104,12 @@ class _WithWindow(nn.Module):
         Raises:
             ValueError: x has another shape, or the state is of another number of streams.
         """
-        phase = state.memory.memory.phase
-        require_tokens(x, self.out.in_features, phase)
-        self.inner_memory.warn_if_moved(state.memory)
-        return by_phase(self.run, phase, state, x)
+        width, heads = self.out.in_features, self.attention.heads
+        require_tokens(x, width)
+        shapes: dict[str, Shape] = {"cache.keys": (len(x), heads, None, width // heads)}
+        check_state(state, WindowState, shapes, dtype=self.out.weight.dtype)
+        self.inner_memory.check_state(state.memory, len(x))
+        return by_phase(self.run, state.memory.memory.phase, state, x)
 
 
 class MemoryAsGate(_WithWindow):

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from zoo.layers.init import init_linear
 from zoo.layers.padding import front_order, kept_in_front, put_back
 from zoo.layers.precision import sum_dtype
+from zoo.layers.streams import check_state
 from zoo_transnormer.checks import token_mask
 from zoo_transnormer.config import LightningConfig, SgluConfig
 from zoo_transnormer.decay import slope_values
@@ -104,9 +105,7 @@ class LightningAttention(nn.Module):
     def initial_state(self, batch_size: int) -> LightningState:
         """The state of streams that have seen nothing, in float32 (float64 for a float64 layer)."""
         weight = self.out.weight
-        channels = weight.shape[0] // self.heads
-        keys = channels if self.lrpe is None else 2 * channels
-        memory = weight.new_zeros(batch_size, self.heads, keys, channels, dtype=sum_dtype(weight.dtype))
+        memory = weight.new_zeros(self._memory(batch_size), dtype=sum_dtype(weight.dtype))
         return LightningState(memory, torch.zeros(batch_size, dtype=torch.int64, device=weight.device))
 
     def step(self, x: Tensor, state: LightningState) -> tuple[Tensor, LightningState]:
@@ -115,6 +114,8 @@ class LightningAttention(nn.Module):
         Raises:
             ValueError: x has another shape, or the state belongs to another batch size or layer.
         """
+        shapes = {"memory": self._memory(len(x)), "tokens": (len(x),)}
+        check_state(state, LightningState, shapes, dtype=sum_dtype(self.out.weight.dtype))
         q, k, v = self._project(x, state.tokens)
         if x.shape[1] == 1:
             one, memory = lightning_attention_step(
@@ -133,6 +134,11 @@ class LightningAttention(nn.Module):
             )
             memory = cast(Tensor, after)
         return self._finish(x, found), LightningState(memory, state.tokens + x.shape[1])
+
+    def _memory(self, streams: int) -> tuple[int, ...]:
+        """The shape of their memory: (B, H, d, d), with LRPE (B, H, 2 d, d)."""
+        channels = self.out.in_features // self.heads
+        return streams, self.heads, channels if self.lrpe is None else 2 * channels, channels
 
     def _project(self, x: Tensor, offset: int | Tensor = 0) -> tuple[Tensor, Tensor, Tensor]:
         """(B, N, D) -> queries, keys (B, H, N, d or 2 d), values (B, H, N, d); they start at `offset`."""

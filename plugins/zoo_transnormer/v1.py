@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from zoo.layers.init import init_linear
 from zoo.layers.padding import front_order, kept_in_front, put_back
 from zoo.layers.precision import sum_dtype
+from zoo.layers.streams import check_state
 from zoo_transnormer.checks import token_mask
 from zoo_transnormer.config import DiagAttentionConfig, NormAttentionConfig
 from zoo_transnormer.functional import diag_attention, lightning_attention, linear_attention_bidirectional
@@ -106,8 +107,7 @@ class NormAttention(_Attention):
         """
         self._must_be_causal()
         weight = self.out.weight
-        channels = weight.shape[0] // self.heads
-        memory = weight.new_zeros(batch_size, self.heads, channels, channels, dtype=sum_dtype(weight.dtype))
+        memory = weight.new_zeros(self._memory(batch_size), dtype=sum_dtype(weight.dtype))
         return LightningState(memory, torch.zeros(batch_size, dtype=torch.int64, device=weight.device))
 
     def step(self, x: Tensor, state: LightningState) -> tuple[Tensor, LightningState]:
@@ -117,11 +117,18 @@ class NormAttention(_Attention):
             ValueError: x has another shape, or the state belongs to another batch size or layer.
         """
         self._must_be_causal()
+        shapes = {"memory": self._memory(len(x)), "tokens": (len(x),)}
+        check_state(state, LightningState, shapes, dtype=sum_dtype(self.out.weight.dtype))
         q, k, v = self._project(x, state.tokens[:, None, None])
         found, memory = lightning_attention(
             q, k, v, self.slopes, initial_state=state.memory, output_final_state=True
         )
         return self._finish(found), LightningState(cast(Tensor, memory), state.tokens + x.shape[1])
+
+    def _memory(self, streams: int) -> tuple[int, ...]:
+        """The shape of their memory, (B, H, d, d)."""
+        channels = self.out.in_features // self.heads
+        return streams, self.heads, channels, channels
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, kept: Tensor | None) -> Tensor:
         if self.causal:
@@ -171,8 +178,15 @@ class DiagAttention(_Attention):
         return DiagState(empty, empty, torch.zeros((), dtype=torch.int64, device=weight.device))
 
     def step(self, x: Tensor, state: DiagState) -> tuple[Tensor, DiagState]:
-        """x: the next tokens (B, C, D) -> (B, C, D) and the new state; equals `forward` on all tokens."""
+        """x: the next tokens (B, C, D) -> (B, C, D) and the new state; equals `forward` on all tokens.
+
+        Raises:
+            ValueError: x has another shape, or the state belongs to another batch size or layer.
+        """
         self._must_be_causal()
+        weight = self.out.weight
+        one = (len(x), self.heads, None, weight.shape[0] // self.heads)
+        check_state(state, DiagState, {"keys": one, "values": one, "tokens": ()}, dtype=weight.dtype)
         q, k, v = self._project(x, state.tokens)
         begun = state.keys.shape[2]
         k, v = torch.cat((state.keys, k), 2), torch.cat((state.values, v), 2)

@@ -11,7 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from zoo.layers import check_state
+
 State = tuple[Tensor, Tensor]
+Sizes = dict[str, tuple[int, ...]]
 
 
 class Mean(nn.Module):
@@ -69,9 +72,13 @@ class Mean(nn.Module):
         return weight.new_zeros(batch_size, 1, weight.shape[0]), weight.new_zeros(batch_size, 1, 1)
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        self.look(state, {"0": (len(x), 1, len(self.out.weight)), "1": (len(x), 1, 1)})
         totals = state[0] + self.values(x).cumsum(1)  # (B, C, D)
         counts = state[1] + torch.arange(1, x.shape[1] + 1, dtype=x.dtype).view(1, -1, 1)
         return self.project(self.divide(totals, counts)), self.keep(totals, counts)
+
+    def look(self, state: object, sizes: Sizes) -> None:
+        check_state(state, tuple, sizes, dtype=self.out.weight.dtype)
 
     def keep(self, totals: Tensor, counts: Tensor) -> State:
         return totals[:, -1:].clone(), counts[:, -1:].clone()
@@ -328,8 +335,9 @@ class SpeaksOfNothing(Mean):
 class Fades(Mean):
     """Forgets a little with every step, but not in parallel."""
 
-    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        return super().step(x, (0.99 * state[0], state[1]))
+    def keep(self, totals: Tensor, counts: Tensor) -> State:
+        totals, counts = super().keep(totals, counts)
+        return 0.99 * totals, counts
 
 
 class SkimsPrefills(Mean):
@@ -364,6 +372,31 @@ class KeepsItToItself(Mean):
         return y, state
 
 
+class TakesAnything(Mean):
+    """Never looks at its state: what does not fit ends in an error of its own."""
+
+    def look(self, state: object, sizes: Sizes) -> None:
+        pass
+
+
+class LetsOneStandForAll(Mean):
+    """Knows its kind of state, but not how many streams it is of."""
+
+    def look(self, state: object, sizes: Sizes) -> None:
+        if not (isinstance(state, tuple) and len(state) == 2 and len(state[0]) == 1):
+            super().look(state, sizes)
+
+
+class SaysNoToItsState(Mean):
+    """Refuses what is not its own, and does not say what that was."""
+
+    def look(self, state: object, sizes: Sizes) -> None:
+        try:
+            super().look(state, sizes)
+        except ValueError:
+            raise ValueError("no") from None
+
+
 class Hoards(Mean):
     """Keeps every token, and says that its state is constant."""
 
@@ -371,6 +404,7 @@ class Hoards(Mean):
         return (*super().initial_state(batch_size), self.out.weight.new_zeros(batch_size, 0, 1))
 
     def step(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
+        check_state(state, tuple, {})
         y, after = super().step(x, state[:2])
         return y, (*after, torch.cat((state[2], x[..., :1]), 1))
 

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from zoo.layers.precision import full_precision as full_precision
     from zoo.layers.precision import sum_dtype as sum_dtype
     from zoo.layers.streams import by_age as by_age
+    from zoo.layers.streams import check_state as check_state
     from zoo.layers.streams import detach_state as detach_state
     from zoo.layers.streams import load_state as load_state
     from zoo.layers.streams import put_padded as put_padded
@@ -73,6 +74,7 @@ _MODULE_OF = {
     "full_precision": "precision",
     "sum_dtype": "precision",
     "by_age": "streams",
+    "check_state": "streams",
     "detach_state": "streams",
     "load_state": "streams",
     "put_padded": "streams",

@@ -16,6 +16,7 @@ from zoo.layers.config import SoftmaxConfig
 from zoo.layers.init import init_linear
 from zoo.layers.norm import make_norm
 from zoo.layers.positions import Rotary, position_ids
+from zoo.layers.streams import check_state
 
 #: Windows narrower than this share blocks of this many queries: fewer, larger products.
 MIN_BLOCK = 32
@@ -167,14 +168,6 @@ def _padded(cache: KVCache, tokens: int) -> tuple[Tensor, Tensor, Tensor, Tensor
     return keys, values, cache.position, F.pad(keep, (more, 0), value=False)
 
 
-def _check_cache(state: KVCache, x: Tensor, *, heads: int) -> None:
-    """Streams, heads and head width of a cache against tokens (B, C, D)."""
-    expected = (x.shape[0], heads, x.shape[2] // heads)
-    found = (state.keys.shape[0], state.keys.shape[1], state.keys.shape[3])
-    if found != expected or state.position.shape != x.shape[:1]:
-        raise ValueError(f"the state is of (streams, heads, head width) {found}, but x needs {expected}")
-
-
 class SoftmaxAttention(nn.Module):
     """Multi-head attention of every token on all others, on earlier ones, or on those in a window."""
 
@@ -228,8 +221,10 @@ class SoftmaxAttention(nn.Module):
         Raises:
             ValueError: the state is of another number of streams, another width or another type.
         """
-        n = x.shape[1]
-        _check_cache(state, x, heads=self.heads)
+        batch, n = x.shape[:2]
+        one = (batch, self.heads, None, self.out.in_features // self.heads)
+        shapes = {"keys": one, "values": one, "position": (batch,)}
+        check_state(state, KVCache, shapes, dtype=self.out.weight.dtype)
         q, k, v = self._project(x, state.position.unsqueeze(1) + position_ids(None, n, device=x.device))
         k, v = torch.cat((state.keys, k), 2), torch.cat((state.values, v), 2)
         keep = None if state.keep is None else F.pad(state.keep, (0, n), value=True)

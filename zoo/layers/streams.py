@@ -3,14 +3,14 @@
 A state is what `initial_state(batch_size)` gives and `step` returns: tensors with B first, in (named) tuples,
 lists, mappings or dataclasses. A number, or a tensor without dimensions, is shared by all streams.
 A state that cannot be joined row by row brings `put_rows(rows, other)` of its own, as the KV cache does;
-where it has a place per token, `put_padded` and `by_age` do the work.
+where it has a place per token, `put_padded` and `by_age` do the work. Every `step` begins with `check_state`.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from numbers import Number
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,6 +22,63 @@ from torch import Tensor
 from zoo.errors import ZooError
 
 S = TypeVar("S")
+#: Sizes of a tensor; `None` for one that grows.
+Shape = tuple[int | None, ...]
+
+
+def check_state(
+    state: object, kind: type[Any], shapes: Mapping[str, Shape], *, dtype: torch.dtype | None = None
+) -> None:
+    """Refuse a state that is not one of this layer for so many streams.
+
+    shapes: of its tensors, streams first, by name: `{"keys": (B, H, None, d)}`, "memory.0" for one within
+        another, "" where the state is one tensor. Others are not looked at.
+    dtype: of those that hold floating point numbers.
+
+    Raises:
+        ValueError: says what was given and what was expected.
+    """
+    if not isinstance(state, kind):
+        raise ValueError(
+            f"state must be a {kind.__name__}, as initial_state() and step() of this layer give it, "
+            f"got a {type(state).__name__}"
+        )
+    for name, shape in shapes.items():
+        tensor = _part(state, name)
+        where = _join("state", name) if name else "state"
+        if not isinstance(tensor, Tensor):
+            raise ValueError(f"{where} must be a tensor {_written(shape)}, got a {type(tensor).__name__}")
+        if tensor.dim() != len(shape) or not all(map(_fits, tensor.shape[1:], shape[1:])):
+            raise ValueError(
+                f"{where} must be {_written(shape)} in this layer, got {tuple(tensor.shape)}: "
+                "the state is of another one"
+            )
+        if shape and not _fits(tensor.shape[0], shape[0]):
+            raise ValueError(
+                f"the state is of {tensor.shape[0]} streams, but x holds {shape[0]}; "
+                f"begin with initial_state({shape[0]})"
+            )
+        if dtype is not None and tensor.is_floating_point() and tensor.dtype != dtype:
+            raise ValueError(f"{where} must be {dtype} in this layer, got {tensor.dtype}")
+
+
+def _part(state: Any, name: str) -> Any:
+    """What stands under this name, e.g. `layers.0.m`; `None` where nothing does."""
+    for key in filter(None, name.split(".")):
+        if key.isdigit():
+            state = state[int(key)] if isinstance(state, Sequence) and int(key) < len(state) else None
+        else:
+            state = getattr(state, key, None)
+    return state
+
+
+def _fits(found: int, expected: int | None) -> bool:
+    return expected is None or found == expected
+
+
+def _written(shape: Shape) -> str:
+    sizes = ["any" if size is None else str(size) for size in shape]
+    return f"({', '.join(sizes)}{',' if len(sizes) == 1 else ''})"
 
 
 def select_rows(state: S, rows: Tensor) -> S:

@@ -18,6 +18,7 @@ from zoo.layers.drop_path import DropPath
 from zoo.layers.init import scale_residual
 from zoo.layers.norm import make_norm
 from zoo.layers.positions import LearnedPositions, Rotary
+from zoo.layers.streams import check_state
 from zoo.specs import MixerSpec
 
 
@@ -181,22 +182,27 @@ class Transformer(nn.Module):
             ValueError: past the last learned position, or the state is of another model or number of streams.
         """
         tokens = x.shape[1]
-        if not isinstance(state, TransformerState) or len(state.layers) != len(self.blocks):
-            layers = f" of {len(state.layers)} layers" if isinstance(state, TransformerState) else ""
-            raise ValueError(
-                f"state must be the TransformerState of these {len(self.blocks)} layers, as initial_state() "
-                f"or step() gives it, got a {type(state).__name__}{layers}"
-            )
-        if state.position.shape != x.shape[:1]:
-            raise ValueError(
-                f"the state is of {state.position.numel()} streams, but x holds {len(x)}: {tuple(x.shape)}"
-            )
+        self.check_state(state, len(x))
         x = self._enter(x, start=state.position)
         states = []
         for block, layer_state in zip(self.blocks, state.layers, strict=True):
             x, layer_state = cast(Block, block).step(x, layer_state)
             states.append(layer_state)
         return self.norm(x), TransformerState(state.position + tokens, tuple(states))
+
+    def check_state(self, state: object, streams: int) -> None:
+        """Refuse what is no state of so many streams for so many layers; each layer looks at its own.
+
+        Raises:
+            ValueError: says what was given and what was expected.
+        """
+        check_state(state, TransformerState, {"position": (streams,)})
+        layers = cast(TransformerState, state).layers
+        if len(layers) != len(self.blocks):
+            raise ValueError(
+                f"state must be of {len(self.blocks)} layers, as initial_state() and step() of this stack "
+                f"give it, got one of {len(layers)} layers"
+            )
 
     def _enter(self, x: Tensor, *, mask: Tensor | None = None, start: Tensor | None = None) -> Tensor:
         """Positions and dropout, before the first layer."""

@@ -296,6 +296,8 @@ CHECKS: tuple[Check, ...] = (
             "state_pure": "all that a stream remembers is its state: steps repeat, streams interleave",
             "state_rows": "streams of a state can be selected and saved; one starts anew beside the others, "
             "or the state says that it cannot",
+            "state_foreign": "a state of another component, width, type or number of streams is refused with "
+            "a ValueError that says what was given",
             "state_size": "the state's bytes grow with the tokens seen at most as claimed",
         },
         where=_streams,

@@ -7,16 +7,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from numbers import Number
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from zoo.errors import ZooError
 from zoo.layers.streams import detach_state, load_state, put_rows, save_state, select_rows
-from zoo.testing.measure import CLOSE, SAME, require, require_close
-from zoo.testing.subject import Subject
+from zoo.testing.checks import ConformanceError
+from zoo.testing.measure import CLOSE, SAME, difference, require, require_close
+from zoo.testing.subject import WIDTHS, Subject, subject_of
 
 STEPS = (1, 3, 7)
+#: How far outputs may be off that come from a float32 state, relative to the largest.
+COARSE = 1e-3
 #: A longer stream, fed in steps of its own.
 LONG, LONG_STEP = 300, 37
 #: Bytes that a number outside of any tensor counts for.
@@ -102,6 +106,72 @@ def check_state_rows(subject: Subject) -> None:
         got, _ = module.step(after, mixed)
         expected[1:2], _ = module.step(after[1:2], module.initial_state(1))
         require_close(got, expected, CLOSE, "three streams of which one started anew")
+
+
+class Stranger(NamedTuple):
+    """A state that no component has."""
+
+    past: Tensor
+
+
+def check_state_foreign(subject: Subject) -> None:
+    module: Any = subject.build(causal=True)
+    x = subject.sample(2, subject.lengths(5)[-1], dtype=torch.float64)
+    expected, own = module.step(x, module.initial_state(2))
+    for what, state, words in _foreign(subject, module, own):
+        try:
+            with torch.no_grad():
+                y, _ = module.step(x, state)
+        except (ValueError, ZooError) as error:
+            said = str(error)
+            missing = [word for word in ("state", *words) if word not in said]
+            require(not missing, f"{what} is refused without naming {' and '.join(missing)}: {said}")
+        except Exception as error:
+            raise ConformanceError(
+                f"{what} ends in {type(error).__name__}: {error}; raise a ValueError that says what was "
+                "given and what was expected (zoo.layers.check_state)"
+            ) from error
+        else:
+            # It may make a state of another type its own.
+            taken = what.startswith("a float32") and y.dtype == x.dtype and difference(y, expected) < COARSE
+            require(taken, f"{what} is taken without a word (zoo.layers.check_state refuses it)")
+
+
+def _foreign(subject: Subject, module: Any, own: Any) -> Iterator[tuple[str, Any, tuple[str, ...]]]:
+    """States that are not those of `module`, what they are, and words that the refusal must have."""
+    garbage: list[Any] = [None, (), {}, 7, "state", Stranger(torch.zeros(2, 4)), Stranger(torch.zeros(2))]
+    for nonsense in garbage:
+        named = () if isinstance(nonsense, type(own)) else (type(nonsense).__name__,)
+        yield f"{nonsense!r} for a state", nonsense, named
+    for kind, name in (("mixer", "core/softmax"), ("model", "core/transformer")):
+        if subject.catalogue.has(kind, name) and name != subject.spec.id:
+            other = subject_of(subject.catalogue.get(kind, name), subject.catalogue)
+            yield f"a state of {kind} {name}", _state_of(other, 2), ()
+    for streams in (1, 3):
+        yield f"a state of {streams} streams for 2", _state_of(subject, streams), ("2", str(streams))
+    yield "a float32 state for a float64 module", _state_of(subject, 2, dtype=torch.float32), ("float32",)
+    sizes = [{"width": width} for width in WIDTHS if width > subject.width][:1]
+    sizes += [{"heads": 2}] if subject.spec.kind == "mixer" else []
+    for size in sizes:
+        try:
+            state = _state_of(subject.resized(**size), 2)
+        except ValueError:  # it cannot be built with this width
+            continue
+        given = ", ".join(f"{name} {value}" for name, value in size.items())
+        if _form(state) != _form(own):  # else it could be its own
+            yield f"a state of a module of {given}", state, ()
+
+
+def _form(state: Any) -> list[Any]:
+    """What a state looks like, whatever its numbers."""
+    return [(t.shape, t.dtype) if isinstance(t, Tensor) else type(t) for t in _leaves(state)]
+
+
+def _state_of(subject: Subject, streams: int, dtype: torch.dtype = torch.float64) -> Any:
+    module: Any = subject.build(causal=True, dtype=dtype)
+    x = subject.sample(streams, subject.lengths(5)[-1], dtype=dtype)
+    with torch.no_grad():
+        return module.step(x, module.initial_state(streams))[1]
 
 
 def check_state_size(subject: Subject) -> None:

@@ -6,6 +6,7 @@ as if nothing had happened.
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 import math
@@ -136,6 +137,13 @@ class Subject:
                         parameter.add_(torch.randn_like(parameter), alpha=noise)
         return module.to(dtype).train(train)
 
+    def resized(self, **sizes: int) -> Subject:
+        """The same component for modules of another size: `width`, or `heads` of a mixer."""
+        other = copy.copy(self)
+        for name, size in sizes.items():
+            setattr(other, name, size)
+        return other
+
     def lengths(self, *wanted: int) -> tuple[int, ...]:
         """Numbers of tokens within what the component takes; just one where there are no tokens."""
         if not self.takes_tokens:
@@ -181,9 +189,11 @@ class FeedForwardSubject(Subject):
 
 
 class MixerSubject(FeedForwardSubject):
+    heads = HEADS
+
     def make(self, *, causal: bool, max_tokens: int, **place: int) -> nn.Module:
         return self.spec.load()(
-            self.config, width=self.width, heads=HEADS, causal=causal, max_tokens=max_tokens, **place
+            self.config, width=self.width, heads=self.heads, causal=causal, max_tokens=max_tokens, **place
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from zoo.layers import check_state
 
 from zoo_example.config import ExampleConfig
 from zoo_example.functional import scan
@@ -56,7 +57,12 @@ class ExampleMixer(nn.Module):
         return self.decay_logit.new_zeros(batch_size, len(self.decay_logit))
 
     def step(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """x: the next C >= 1 tokens (B, C, D), state: (B, D) -> (B, C, D) and the new state."""
+        """x: the next C >= 1 tokens (B, C, D), state: (B, D) -> (B, C, D) and the new state.
+
+        Raises:
+            ValueError: the state is not one of this layer for so many streams.
+        """
+        check_state(state, Tensor, {"": (len(x), len(self.decay_logit))}, dtype=self.decay_logit.dtype)
         decay = torch.sigmoid(self.decay_logit)
         averages = scan((1 - decay) * self.value(x), decay.expand(1, x.shape[1], -1), state)
         # A copy: a view of the last average would keep all of them in memory.

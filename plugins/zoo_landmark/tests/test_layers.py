@@ -221,7 +221,7 @@ def test_what_is_refused():
         layer(_x(), mask=torch.ones(2, 29))
     with pytest.raises(ValueError, match="the state is of 3 streams, but x holds 2"):
         layer.step(_x(), layer.initial_state(3))
-    with pytest.raises(ValueError, match=r"the state is of \(heads, places per block, channels, type\)"):
+    with pytest.raises(ValueError, match=r"state.blocks.keys must be \(2, \d, any, \d, \d\)"):
         layer.step(_x(), _layer(block=4).initial_state(2))
     with pytest.raises(ValueError, match="state must be a LandmarkState"):
         layer.step(_x(), None)

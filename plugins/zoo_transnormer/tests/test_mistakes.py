@@ -170,7 +170,7 @@ WRONG = {
     ),
     "layer_state": (
         ValueError,
-        "the state must be",
+        "the state is of 1 streams, but x holds 2",
         lambda: layer(width=8, heads=2).step(torch.zeros(2, 3, 8), layer(width=8, heads=2).initial_state(1)),
     ),
     "stream_both_ways": (
