@@ -223,7 +223,13 @@ def scan_in_phase(
             here = functools.partial(_cut, start=start, count=count, length=length)
             a, e, t = (here(gate) for gate in gates)
             unrolled = chunk_gates(
-                a, e, t, None if kept is None else here(kept), before=read == "before", reading=q is not None
+                a,
+                e,
+                t,
+                None if kept is None else here(kept),
+                before=read == "before",
+                reading=q is not None,
+                plain=impl == "autograd",
             )
             x, keys, values = (here(part) for part in told)
             at = anchor if phase else []

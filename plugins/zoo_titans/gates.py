@@ -5,7 +5,7 @@ C tokens of a chunk; "..." any leading dimensions.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -64,17 +64,29 @@ def gate_products(alpha: Tensor, eta: Tensor, theta: Tensor, valid: Tensor | Non
 
 
 def chunk_gates(
-    alpha: Tensor, eta: Tensor, theta: Tensor, valid: Tensor | None, *, before: bool, reading: bool
+    alpha: Tensor,
+    eta: Tensor,
+    theta: Tensor,
+    valid: Tensor | None,
+    *,
+    before: bool,
+    reading: bool,
+    plain: bool = False,
 ) -> ChunkGates:
     """The same in the shapes that a chunk computes with.
 
     before: token t reads what token t - 1 left. reading: else there are no tokens that read.
+    plain: differentiable in any way torch knows, and slower.
     """
     kept, eta, theta = _identities(alpha, eta, theta, valid)
-    keep, carry, momentum, share, inertia = _unrolled(kept, eta, theta, valid)
+    if plain or torch.compiler.is_compiling():
+        keep, carry, momentum, share, inertia = _unrolled(kept, eta, theta, valid)
+        last = inertia[..., -1, :]
+    else:
+        keep, carry, momentum, share, last = _Unrolled.apply(kept, eta, theta, valid)
     kept_of = (keep[..., -1], carry[..., -1], torch.zeros_like(keep[..., -1]), momentum[..., -1])
     mix = torch.stack(kept_of, -1).unflatten(-1, (2, 2))
-    write = torch.stack((share[..., -1, :], inertia[..., -1, :] * theta), -1)
+    write = torch.stack((share[..., -1, :], last * theta), -1)
     if before:
         keep, carry = F.pad(keep[..., :-1], (1, 0), value=1.0), F.pad(carry[..., :-1], (1, 0))
         share = F.pad(share[..., :-1, :], (0, 0, 1, 0))
@@ -102,35 +114,69 @@ def _unrolled(
     kept: Tensor, eta: Tensor, theta: Tensor, valid: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """keep, carry, momentum and share, as in `GateProducts`, and the products of eta, (..., C, C)."""
-    one = torch.eye(kept.shape[-1], dtype=kept.dtype, device=kept.device)
-    inertia = _without_subnormals(_carried(eta, one))
-    keep = _without_subnormals(_carried(kept, kept[..., :1, None] * one[:, :1]))
-    # Momentum moves the weights at every token that is valid.
-    arriving = inertia if valid is None else inertia.masked_fill(~valid.unsqueeze(-1), 0.0)
-    moved = _without_subnormals(_carried(kept, arriving))
+    fading, inertia = _products_doubling(kept), _products_doubling(eta)
+    moved = _normal(fading @ _arriving(inertia, valid))
     first = eta[..., :1]
-    share = moved * theta.unsqueeze(-2)
-    return keep.squeeze(-1), moved[..., 0] * first, inertia[..., 0] * first, share, inertia
+    keep = fading[..., 0] * kept[..., :1]
+    return keep, moved[..., 0] * first, inertia[..., 0] * first, moved * theta.unsqueeze(-2), inertia
 
 
-def _carried(factors: Tensor, arriving: Tensor) -> Tensor:
-    """y_t = factor_t y_{t-1} + arriving_t: (..., C), (..., C, K) -> (..., C, K).
+class _Unrolled(torch.autograd.Function):
+    """The same with a backward of its own, of the products of eta the last row alone, (..., C)."""
 
-    The solution of a system with ones on the diagonal and -factor_t left of it: solving it multiplies factor
-    by factor, and so does its gradient, zeros included.
+    @staticmethod
+    def forward(
+        ctx: Any, kept: Tensor, eta: Tensor, theta: Tensor, valid: Tensor | None
+    ) -> tuple[Tensor, ...]:
+        fading, inertia = _products(torch.stack((kept, eta))).unbind(0)
+        moved = _without_subnormals(fading @ _arriving(inertia, valid))
+        first = eta[..., :1]
+        keep = fading[..., 0] * kept[..., :1]
+        ctx.save_for_backward(eta, theta, valid, fading, inertia, moved, keep)
+        last = inertia[..., -1, :].clone()
+        return keep, moved[..., 0] * first, inertia[..., 0] * first, moved * theta.unsqueeze(-2), last
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        g_keep, g_carry, g_momentum, g_share, g_last = grads
+        eta, theta, valid, fading, inertia, moved, keep = ctx.saved_tensors
+        first = eta[..., :1]
+        g_theta = (g_share * moved).sum(-2)
+        g_moved = g_share * theta.unsqueeze(-2)
+        g_moved[..., 0].addcmul_(g_carry, first)
+        # A factor s of fading stands between what comes after it, (t, s), and what was moved up to s - 1.
+        g_arriving, g_keep = fading.mT @ g_moved, (fading.mT @ g_keep.unsqueeze(-1)).squeeze(-1)
+        later = (g_arriving[..., 1:, :] * moved[..., :-1, :]).sum(-1) + g_keep[..., 1:] * keep[..., :-1]
+        g_kept = torch.cat((g_keep[..., :1], later), -1)
+        g_inertia = _arriving(g_arriving, valid)
+        g_inertia[..., -1, :] += g_last
+        g_inertia[..., 0].addcmul_(g_momentum, first)
+        later = ((inertia.mT @ g_inertia)[..., 1:, :] * inertia[..., :-1, :]).sum(-1)
+        g_first = (g_carry * moved[..., 0] + g_momentum * inertia[..., 0]).sum(-1, keepdim=True)
+        return g_kept, torch.cat((g_first, later), -1), g_theta, None
+
+
+def _arriving(inertia: Tensor, valid: Tensor | None) -> Tensor:
+    """Momentum moves the weights at every token that is valid."""
+    return inertia if valid is None else inertia.masked_fill(~valid.unsqueeze(-1), 0.0)
+
+
+def _products(factors: Tensor) -> Tensor:
+    """(..., C) -> (..., C, C): the factors j+1 to t multiplied at (t, j), 1 where t = j, 0 above.
+
+    Nothing is divided and no logarithm taken, so that it is exact where a factor is zero.
     """
-    if torch.compiler.is_exporting():
-        return _products_doubling(factors) @ arriving
-    steps = torch.diag_embed(-factors[..., 1:], offset=-1)  # its diagonal counts as ones
-    arriving = arriving.expand(*factors.shape, arriving.shape[-1])
-    return torch.linalg.solve_triangular(steps, arriving, upper=False, unitriangular=True)
+    tokens = factors.shape[-1]
+    products = factors.new_zeros(*factors.shape, tokens)
+    products.diagonal(dim1=-2, dim2=-1).fill_(1.0)
+    for t in range(1, tokens):
+        torch.mul(products[..., t - 1, :t], factors[..., t, None], out=products[..., t, :t])
+    return _without_subnormals(products)
 
 
 def _products_doubling(factors: Tensor) -> Tensor:
-    """(..., C) -> (..., C, C): the factors j+1 to t multiplied at (t, j), 1 where t = j, 0 above.
-
-    The inverse of that system without a solver, which ONNX has not: runs of 1, 2, 4, ... factors.
-    """
+    """The same in ways that torch can differentiate in any way, and trace: runs of 1, 2, 4, ... factors."""
     tokens = factors.shape[-1]
     later = torch.ones(tokens, tokens, dtype=torch.bool, device=factors.device).tril(-1)
     products = torch.where(later, factors.unsqueeze(-1), 1.0)  # (t, j): the factor t, from j + 1 on
@@ -138,7 +184,15 @@ def _products_doubling(factors: Tensor) -> Tensor:
     while run < tokens:
         products = products * F.pad(products[..., :-run, :], (0, 0, run, 0), value=1.0)
         run *= 2
-    return products.tril()
+    return _normal(products.tril())
+
+
+def _normal(products: Tensor) -> Tensor:
+    """Without subnormal numbers; the gradient passes, also where a product is zero."""
+    if torch.compiler.is_exporting():
+        return products
+    known = products.detach()
+    return products + (_without_subnormals(known) - known)
 
 
 def _without_subnormals(products: Tensor) -> Tensor:
@@ -146,8 +200,4 @@ def _without_subnormals(products: Tensor) -> Tensor:
 
     Nothing is lost below the root of the smallest number, but matrix products on CPU become ten times slower.
     """
-    if torch.compiler.is_exporting():
-        return products
-    known = products.detach()  # the gradient passes, also where a product is zero
-    least = torch.finfo(products.dtype).tiny ** 0.5
-    return products + F.threshold(known, least, 0.0).sub_(known)
+    return F.hardshrink(products, torch.finfo(products.dtype).tiny ** 0.5)
