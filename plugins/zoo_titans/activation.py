@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 _SQRT_HALF = math.sqrt(0.5)
@@ -14,38 +15,41 @@ _DENSITY = 1 / math.sqrt(2 * math.pi)
 
 
 class Activation(NamedTuple):
-    """`both(h)` gives value, slope, and what else `curvature(value, slope, that)`, the slope's slope, needs.
+    """`value(h)`; `back(g, h)`, g times the slope at h; `bend(t, h, value)`, t times the slope's slope.
 
-    All by element.
+    All by element; few passes, as they are bound by memory. `bend` may use up t.
     """
 
-    both: Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
-    curvature: Callable[[Tensor, Tensor, Tensor], Tensor]
+    value: Callable[[Tensor], Tensor]
+    back: Callable[[Tensor, Tensor], Tensor]
+    bend: Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
-def _silu(h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    share = h.sigmoid()
-    value = h * share
-    return value, torch.addcmul(share + value, share, value, value=-1), share
+def _silu_back(grad: Tensor, h: Tensor) -> Tensor:
+    if torch.is_grad_enabled():  # the kernel has no derivative of its own
+        share = h.sigmoid()
+        return grad * torch.addcmul(share, h * share, 1 - share)
+    return torch.ops.aten.silu_backward(grad, h)
 
 
-def _silu_curvature(value: Tensor, slope: Tensor, share: Tensor) -> Tensor:
-    """(1 - share) (slope + share - share value)."""
-    inner = torch.addcmul(slope + share, share, value, value=-1)
-    return torch.addcmul(inner, inner, share, value=-1)
+def _silu_bend(t: Tensor, h: Tensor, value: Tensor) -> Tensor:
+    """With the sigmoid s: s (1 - s) (2 + h - 2 h s) t."""
+    inner = torch.sub(h, value, alpha=2).add_(2).mul_(t)
+    return torch.ops.aten.sigmoid_backward(inner, h.sigmoid())
 
 
-def _gelu(h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    below = 0.5 * (1 + torch.erf(h * _SQRT_HALF))
-    return h * below, torch.addcmul(below, h, _DENSITY * (-0.5 * h * h).exp()), h
+def _gelu_back(grad: Tensor, h: Tensor) -> Tensor:
+    if torch.is_grad_enabled():
+        return grad * torch.addcmul(0.5 * torch.erfc(h * -_SQRT_HALF), h, _DENSITY * (-0.5 * h * h).exp())
+    return torch.ops.aten.gelu_backward(grad, h)
 
 
-def _gelu_curvature(value: Tensor, slope: Tensor, h: Tensor) -> Tensor:
+def _gelu_bend(t: Tensor, h: Tensor, value: Tensor) -> Tensor:
     square = h * h
-    return _DENSITY * (-0.5 * square).exp() * (2 - square)
+    return t.mul_((-0.5 * square).exp_()).mul_(square.neg_().add_(2).mul_(_DENSITY))
 
 
 ACTIVATIONS = {
-    "silu": Activation(_silu, _silu_curvature),
-    "gelu": Activation(_gelu, _gelu_curvature),
+    "silu": Activation(F.silu, _silu_back, _silu_bend),
+    "gelu": Activation(F.gelu, _gelu_back, _gelu_bend),
 }

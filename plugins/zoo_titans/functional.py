@@ -183,7 +183,7 @@ def read_weights(q: Tensor, weights: tuple[Tensor, ...], *, act: str, residual: 
         for depth, weight in enumerate(weights):
             x = x @ weight
             if depth < len(weights) - 1:
-                x, *_ = ACTIVATIONS[act].both(x)
+                x = ACTIVATIONS[act].value(x)
         return (x + first if residual else x).to(q.dtype)
 
 
@@ -234,7 +234,7 @@ def scan_in_phase(
             x, keys, values = (here(part) for part in told)
             at = anchor if phase else []
             y, after = run_chunks(x, keys, values, unrolled, stacks, at, form, impl)
-            outputs.append(y.unflatten(1, (batch, heads)).movedim(0, 2).flatten(2, 3))
+            outputs.append(y.unflatten(0, (batch, heads)).flatten(2, 3))
             if phase == 0 and length < chunk:  # a chunk begins and does not end here
                 anchor = [_halves(stack)[0] for stack in stacks]
             phase = (phase + length) % chunk
@@ -281,12 +281,12 @@ def _pieces(tokens: int, phase: int, chunk: int) -> list[tuple[int, int, int]]:
 
 
 def _cut(x: Tensor, *, start: int, count: int, length: int) -> Tensor:
-    """(B, H, T, ...) -> (n, R, C, ...), or (n, R, 0, ...) where x has no tokens at all."""
+    """(B, H, T, ...) -> (R, n, C, ...), or (R, n, 0, ...) where x has no tokens at all."""
     if x.shape[2] == 0:
-        return x.new_zeros(count, x.shape[0] * x.shape[1], *x.shape[2:])
+        return x.new_zeros(x.shape[0] * x.shape[1], count, *x.shape[2:])
     if count * length < x.shape[2]:
         x = x[:, :, start : start + count * length]
-    return x.unflatten(2, (count, length)).movedim(2, 0).flatten(1, 2)
+    return x.unflatten(2, (count, length)).flatten(0, 1)
 
 
 def _halves(stack: Tensor) -> tuple[Tensor, Tensor]:
