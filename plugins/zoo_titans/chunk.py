@@ -112,9 +112,7 @@ def forward(given: Given, stacks: Stacks, anchor: Stacks, form: Form) -> tuple[T
         mixed = torch.bmm(given.mix, _flat(stack)).view_as(stack)
         after.append(mixed.baddbmm_(written.mT, learned))
         h = hidden[depth] if depth < last else None
-        layers.append(
-            Layer(a, h, arriving[depth], e, shrink, learned, x, seen, z, left, written, weighted)
-        )
+        layers.append(Layer(a, h, arriving[depth], e, shrink, learned, x, seen, z, left, written, weighted))
     return layers[-1].z, after, layers
 
 

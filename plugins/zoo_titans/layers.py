@@ -9,7 +9,8 @@ from zoo.layers.init import init_linear
 from zoo_titans.config import MemoryConfig
 from zoo_titans.documents import by_document
 from zoo_titans.functional import by_phase
-from zoo_titans.memory import EPS, Memory, StreamState, require_tokens
+from zoo_titans.memory import Memory, StreamState, require_tokens
+from zoo_titans.told import EPS
 
 
 def require_causal(causal: bool, name: str) -> None:

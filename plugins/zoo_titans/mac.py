@@ -16,7 +16,8 @@ from zoo_titans.config import MacConfig
 from zoo_titans.documents import by_document
 from zoo_titans.functional import by_phase
 from zoo_titans.layers import require_causal
-from zoo_titans.memory import EPS, Memory, StreamState, require_tokens
+from zoo_titans.memory import Memory, StreamState, require_tokens
+from zoo_titans.told import EPS
 
 
 class MacState(NamedTuple):

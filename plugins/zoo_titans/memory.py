@@ -21,9 +21,8 @@ from zoo.layers.streams import Shape, check_state
 from zoo_titans.chunk import Form
 from zoo_titans.config import MacConfig, MemoryConfig
 from zoo_titans.functional import read_weights, scan_in_phase
-from zoo_titans.state import MemoryState, Told
-
-EPS = 1e-6
+from zoo_titans.state import MemoryState
+from zoo_titans.told import Told, in_heads, queries_keys_values, unit
 
 
 class StreamState(NamedTuple):
@@ -173,9 +172,7 @@ class Memory(nn.Module):
     def tell(self, x: Tensor, state: StreamState, *, phase: int) -> tuple[Told, Tensor, Tensor | None]:
         """x: (B, N, D) -> what the memory is told, the convolutions' new tail, gates of the open chunk."""
         projected = self.qkv(x)
-        mixed = self._convolve(projected, state.tail).unflatten(-1, (3, self.heads, -1))
-        keyed, v = mixed.split((2, 1), 2)
-        q, k, v = (t.transpose(1, 2) for t in (*_unit(keyed).unbind(2), v.squeeze(2)))  # (B, H, N, d)
+        q, k, v = queries_keys_values(self._convolve(projected, state.tail), self.heads)
         logits = self._logits(x)
         gates = None
         if state.gates is not None:
@@ -187,18 +184,19 @@ class Memory(nn.Module):
     def ask(self, x: Tensor, tail: Tensor) -> tuple[Tensor, Tensor]:
         """Queries alone, x: (B, N, D) -> q (B, H, N, d), and their convolution's tail, (B, conv - 1, D)."""
         projected = F.linear(x, self.qkv.weight[: x.shape[-1]])
-        return _unit(self._in_heads(self._convolve(projected, tail))), self._tail(projected, tail)
+        mixed = F.silu(self._convolve(projected, tail))
+        return unit(in_heads(mixed, self.heads)), self._tail(projected, tail)
 
     def _convolve(self, projected: Tensor, tail: Tensor) -> Tensor:
-        """SiLU of the causal convolution of the first channels, (B, N, E) after the tail -> (B, N, E)."""
+        """The causal convolution of the first channels, (B, N, E) after the tail -> (B, N, E)."""
         if self.conv is None:
-            return F.silu(projected)
+            return projected
         kernel = self.conv[: projected.shape[-1]].to(projected.dtype)
         padded = torch.cat((tail.to(projected.dtype), projected), 1)
         # As images one pixel high with channels last, as they lie in memory: on CPU twice as fast as conv1d.
         image = padded.transpose(1, 2).unsqueeze(2)
         mixed = F.conv2d(image, kernel.unsqueeze(2), groups=len(kernel))
-        return F.silu(mixed.squeeze(2).transpose(1, 2))
+        return mixed.squeeze(2).transpose(1, 2)
 
     def _tail(self, projected: Tensor, tail: Tensor) -> Tensor:
         size = tail.shape[1]
@@ -210,9 +208,6 @@ class Memory(nn.Module):
         dtype = sum_dtype(x.dtype)
         with full_precision(x.device):
             return F.linear(x.to(dtype), self.gate.weight.to(dtype), self.gate.bias.to(dtype))
-
-    def _in_heads(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
     def extra_repr(self) -> str:
         sizes = [self.first[0].shape[1], *(w.shape[2] for w in self.first)]
@@ -236,12 +231,6 @@ def _held(logits: Tensor, under_way: Tensor, *, phase: int, chunk: int) -> tuple
     held = rest[:, ::chunk].repeat_interleave(chunk, 1)[:, : rest.shape[1]]
     held = torch.cat((under_way.unsqueeze(1).expand(-1, first, -1), held), 1)
     return held, held[:, -1].clone()
-
-
-def _unit(x: Tensor) -> Tensor:
-    """Of norm 1; zeros stay zeros, and have a gradient."""
-    wide = x.to(sum_dtype(x.dtype))
-    return (wide * torch.rsqrt((wide * wide).sum(-1, keepdim=True) + EPS)).to(x.dtype)
 
 
 def _logit(share: float) -> float:

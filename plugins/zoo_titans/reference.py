@@ -14,7 +14,8 @@ from torch.nn import functional as F
 
 from zoo.layers.precision import sum_dtype
 from zoo_titans.chunk import Form
-from zoo_titans.state import MemoryState, Told
+from zoo_titans.state import MemoryState
+from zoo_titans.told import Told
 
 if TYPE_CHECKING:
     from zoo_titans.attention import Projections

@@ -54,14 +54,3 @@ class MemoryState(NamedTuple):
     def nbytes(self) -> int:
         """Bytes of all its tensors."""
         return sum(t.nbytes for t in (*self.weights, *self.momentum, *self.anchor, self.phase))
-
-
-class Told(NamedTuple):
-    """What the memory is told of tokens: q, k, v (B, H, N, d); theta, eta, alpha (B, H, N)."""
-
-    q: Tensor
-    k: Tensor
-    v: Tensor
-    theta: Tensor
-    eta: Tensor
-    alpha: Tensor

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from zoo.callbacks import Callback, LiveRun
 from zoo_titans.config import MemoriesConfig
 from zoo_titans.memory import Memory
-from zoo_titans.state import MemoryState, Told
+from zoo_titans.state import MemoryState
+from zoo_titans.told import Told
 
 #: The file of a run folder.
 TABLE = "memories.csv"
