@@ -128,7 +128,7 @@ def backward(
 ) -> tuple[Stacks, Stacks]:
     """Gradients of the stacks and of the anchor, from those of what `forward` returned; the others go `into`.
 
-    There those of read, share and write are added up; the others are written.
+    There those of read, share and write are added up; the others are written. `grad_after` is used up.
     """
     act, last = ACTIVATIONS[form.act], len(layers) - 1
     g_a: list[Tensor | None] = []
@@ -148,18 +148,20 @@ def backward(
             g_learned, more = _shrink_back(g_learned, layer, form.limit)
         one = torch.bmm(_flat(g_stack), _flat(stack).mT)
         g_mix = one if g_mix is None else g_mix.add_(one)
-        mixed = torch.bmm(given.mix.mT, _flat(g_stack)).view_as(g_stack)
-        g_stacks.insert(0, mixed.baddbmm_(layer.left.mT, g_z))
+        g_stacks.insert(0, _mix_back(g_stack, given.mix).baddbmm_(layer.left.mT, g_z))
         g_e.insert(0, g_learned)
         if layer.x is None or layer.seen is None:
             g_a.insert(0, more)
             continue
         into.share.addcmul_(g_weighted, layer.seen)
         g_seen = g_weighted.mul_(given.share)
-        into_a = _beside_back(g_written, layer.a, given.write, into.write).baddbmm_(g_seen.mT, layer.x)
+        into_a, g_write = beside_back(g_written, layer.a, given.write)
+        into_a.baddbmm_(g_seen.mT, layer.x)
         g_a.insert(0, into_a if more is None else into_a.add_(more))
-        g_x = _beside_back(g_left, layer.x, given.read, into.read).baddbmm_(g_seen, layer.a)
-        g_z = act.back(g_x, layers[-1 - len(g_e)].z)
+        g_x, g_read = beside_back(g_left, layer.x, given.read)
+        into.write.add_(g_write)
+        into.read.add_(g_read)
+        g_z = act.back(g_x.baddbmm_(g_seen, layer.a), layers[-1 - len(g_e)].z)
     assert g_mix is not None
     into.mix.copy_(g_mix)
     # Back through the error's way back: from the first layer, where it ended.
@@ -169,9 +171,9 @@ def backward(
         assert h is not None
         g_backs.append(act.back(g_e[depth], h))
         g_e[depth + 1].baddbmm_(g_backs[depth], anchor[depth + 1])
-    g_v = torch.mul(g_e[last], 2 * form.loss_scale, out=into.v)
     # Back through the memory at the anchor.
-    g_h = -g_v
+    g_h = g_e[last].mul_(-2 * form.loss_scale)
+    torch.neg(g_h, out=into.v)
     g_anchor: Stacks = []
     for depth in range(last, 0, -1):
         g_weight = torch.bmm(layers[depth].a.mT, g_h)
@@ -194,11 +196,20 @@ def beside(x: Tensor, factors: Tensor) -> Tensor:
     return (x.unsqueeze(-2) * factors.unsqueeze(-1)).flatten(-2)
 
 
-def _beside_back(grad: Tensor, x: Tensor, factors: Tensor, g_factors: Tensor) -> Tensor:
-    """The gradient of x; that of the factors is added to `g_factors`."""
-    halves = grad.unflatten(2, (2, -1))  # (R, C, 2, n)
-    g_factors += (halves * x.unsqueeze(2)).sum(-1)
-    return torch.addcmul(halves[:, :, 0] * factors[:, :, :1], halves[:, :, 1], factors[:, :, 1:])
+def beside_back(grad: Tensor, x: Tensor, factors: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of x and of the factors."""
+    halves = grad.unflatten(-1, (2, -1))  # (..., C, 2, n)
+    g_x = torch.addcmul(halves[..., 0, :] * factors[..., :1], halves[..., 1, :], factors[..., 1:])
+    return g_x, (halves * x.unsqueeze(-2)).sum(-1)
+
+
+def _mix_back(g_stack: Tensor, mix: Tensor) -> Tensor:
+    """From the gradient after mixing to the one before, in place; momentum after it has nothing of W."""
+    g_weights, g_momentum = g_stack.chunk(2, 1)
+    keep, carry, _, inertia = mix.view(-1, 4, 1, 1).unbind(1)
+    g_momentum.mul_(inertia).addcmul_(g_weights, carry)
+    g_weights.mul_(keep)
+    return g_stack
 
 
 def _flat(stack: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.layers.init import init_linear
@@ -10,6 +9,7 @@ from zoo_titans.config import MemoryConfig
 from zoo_titans.documents import by_document
 from zoo_titans.functional import by_phase
 from zoo_titans.memory import Memory, StreamState, require_tokens
+from zoo_titans.norm import gated_norm
 from zoo_titans.told import EPS
 
 
@@ -84,6 +84,4 @@ class NeuralMemory(nn.Module):
 
     def finish(self, x: Tensor, read: Tensor) -> Tensor:
         """Norm, gate, output: x, read (B, N, D) -> (B, N, D)."""
-        in_heads = read.to(self.norm.weight.dtype).unflatten(-1, (self.memory.heads, -1))
-        normed = self.norm(in_heads).flatten(-2)
-        return self.dropout(self.out(normed.to(x.dtype) * F.silu(self.gate(x))))
+        return self.dropout(self.out(gated_norm(read, self.norm.weight, self.gate(x))))

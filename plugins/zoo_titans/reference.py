@@ -139,7 +139,14 @@ def learned_on(memory: Memory, x: Tensor, state: MemoryState) -> tuple[Tensor, M
 
 def memory_layer(layer: NeuralMemory, x: Tensor, *, mask: Tensor | None = None) -> Tensor:
     """The layer of `titans/memory`, x: (B, N, D), mask: bool (B, N) -> (B, N, D)."""
-    return each_row(lambda row: layer.finish(row, learned(layer.memory, row)), x, mask)
+    return each_row(lambda row: finished(layer, row, learned(layer.memory, row)), x, mask)
+
+
+def finished(layer: NeuralMemory, x: Tensor, read: Tensor) -> Tensor:
+    """What a memory read of one document (N, D), normed by head, gated and projected."""
+    heads = read.unflatten(-1, (layer.memory.heads, -1))
+    normed = heads / (heads.square().mean(-1, keepdim=True) + 1e-6).sqrt() * layer.norm.weight
+    return layer.out(normed.flatten(-2) * F.silu(layer.gate(x)))
 
 
 def each_row(run: Callable[[Tensor], Tensor], x: Tensor, mask: Tensor | None) -> Tensor:
@@ -238,7 +245,7 @@ def mal(layer: MemoryAsLayer, x: Tensor, *, mask: Tensor | None = None) -> Tenso
 
     def run(x: Tensor) -> Tensor:
         before = x if persistent is None else torch.cat((persistent, x))
-        read = layer.memory.finish(before, learned(layer.memory.memory, before))
+        read = finished(layer.memory, before, learned(layer.memory.memory, before))
         first = persistent_keys(layer.attention, None if persistent is None else read[: len(persistent)])
         return layer.out(
             attend(layer.attention, read[-len(x) :], first, lambda t: range(max(0, t - window + 1), t + 1))

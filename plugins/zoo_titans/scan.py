@@ -32,9 +32,10 @@ def run_chunks(
     impl: "chunked" has the backward below; "autograd" is differentiable in any way torch knows, and slower.
     """
     values = v - k if form.residual else v
-    first = (chunk.beside(q, gates.read), chunk.beside(k, gates.write), (q @ k.mT) * gates.share)
-    given = Given(k, values, *gates, *first)
-    if impl == "autograd" or not torch.is_grad_enabled() or torch.compiler.is_compiling():
+    plain = impl == "autograd" or not torch.is_grad_enabled() or torch.compiler.is_compiling()
+    beside = chunk.beside if plain else _Beside.apply
+    given = Given(k, values, *gates, beside(q, gates.read), beside(k, gates.write), (q @ k.mT) * gates.share)
+    if plain:
         outputs = []
         for index, part in enumerate(_parts(given)):
             at = anchor if anchor and index == 0 else _weights(stacks)
@@ -44,6 +45,18 @@ def run_chunks(
     else:
         y, *stacks = _Scan.apply(form, len(stacks), *given, *stacks, *anchor)
     return y + q if form.residual else y, stacks
+
+
+class _Beside(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, factors: Tensor) -> Tensor:
+        ctx.save_for_backward(x, factors)
+        return chunk.beside(x, factors)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+        return chunk.beside_back(grad, *ctx.saved_tensors)
 
 
 class _Scan(torch.autograd.Function):
@@ -81,7 +94,7 @@ class _Scan(torch.autograd.Function):
             }
         )
         parts, places, grads = _parts(given), [Given(*t) for t in zip(*found, strict=True)], grad.unbind(1)
-        g_stacks, g_first = list(grad_after), []
+        g_stacks, g_first = [g.clone() for g in grad_after], []  # changed in place
         for number in reversed(range(len(ctx.starts))):
             first = number * ctx.group
             group = parts[first : first + ctx.group]
