@@ -48,12 +48,20 @@ class Given(NamedTuple):
     weighted: Tensor
 
 
+class Bound(NamedTuple):
+    """How a layer's gradients are bounded, (R, C, 1) each: the factor, and the squared norms of a and e."""
+
+    shrink: Tensor
+    a: Tensor
+    e: Tensor
+
+
 class Layer(NamedTuple):
     """What one layer's backward needs.
 
     a: what goes in (R, C, n). h: what comes out, before the activation, and back: the error arriving after
         it, (R, C, m); both `None` in the last layer.
-    e, shrink, learned: the error, the factor that bounds it (R, C, 1), and their product.
+    e, bound, learned: the error, what bounds it, and the error bounded.
     x: as a, of the tokens that read; seen: x a^T (R, Q, C); both `None` in the first layer.
     z: as h, of the tokens that read.
     left, written: x and a times both factors of what is read and written (R, Q or C, 2 n).
@@ -64,7 +72,7 @@ class Layer(NamedTuple):
     h: Tensor | None
     back: Tensor | None
     e: Tensor
-    shrink: Tensor | None
+    bound: Bound | None
     learned: Tensor
     x: Tensor | None
     seen: Tensor | None
@@ -106,13 +114,13 @@ def forward(given: Given, stacks: Stacks, anchor: Stacks, form: Form) -> tuple[T
             x = act.value(layers[-1].z)
             seen = torch.bmm(x, a.mT)
             left, written, weighted = beside(x, given.read), beside(a, given.write), seen * given.share
-        shrink = None if form.limit is None else _shrink(a, e, form.limit)
-        learned = e if shrink is None else e * shrink
+        bound = None if form.limit is None else _bound(a, e, form.limit)
+        learned = e if bound is None else e * bound.shrink
         z = torch.bmm(left, stack).baddbmm_(weighted, learned)
         mixed = torch.bmm(given.mix, _flat(stack)).view_as(stack)
         after.append(mixed.baddbmm_(written.mT, learned))
         h = hidden[depth] if depth < last else None
-        layers.append(Layer(a, h, arriving[depth], e, shrink, learned, x, seen, z, left, written, weighted))
+        layers.append(Layer(a, h, arriving[depth], e, bound, learned, x, seen, z, left, written, weighted))
     return layers[-1].z, after, layers
 
 
@@ -144,8 +152,8 @@ def backward(
         g_written = torch.bmm(layer.learned, g_stack.mT, out=None if inner else into.written)
         g_learned = torch.bmm(layer.weighted.mT, g_z).baddbmm_(layer.written, g_stack)
         more = None
-        if layer.shrink is not None:
-            g_learned, more = _shrink_back(g_learned, layer, form.limit)
+        if layer.bound is not None and form.limit is not None:
+            more = _bound_back(g_learned, layer.a, layer.e, layer.bound, form.limit)
         one = torch.bmm(_flat(g_stack), _flat(stack).mT)
         g_mix = one if g_mix is None else g_mix.add_(one)
         g_stacks.insert(0, _mix_back(g_stack, given.mix).baddbmm_(layer.left.mT, g_z))
@@ -217,20 +225,15 @@ def _flat(stack: Tensor) -> Tensor:
     return stack.view(stack.shape[0], 2, -1)
 
 
-def _shrink(a: Tensor, e: Tensor, limit: float) -> Tensor:
-    """The factor 1 / sqrt(1 + (|a| |e| / limit)^2): the gradient's norm |a| |e| stays below the limit."""
-    square = _square(a) * _square(e)
-    return torch.rsqrt(1 + square / limit**2)
+def _bound(a: Tensor, e: Tensor, limit: float) -> Bound:
+    """shrink = 1 / sqrt(1 + (|a| |e| / limit)^2): the gradient's norm |a| |e| stays below the limit."""
+    a_square, e_square = (torch.linalg.vecdot(t, t).unsqueeze(-1) for t in (a, e))
+    return Bound(torch.rsqrt(1 + a_square * e_square / limit**2), a_square, e_square)
 
 
-def _shrink_back(g_learned: Tensor, layer: Layer, limit: float | None) -> tuple[Tensor, Tensor]:
-    """Gradients of the error and of the input from that of `learned`."""
-    assert limit is not None and layer.shrink is not None
-    along = (g_learned * layer.e).sum(-1, keepdim=True)
-    g_square = along * layer.shrink**3 * (-1 / limit**2)  # twice the gradient of |a|^2 |e|^2
-    g_e = torch.addcmul(g_learned * layer.shrink, layer.e, g_square * _square(layer.a))
-    return g_e, layer.a * (g_square * _square(layer.e))
-
-
-def _square(x: Tensor) -> Tensor:
-    return (x * x).sum(-1, keepdim=True)
+def _bound_back(grad: Tensor, a: Tensor, e: Tensor, bound: Bound, limit: float) -> Tensor:
+    """From the gradient of the bounded error to that of the error, in place; returns the input's."""
+    along = torch.linalg.vecdot(grad, e).unsqueeze(-1)
+    g_square = along * bound.shrink**3 * (-1 / limit**2)  # twice the gradient of |a|^2 |e|^2
+    grad.mul_(bound.shrink).addcmul_(e, g_square * bound.a)
+    return a * (g_square * bound.e)
