@@ -129,7 +129,8 @@ class _Unrolled(torch.autograd.Function):
         ctx: Any, kept: Tensor, eta: Tensor, theta: Tensor, valid: Tensor | None
     ) -> tuple[Tensor, ...]:
         fading, inertia = _products(torch.stack((kept, eta))).unbind(0)
-        moved = _without_subnormals(fading @ _arriving(inertia, valid))
+        moved = fading @ _arriving(inertia, valid)
+        _without_subnormals(moved, out=moved)
         first = eta[..., :1]
         keep = fading[..., 0] * kept[..., :1]
         ctx.save_for_backward(eta, theta, valid, fading, inertia, moved, keep)
@@ -172,7 +173,7 @@ def _products(factors: Tensor) -> Tensor:
     products.diagonal(dim1=-2, dim2=-1).fill_(1.0)
     for t in range(1, tokens):
         torch.mul(products[..., t - 1, :t], factors[..., t, None], out=products[..., t, :t])
-    return _without_subnormals(products)
+    return _without_subnormals(products, out=products)
 
 
 def _products_doubling(factors: Tensor) -> Tensor:
@@ -195,9 +196,12 @@ def _normal(products: Tensor) -> Tensor:
     return products + (_without_subnormals(known) - known)
 
 
-def _without_subnormals(products: Tensor) -> Tensor:
+def _without_subnormals(products: Tensor, out: Tensor | None = None) -> Tensor:
     """Zero in place of numbers so small that products with them are subnormal.
 
     Nothing is lost below the root of the smallest number, but matrix products on CPU become ten times slower.
     """
-    return F.hardshrink(products, torch.finfo(products.dtype).tiny ** 0.5)
+    least = torch.finfo(products.dtype).tiny ** 0.5
+    if out is not None:
+        return torch.ops.aten.hardshrink.out(products, least, out=out)
+    return F.hardshrink(products, least)
