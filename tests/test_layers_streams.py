@@ -17,6 +17,7 @@ from zoo.layers import (
     check_state,
     detach_state,
     load_state,
+    of_any_age,
     put_padded,
     put_rows,
     save_state,
@@ -234,6 +235,22 @@ def test_check_state_looks_into_states_of_states() -> None:
         check_state(state._replace(layers=()), TransformerState, inner)
     with pytest.raises(ValueError, match=r"state must be \(2, 4\) in this layer, got \(2, 1\)"):
         check_state(torch.zeros(2, 1), Tensor, {"": (2, 4)})
+
+
+@of_any_age
+class Grown(NamedTuple):
+    """A place per token, (B, H, n, d), and how many each stream has seen."""
+
+    keys: Tensor
+    seen: Tensor
+
+
+def test_a_marked_state_takes_in_streams_of_other_ages() -> None:
+    ours, other = Grown(torch.zeros(2, 3, 4, 5), torch.zeros(2)), Grown(torch.ones(1, 3, 6, 5), torch.ones(1))
+    mixed = put_rows(ours, torch.tensor([False, True]), other)
+    assert mixed.keys.shape == (2, 3, 6, 5) and mixed.seen.tolist() == [0, 1]
+    with pytest.raises(ValueError, match="cannot stand side by side"):
+        put_rows(Pair(*ours), torch.tensor([1]), Pair(*other))
 
 
 def test_padded_streams_must_be_of_one_layer() -> None:

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zoo.layers import put_padded
+from zoo.layers import of_any_age
 from zoo_combiner.axial import axial_attention, sides_of, whole_sides
 from zoo_combiner.fixed import Spans, block_spans, fixed_attention
 from zoo_combiner.grid import Grid, in_line, make_grid
@@ -28,6 +28,7 @@ Features = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 Summarise = Callable[[Grid, Tensor], tuple[Tensor, Tensor]]
 
 
+@of_any_age
 class FixedCombinerCache(NamedTuple):
     """The open block, queries included, (B, H, < s, D); a key and a value per finished block, (B, H, m, D).
 
@@ -40,9 +41,6 @@ class FixedCombinerCache(NamedTuple):
     span_keys: Tensor
     span_values: Tensor
     seen: Tensor
-
-    def put_rows(self, index: Tensor, other: FixedCombinerCache) -> FixedCombinerCache:
-        return put_padded(self, index, other)
 
     def of_age(self, age: int, block_size: int) -> FixedCombinerCache:
         done, is_open = divmod(age, block_size)
@@ -69,6 +67,7 @@ class FixedCombinerCache(NamedTuple):
         return out, FixedCombinerCache(q, k, v, spans.keys, spans.values, self.seen + new.shape[2])
 
 
+@of_any_age
 class RowCache(NamedTuple):
     """The open row (inputs (B, 1, < s, width), queries, keys, values), and of each finished row a key and a
     value per column, (B, H, m, s, D): two vectors per token, like a KV cache, but s + m products.
@@ -81,9 +80,6 @@ class RowCache(NamedTuple):
     row_keys: Tensor
     row_values: Tensor
     seen: Tensor
-
-    def put_rows(self, index: Tensor, other: RowCache) -> RowCache:
-        return put_padded(self, index, other)
 
     def of_age(self, age: int, block_size: int) -> RowCache:
         done, is_open = divmod(age, block_size)
@@ -112,6 +108,7 @@ class RowCache(NamedTuple):
         return out, RowCache(inputs, q, k, v, keys, values, self.seen + new.shape[2])
 
 
+@of_any_age
 class AxialCache(NamedTuple):
     """All queries, keys and values (B, H, t, D), and of finished rows what lies left and right of each place,
     (B, H, m, s, D) each, where the plan sees rows through summaries; else of no row.
@@ -127,9 +124,6 @@ class AxialCache(NamedTuple):
     after_keys: Tensor
     after_values: Tensor
     seen: Tensor
-
-    def put_rows(self, index: Tensor, other: AxialCache) -> AxialCache:
-        return put_padded(self, index, other)
 
     def of_age(self, age: int, block_size: int) -> AxialCache:
         return AxialCache._make(_cut(self, (age,) * 3 + (age // block_size,) * 4))
@@ -156,6 +150,7 @@ class AxialCache(NamedTuple):
         return out[:, :, seen - first * block_size :], AxialCache._make([q, k, v, *sides, self.seen + count])
 
 
+@of_any_age
 class LogsparseCache(NamedTuple):
     """All queries, keys and values (B, H, t, D), and a key and a value per binary digit of t that is set.
 
@@ -169,9 +164,6 @@ class LogsparseCache(NamedTuple):
     span_keys: Tensor
     span_values: Tensor
     seen: Tensor
-
-    def put_rows(self, index: Tensor, other: LogsparseCache) -> LogsparseCache:
-        return put_padded(self, index, other)
 
     def of_age(self, age: int) -> LogsparseCache:
         return LogsparseCache._make(_cut(self, (age,) * 3 + (age.bit_count(),) * 2))

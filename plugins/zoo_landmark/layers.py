@@ -90,12 +90,10 @@ class LandmarkTokens(PlacesAttention):
             ValueError: x has another shape, or the state belongs to another layer or number of streams.
         """
         self._check(x)
-        channels = self.out.in_features // self.heads
-        shapes: dict[str, Shape] = {
-            "keys": (len(x), self.heads, None, channels),
-            "blocks.keys": (len(x), self.heads, None, self.size, channels),
-            "position": (len(x),),
-        }
+        streams, channels = (len(x), self.heads, None), self.out.in_features // self.heads
+        shapes: dict[str, Shape] = dict.fromkeys(("blocks.landmarks", "keys", "values"), (*streams, channels))
+        shapes |= dict.fromkeys(("blocks.keys", "blocks.values"), (*streams, self.size, channels))
+        shapes["position"] = (len(x),)
         check_state(state, LandmarkState, shapes, dtype=self.out.weight.dtype)
         return by_age(self._step, x, state, state.position)
 

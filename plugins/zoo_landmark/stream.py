@@ -15,13 +15,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zoo.layers import put_padded
+from zoo.layers import of_any_age
 from zoo.layers.precision import full_precision, sum_dtype
 from zoo_landmark.cache import Blocks, LandmarkCache, Retrieved, turned_apart
 
 NEG_INF = float("-inf")
 
 
+@of_any_age
 class LandmarkState(NamedTuple):
     """What streams remember, each of its own age.
 
@@ -36,16 +37,22 @@ class LandmarkState(NamedTuple):
     values: Tensor
     position: Tensor
 
-    def put_rows(self, index: Tensor, other: LandmarkState) -> LandmarkState:
-        """The state with the streams `index`, int64 (R,), replaced by those of `other`, of any age."""
-        return put_padded(self, index, other)
-
     def of_age(self, places: int, *, size: int, window: int, max_blocks: int | None) -> LandmarkState:
-        """The state of streams that have all seen so many places, without room for older ones."""
+        """The state of streams that have all seen so many places, without room for older ones.
+
+        Raises:
+            ValueError: it holds less than such streams have, as those of a layer with another window do.
+        """
         gone = max(0, places // size - window)
         stored = gone if max_blocks is None else min(gone, max_blocks)
-        blocks = Blocks(*(t[:, :, :stored] for t in self.blocks))
         recent = places - gone * size
+        held = (self.blocks.landmarks.shape[2], self.keys.shape[2])
+        if held[0] < stored or held[1] < recent:
+            raise ValueError(
+                f"after {places} places the state holds {stored} blocks and {recent} recent places in this "
+                f"layer, got {held[0]} and {held[1]}: it is of one with another window or max_blocks"
+            )
+        blocks = Blocks(*(t[:, :, :stored] for t in self.blocks))
         return LandmarkState(blocks, self.keys[:, :, :recent], self.values[:, :, :recent], self.position)
 
 

@@ -93,18 +93,16 @@ def forward(given: Given, stacks: Stacks, anchor: Stacks, form: Form) -> tuple[T
     act, last, scale = ACTIVATIONS[form.act], len(stacks) - 1, 2 * form.loss_scale
     # The memory at the anchor, and the way down its loss: minus the gradient of eq. (12).
     inputs: list[Tensor] = [given.k]
-    hidden: list[Tensor | None] = []
+    hidden: list[Tensor] = []
     for weight in anchor[:-1]:
-        h = torch.bmm(inputs[-1], weight)
-        hidden.append(h)
-        inputs.append(act.value(h))
+        hidden.append(torch.bmm(inputs[-1], weight))
+        inputs.append(act.value(hidden[-1]))
     errors = [torch.baddbmm(given.v, inputs[-1], anchor[-1], beta=scale, alpha=-scale)]
     arriving: list[Tensor | None] = [None]
     for depth in range(last, 0, -1):
-        back, h = torch.bmm(errors[0], anchor[depth].mT), hidden[depth - 1]
-        assert h is not None
+        back = torch.bmm(errors[0], anchor[depth].mT)
         arriving.insert(0, back)
-        errors.insert(0, act.back(back, h))
+        errors.insert(0, act.back(back, hidden[depth - 1]))
     # Reading and writing, layer by layer.
     layers: list[Layer] = []
     after: Stacks = []

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from zoo.layers.init import init_linear
 from zoo.layers.precision import full_precision, sum_dtype
 from zoo.layers.streams import Shape, check_state
+from zoo_titans import checks
 from zoo_titans.chunk import Form
 from zoo_titans.config import MacConfig, MemoryConfig
 from zoo_titans.functional import read_weights, scan_in_phase
@@ -122,13 +123,21 @@ class Memory(nn.Module):
         Raises:
             ValueError: says what was given and what was expected.
         """
-        weight, heads = self.qkv.weight, self.heads
-        check_state(state, StreamState, {"tail": (streams, None, len(weight))}, dtype=weight.dtype)
+        weight, depth = self.qkv.weight, len(self.first)
+        behind = 0 if self.conv is None else self.conv.shape[-1] - 1
+        check_state(state, StreamState, {"tail": (streams, behind, len(weight))}, dtype=weight.dtype)
         shapes: dict[str, Shape] = {"memory.phase": (streams,)}
-        shapes |= {f"memory.weights.{i}": (streams, *first.shape) for i, first in enumerate(self.first)}
+        for name in ("weights", "momentum", "anchor"):
+            shapes |= {f"memory.{name}.{i}": (streams, *first.shape) for i, first in enumerate(self.first)}
         if self.by_chunk:
-            shapes["gates"] = (streams, 3 * heads)
+            shapes["gates"] = (streams, 3 * self.heads)
         check_state(state, StreamState, shapes, dtype=sum_dtype(weight.dtype))
+        if len(state.memory.weights) != depth:
+            raise ValueError(
+                f"state.memory must be of {depth} layers here, got {len(state.memory.weights)}: "
+                "the state is of another layer"
+            )
+        checks.phase_fits(state.memory.phase, self.chunk, "state.memory.phase")
         self._warn_if_moved(state)
 
     def _warn_if_moved(self, state: StreamState) -> None:

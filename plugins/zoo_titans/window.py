@@ -106,8 +106,12 @@ class _WithWindow(nn.Module):
         """
         width, heads = self.out.in_features, self.attention.heads
         require_tokens(x, width)
-        shapes: dict[str, Shape] = {"cache.keys": (len(x), heads, None, width // heads)}
-        check_state(state, WindowState, shapes, dtype=self.out.weight.dtype)
+        one = (len(x), heads, None, width // heads)
+        cache: dict[str, Shape] = {"cache.keys": one, "cache.values": one}
+        check_state(state, WindowState, cache, dtype=self.out.weight.dtype)
+        if self.attention.persistent is not None:  # of any type: under autocast they come in halves
+            count = len(self.attention.persistent)
+            check_state(state, WindowState, {"first.0": (len(x), heads, count, width // heads)})
         self.inner_memory.check_state(state.memory, len(x))
         return by_phase(self.run, state.memory.memory.phase, state, x)
 

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from zoo.layers.streams import check_state as check_state
     from zoo.layers.streams import detach_state as detach_state
     from zoo.layers.streams import load_state as load_state
+    from zoo.layers.streams import of_any_age as of_any_age
     from zoo.layers.streams import put_padded as put_padded
     from zoo.layers.streams import put_rows as put_rows
     from zoo.layers.streams import save_state as save_state
@@ -77,6 +78,7 @@ _MODULE_OF = {
     "check_state": "streams",
     "detach_state": "streams",
     "load_state": "streams",
+    "of_any_age": "streams",
     "put_padded": "streams",
     "put_rows": "streams",
     "save_state": "streams",

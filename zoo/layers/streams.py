@@ -3,7 +3,7 @@
 A state is what `initial_state(batch_size)` gives and `step` returns: tensors with B first, in (named) tuples,
 lists, mappings or dataclasses. A number, or a tensor without dimensions, is shared by all streams.
 A state that cannot be joined row by row brings `put_rows(rows, other)` of its own, as the KV cache does;
-where it has a place per token, `put_padded` and `by_age` do the work. Every `step` begins with `check_state`.
+where it has a place per token, `of_any_age` and `by_age` do the work. Every `step` begins with `check_state`.
 """
 
 from __future__ import annotations
@@ -156,6 +156,12 @@ def by_age(
         pieces.append(y)
         order.append(rows)
     return torch.cat(pieces)[torch.cat(order).argsort()], state
+
+
+def of_any_age(kind: type[S]) -> type[S]:
+    """Marks a class of states with a place per token: its `put_rows` is `put_padded`."""
+    kind.put_rows = put_padded  # type: ignore[attr-defined]
+    return kind
 
 
 def put_padded(state: S, index: Tensor, other: S) -> S:

@@ -223,6 +223,10 @@ def test_what_is_refused():
         layer.step(_x(), layer.initial_state(3))
     with pytest.raises(ValueError, match=r"state.blocks.keys must be \(2, \d, any, \d, \d\)"):
         layer.step(_x(), _layer(block=4).initial_state(2))
+    narrow = _layer(block=3, window=0)
+    _, state = narrow.step(_x(), narrow.initial_state(2))
+    with pytest.raises(ValueError, match="got 9 and 2: it is of one with another window or max_blocks"):
+        _layer(block=3, window=2).step(_x(), state)
     with pytest.raises(ValueError, match="state must be a LandmarkState"):
         layer.step(_x(), None)
     with pytest.raises(ValueError, match="cannot stand side by side"):

@@ -177,6 +177,39 @@ def test_what_a_layer_refuses(name):
         layer.step(tokens(4), layer.initial_state(3))
 
 
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ({"conv": 2}, r"state.*tail must be \(2, 3, 48\) in this layer, got \(2, 1, 48\)"),
+        ({"expansion": 1.0}, r"weights.0 must be \(2, 2, 8, 16\) in this layer, got \(2, 2, 8, 8\)"),
+        ({"depth": 3}, r"weights.1 must be \(2, 2, 16, 8\) in this layer, got \(2, 2, 16, 16\)"),
+        ({"chunk": 16, "segment": 16}, "(must stay below chunk=|must be)"),
+        ({"persistent": 2}, r"must be \(2, 2, 3, 8\) in this layer, got \(2, 2, 2, 8\)"),
+    ],
+)
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_state_of_a_layer_with_other_parameters_is_refused(name, other, message):
+    layer, short = build(name), LAYERS[name][2]
+    known = {key: value for key, value in other.items() if key in short or key not in SHORT | {"segment": 0}}
+    if not known or (name == "mac" and "persistent" in known):  # it has no such thing in its state
+        return
+    stranger = build(name, **known)
+    _, state = stranger.step(tokens(7), stranger.initial_state(2))
+    with pytest.raises(ValueError, match=message):
+        layer.step(tokens(4), state)
+
+
+def test_a_memory_of_as_many_channels_but_more_layers_is_refused():
+    one, two = build("memory", depth=1, expansion=1.0), build("memory", depth=2, expansion=1.0)
+    with pytest.raises(ValueError, match="must be of 1 layers here, got 2"):
+        one.step(tokens(4), two.initial_state(2))
+    with pytest.raises(ValueError, match=r"weights.1 must be a tensor \(2, 2, 8, 8\), got a NoneType"):
+        two.step(tokens(4), one.initial_state(2))
+    by_token, by_chunk = build("memory"), build("memory", gates="chunk")
+    with pytest.raises(ValueError, match=r"state.gates must be a tensor \(2, 6\), got a NoneType"):
+        by_chunk.step(tokens(4), by_token.initial_state(2))
+
+
 def test_the_step_starts_at_the_stability_rule():
     layer = build("memory", chunk=32, loss_scale=0.5)
     theta = layer.memory.theta_max * 0.25

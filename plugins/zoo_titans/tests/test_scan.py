@@ -280,6 +280,24 @@ def test_second_derivatives_where_asked_for():
     assert torch.autograd.gradgradcheck(scan, variables)
 
 
+@pytest.mark.parametrize("act", ["silu", "gelu"])
+def test_forward_mode_and_curvature_where_asked_for(act):
+    inputs, weights = problem(7, (3, 4, 3))
+    state = MemoryState.start(weights, B)
+
+    def scan(theta: Tensor) -> Tensor:
+        q, k, v, _, eta, alpha = inputs
+        return neural_memory_scan(
+            q, k, v, theta, eta, alpha, state, chunk=3, act=act, limit=1.0, impl="autograd"
+        )[0].sin()
+
+    theta, along = inputs[3], torch.randn(B, H, 7, dtype=torch.float64)
+    _, found = torch.func.jvp(scan, (theta,), (along,))
+    torch.testing.assert_close(found, (torch.func.jacrev(scan)(theta) * along).sum((-3, -2, -1)))
+    curvature = torch.func.hessian(lambda t: scan(t).sum())(theta).flatten(0, 2).flatten(1)
+    torch.testing.assert_close(curvature, curvature.T)
+
+
 def test_gradients_are_finite_differences():
     inputs, weights = problem(5, (2, 3, 2))
     variables = [t.clone().requires_grad_() for t in (*inputs, *weights)]
