@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-IMPLS = ("auto", "dense", "blocked", "tree", "loop")
+IMPLS = ("auto", "native", "dense", "blocked", "tree", "loop")
 
 
 def scan_inputs(scores: Tensor, values: Tensor, key_mask: Tensor | None) -> None:
@@ -65,6 +65,14 @@ def scan_options(impl: str, block_size: int | None) -> None:
         raise ValueError(f"impl must be one of {', '.join(IMPLS)}, got {impl!r}")
     if block_size is not None and (not isinstance(block_size, int) or block_size < 1):
         raise ValueError(f"block_size must be a whole number of at least 1, got {block_size!r}")
+
+
+def native(available: bool) -> None:
+    if not available:
+        raise ValueError(
+            'impl="native" needs tensors on CPU, a C compiler (cc, gcc, clang or $CC), ZOO_KERNELS unset '
+            'and no graph to be captured in; impl="auto" takes it where it can be had'
+        )
 
 
 def finite_scores(scores: Tensor, key_mask: Tensor | None) -> None:

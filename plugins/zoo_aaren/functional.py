@@ -19,8 +19,9 @@ from torch import Tensor
 from zoo.layers.precision import full_precision, sum_dtype
 from zoo_aaren import checks
 from zoo_aaren.chunked import CHUNK, NEG_INF, chunked_scan
+from zoo_aaren.native import available, native_scan
 
-Impl = Literal["auto", "dense", "blocked", "tree", "loop"]
+Impl = Literal["auto", "native", "dense", "blocked", "tree", "loop"]
 
 
 class AarenState(NamedTuple):
@@ -159,15 +160,16 @@ def aaren_scan(
     state: what came before, as returned with `return_state`; detach it to cut the gradient there.
     reverse: suffixes instead of prefixes (an extension of the paper); `state` is then what comes after.
     block_size: tokens per chunk of `impl="blocked"`; the default suits CPUs.
-    impl: how, never what. "blocked": products within chunks and a scan over their totals, linear in N.
-        "dense": one chunk, quadratic. "tree": odd-even scan with `aaren_combine`. "loop": one `aaren_step`
-        per token. "auto": "blocked". The first two have a backward of their own, differentiable again; for
-        forward-mode derivatives use "tree".
+    impl: how, never what. "native": a loop in C, on CPU, where there is a compiler. "blocked": products
+        within chunks and a scan over their totals, linear in N. "dense": one chunk, quadratic. "tree":
+        odd-even scan with `aaren_combine`. "loop": one `aaren_step` per token. "auto": "native" where it can
+        be and no `block_size` is given, else "blocked". The first three have a backward of their own,
+        differentiable again; for forward-mode derivatives use "tree".
     check_finite: refuse NaN and +inf scores instead of letting them propagate.
 
     Raises:
         ValueError: shapes, dtypes or devices that do not fit together, an unknown `impl`,
-            `block_size` below 1, NaN or +inf scores under `check_finite`.
+            `block_size` below 1, NaN or +inf scores under `check_finite`, "native" where it cannot be.
     """
     checks.scan_inputs(scores, values, key_mask)
     checks.scan_options(impl, block_size)
@@ -187,9 +189,14 @@ def aaren_scan(
     elif impl == "loop":
         out, state = _loop_scan(scores, values, state)
     else:
-        chunk = tokens if impl == "dense" else block_size or CHUNK
         rows = (state.m.flatten(0, 1), state.u.flatten(0, 1), state.w.flatten(0, 1))
-        out, rows = chunked_scan(scores.flatten(0, 1), values.flatten(0, 1), rows, chunk)
+        scores, values = scores.flatten(0, 1), values.flatten(0, 1)
+        if impl == "native" or (impl == "auto" and block_size is None and available(values)):
+            checks.native(available(values))
+            out, rows = native_scan(scores, values, rows)
+        else:
+            chunk = tokens if impl == "dense" else block_size or CHUNK
+            out, rows = chunked_scan(scores, values, rows, chunk)
         out = out.unflatten(0, (batch, heads))
         state = AarenState(*(part.unflatten(0, (batch, heads)) for part in rows))
     out = (out.flip(-2) if reverse else out).to(out_dtype)

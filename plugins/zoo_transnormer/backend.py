@@ -1,6 +1,7 @@
-"""The Triton kernels of flash-linear-attention as a backend on CUDA: `pip install archzoo[fla]`.
+"""What computes lightning attention: our loops in C on CPU, Triton kernels on CUDA, else tensor operations.
 
-https://github.com/fla-org/flash-linear-attention, loaded when first wanted. Its `chunk_simple_gla` is our
+The kernels on CUDA are those of flash-linear-attention, `pip install archzoo[fla]`
+(https://github.com/fla-org/flash-linear-attention), loaded when first wanted. Its `chunk_simple_gla` is our
 operator in another layout. (Its `chunk_lightning_attn` is not: it has the paper's decay built in.)
 """
 
@@ -10,26 +11,38 @@ import importlib
 import importlib.util
 import warnings
 from functools import cache
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-#: Head widths that are handed over: what the kernels' blocks divide, and no more than they hold at once.
+from zoo.layers.precision import sum_dtype
+from zoo_transnormer import native
+
+Backend = Literal["auto", "torch", "native", "fla"]
+
+#: Head widths that fla is given: what its kernels' blocks divide, and no more than they hold at once.
 MULTIPLE, LARGEST = 16, 256
 
 
-def wanted(q: Tensor, v: Tensor, slopes: Tensor, *, explicit: bool, padded: bool) -> bool:
-    """Whether to call `attention`. Where it was asked for, or only the shape forbids it, says once why not.
+def chosen(q: Tensor, v: Tensor, slopes: Tensor, *, backend: Backend, padded: bool) -> Backend:
+    """What computes this; where what was asked for cannot, or only a shape forbids fla, says once why.
 
-    q: (B, H, T, D), v: (B, H, T, E).
+    q: (B, H, T, D), v: (B, H, T, E). Returns "torch", "native" or "fla".
     """
     installed = q.is_cuda and importlib.util.find_spec("fla") is not None
-    if not explicit and not installed:
-        return False
-    reason = _obstacle(q, v, slopes, installed=installed, padded=padded)
-    if reason:
+    best: Backend = backend if backend != "auto" else "fla" if installed else "native"
+    if best == "torch":
+        return best
+    if best == "fla":
+        reason = _obstacle(q, v, slopes, installed=installed, padded=padded)
+    else:
+        reason = native.obstacle(q, sum_dtype(q.dtype, v.dtype))
+    if not reason:
+        return best
+    if best == "fla" or backend == "native":
         _say_once(f"lightning_attention: {reason}; the PyTorch form computes it instead")
-    return not reason
+    return "torch"
 
 
 def _obstacle(q: Tensor, v: Tensor, slopes: Tensor, *, installed: bool, padded: bool) -> str:
@@ -66,7 +79,7 @@ def attention(
     state: Tensor | None,
     cu_seqlens: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    """Shapes as in `lightning_attention`; always returns the final state."""
+    """By fla. Shapes as in `lightning_attention`; always returns the final state."""
     kernel = importlib.import_module("fla.ops.simple_gla").chunk_simple_gla
     out, state = kernel(
         *(x.transpose(1, 2).contiguous() for x in (q, k, v)),  # (B, T, H, D)

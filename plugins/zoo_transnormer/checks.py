@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-BACKENDS = ("auto", "torch", "fla")
+BACKENDS = ("auto", "torch", "native", "fla")
 
 
 def attention_inputs(q: Tensor, k: Tensor, v: Tensor) -> None:
@@ -46,10 +47,11 @@ def slopes_fit(slopes: Tensor, q: Tensor) -> None:
         raise ValueError("slopes are constants and get no gradient: pass slopes.detach()")
     if torch.compiler.is_compiling() or slopes.is_meta:
         return  # values are not known here
-    if not bool(((slopes >= 0) & slopes.isfinite()).all()):
+    given = slopes.flatten().tolist()
+    if not all(0 <= slope < math.inf for slope in given):
         raise ValueError(
             "slopes must be finite and at least 0 (lambda = exp(-slope) is the share kept per token), "
-            f"got {[round(s, 6) for s in slopes.flatten().tolist()]}"
+            f"got {[round(slope, 6) for slope in given]}"
         )
 
 

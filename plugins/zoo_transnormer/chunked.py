@@ -1,6 +1,6 @@
 """Decayed linear attention in linear time: products within chunks, one state between them (LA2, Alg. 1, 2).
 
-Shapes: R rows (batch times heads), T tokens, D and E channels of keys and values, C tokens per chunk, N
+Shapes: R rows (batch B times heads H), T tokens, D and E channels of keys and values, C tokens per chunk, N
 chunks per row, n chunks per piece. Memory is a list of R N chunks, row by row.
 
 Time and memory are linear in T: kept for the backward are q, k, v, the states between chunks and the weights
@@ -33,27 +33,39 @@ PIECE = 8192
 
 
 def chunked_attention(
-    q: Tensor, k: Tensor, v: Tensor, slopes: Tensor, state: Tensor, lengths: Tensor | None, chunk: int
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    slopes: Tensor,
+    state: Tensor | None,
+    lengths: Tensor | None,
+    chunk: int,
 ) -> tuple[Tensor, Tensor]:
     """o_t = q_t S_t with S_t = e^(-slope) S_{t-1} + k_t v_t^T, and the state after the last token.
 
-    q, k: (R, T, D), v: (R, T, E), slopes: (R,), state: (R, D, E), all of one type. lengths: int (R,), how
-    many tokens of a row are there; the others, at its end, must have k = v = 0, and decay nothing.
-    Returns (R, T, E) and (R, D, E).
+    q, k: (B, H, T, D), v: (B, H, T, E), slopes: (B, H), state: (B, H, D, E) or `None`, all of one type.
+    lengths: int (B,), how many tokens of a row are there, or `None`; the others, at its end, must have
+    k = v = 0, and decay nothing. Returns (B, H, T, E) and (B, H, D, E).
     """
-    rows, tokens = q.shape[:2]
+    lead, tokens = q.shape[:2], q.shape[2]
+    if state is None:
+        state = q.new_zeros(*lead, q.shape[3], v.shape[3])
     if q.numel() == 0 or v.numel() == 0:
         return torch.zeros_like(v), state
     if lengths is None:
         lengths = torch.full((1,), tokens, device=q.device)
+    else:
+        lengths = lengths.repeat_interleave(lead[1])
     chunk = min(chunk, tokens)
+    q, k, v = (x.flatten(0, 1) for x in (q, k, v))
     padding = -tokens % chunk
     if padding:
         q, k, v = (F.pad(x, (0, 0, 0, padding)) for x in (q, k, v))
     q, k, v = (x.reshape(-1, chunk, x.shape[-1]).contiguous() for x in (q, k, v))  # (R N, C, ...)
     scan = _plainly if torch.compiler.is_exporting() else _Chunked.apply
-    out, state = scan(q, k, v, slopes, state, lengths)
-    return out.view(rows, -1, v.shape[-1])[:, :tokens], state
+    out, state = scan(q, k, v, slopes.flatten(), state.flatten(0, 1), lengths)
+    out = out.view(lead.numel(), -1, v.shape[-1])[:, :tokens]
+    return out.unflatten(0, lead), state.unflatten(0, lead)
 
 
 class Decay(NamedTuple):

@@ -11,6 +11,7 @@ TNL, 2405.17381. Sums and states are float32 (float64 for float64 inputs), whate
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -19,12 +20,12 @@ from torch import Tensor
 
 from zoo.layers.padding import front_order, kept_in_front, put_back
 from zoo.layers.precision import full_precision, sum_dtype
-from zoo_transnormer import backend as fla
+from zoo_transnormer import backend as backends
 from zoo_transnormer import checks
+from zoo_transnormer.backend import Backend
 from zoo_transnormer.chunked import chunked_attention
 from zoo_transnormer.decay import decay_slopes as decay_slopes
-
-Backend = Literal["auto", "torch", "fla"]
+from zoo_transnormer.native import native_attention
 
 #: The parallel form holds (T, T) weights; longer inputs are refused.
 PARALLEL_TOKENS = 4096
@@ -57,8 +58,9 @@ def lightning_attention(
             outputs there are zeros.
         cu_seqlens: int (S + 1,), rising from 0 to T: S sequences lie one after the other in a single row.
             States are then (S, H, D, E).
-        backend: "torch" is ours. "fla" is the Triton kernel of `pip install archzoo[fla]`, and ours, with one
-            warning, where that cannot be. "auto": "fla" on CUDA where it can be, else ours.
+        backend: "torch" is ours in tensor operations, "native" ours in C, on CPU where there is a compiler,
+            and "fla" the Triton kernel of `pip install archzoo[fla]`; where one of these cannot be, "torch"
+            computes, with one warning. "auto": "fla" on CUDA and "native" on CPU where they can be.
 
     Returns:
         The outputs (B, H, T, E) in v's type, and the final state or `None`. They have first derivatives only;
@@ -80,25 +82,32 @@ def lightning_attention(
     if initial_state is not None:
         checks.state_fits(initial_state, q, v, rows=None if lengths is None else len(lengths))
     out_dtype = v.dtype
-    if backend != "torch" and fla.wanted(
-        q, v, slopes, explicit=backend == "fla", padded=key_padding_mask is not None
-    ):
-        out, state = fla.attention(q, k, v, slopes, scale, initial_state, cu_seqlens)
+    chosen = backends.chosen(q, v, slopes, backend=backend, padded=key_padding_mask is not None)
+    if chosen == "fla":
+        out, state = backends.attention(q, k, v, slopes, scale, initial_state, cu_seqlens)
         return out.to(out_dtype), state if output_final_state else None
+    form = native_attention if chosen == "native" else chunked_attention
     if lengths is not None:
-        out, state = _packed(q, k, v, slopes, scale, initial_state, lengths, chunk_size)
+        out, state = _packed(form, q, k, v, slopes, scale, initial_state, lengths, chunk_size)
     elif key_padding_mask is not None:
         checks.mask_fits(key_padding_mask, q)
         order = front_order(key_padding_mask)
         q, k, v = (kept_in_front(x, key_padding_mask, order, dim=2) for x in (q, k, v))
-        out, state = _chunked(q, k, v, slopes, scale, initial_state, key_padding_mask.sum(1), chunk_size)
+        out, state = _in_sums(
+            form, q, k, v, slopes, scale, initial_state, key_padding_mask.sum(1), chunk_size
+        )
         out = put_back(out, key_padding_mask, order, dim=2)
     else:
-        out, state = _chunked(q, k, v, slopes, scale, initial_state, None, chunk_size)
+        out, state = _in_sums(form, q, k, v, slopes, scale, initial_state, None, chunk_size)
     return out, state if output_final_state else None
 
 
-def _chunked(
+#: Tensors as in `lightning_attention`, of one type; slopes (B, H), state or `None`, lengths (B,) or `None`.
+Form = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor | None, Tensor | None, int], tuple[Tensor, Tensor]]
+
+
+def _in_sums(
+    form: Form,
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -108,22 +117,17 @@ def _chunked(
     lengths: Tensor | None,
     chunk_size: int,
 ) -> tuple[Tensor, Tensor]:
-    """Rows of batch and heads, in the type of the sums. lengths: int (B,), tokens that are there."""
-    batch, heads, _, channels = q.shape
+    """In the type of the sums. lengths: int (B,), tokens that are there."""
     dtype, out_dtype = sum_dtype(q.dtype, k.dtype, v.dtype), v.dtype
-    if state is None:
-        state = q.new_zeros(batch, heads, channels, v.shape[-1], dtype=dtype)
-    q, k, v = (x.flatten(0, 1).to(dtype) for x in (q, k, v))
-    rates = slopes.to(dtype).expand(batch, heads).flatten()
-    if lengths is not None:
-        lengths = lengths.repeat_interleave(heads)
+    q, k, v = (x.to(dtype) for x in (q, k, v))
     if scale != 1.0:
         q = q * scale
-    out, state = chunked_attention(q, k, v, rates, state.flatten(0, 1), lengths, chunk_size)
-    return out.unflatten(0, (batch, heads)).to(out_dtype), state.unflatten(0, (batch, heads))
+    out, state = form(q, k, v, slopes.to(dtype).expand(q.shape[:2]), state, lengths, chunk_size)
+    return out.to(out_dtype), state
 
 
 def _packed(
+    form: Form,
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -138,7 +142,7 @@ def _packed(
     outs, finals = [], []
     parts = zip(*(x.split(lengths, dim=2) for x in (q, k, v)), states, strict=True)
     for q1, k1, v1, before in parts:
-        out, final = _chunked(q1, k1, v1, slopes, scale, before, None, chunk_size)
+        out, final = _in_sums(form, q1, k1, v1, slopes, scale, before, None, chunk_size)
         outs.append(out)
         finals.append(final)
     return torch.cat(outs, 2), torch.cat(finals)

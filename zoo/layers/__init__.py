@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from zoo.layers.mlp_net import MlpNet as MlpNet
     from zoo.layers.model import Model as Model
     from zoo.layers.model import build_model as build_model
+    from zoo.layers.native import Kernels as Kernels
+    from zoo.layers.native import kernels as kernels
     from zoo.layers.norm import make_norm as make_norm
     from zoo.layers.padding import front_order as front_order
     from zoo.layers.padding import kept_in_front as kept_in_front
@@ -64,6 +66,8 @@ _MODULE_OF = {
     "MlpNet": "mlp_net",
     "Model": "model",
     "build_model": "model",
+    "Kernels": "native",
+    "kernels": "native",
     "make_norm": "norm",
     "front_order": "padding",
     "kept_in_front": "padding",

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 from zoo_aaren import AarenState, aaren_pool, aaren_scan
+from zoo_aaren.native import available
 
 # torch.func itself still calls torch.jit.script.
 pytestmark = [
@@ -14,7 +15,15 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Anomaly Detection has been enabled"),
 ]
 
-FORMS = [{"impl": "dense"}, {"impl": "blocked", "block_size": 4}, {"impl": "tree"}, {"impl": "loop"}]
+FORMS = [
+    {"impl": "dense"},
+    {"impl": "blocked", "block_size": 4},
+    {"impl": "tree"},
+    {"impl": "loop"},
+]
+if available(torch.zeros(1)):
+    FORMS.append({"impl": "native"})
+BY_HAND = [form for form in FORMS if form["impl"] in ("blocked", "native")]
 
 
 def _inputs(tokens: int = 9) -> tuple[Tensor, ...]:
@@ -49,9 +58,10 @@ def test_derivatives_with_padding_and_several_levels_of_totals():
     assert gradcheck(run, (scores, values))
 
 
-def test_the_plain_operations_give_the_same_gradient_as_the_backward_by_hand():
+@pytest.mark.parametrize("form", BY_HAND, ids=lambda form: form["impl"])
+def test_the_plain_operations_give_the_same_gradient_as_the_backward_by_hand(form):
     scores, values, m, u, w = _inputs(tokens=50)
-    out, end = aaren_scan(30 * scores, values, state=AarenState(m, u, w), return_state=True)
+    out, end = aaren_scan(30 * scores, values, state=AarenState(m, u, w), return_state=True, **form)
     loss = out.sin().sum() + end.output().cos().sum()
     by_hand = torch.autograd.grad(loss, (scores, values, m, u, w), retain_graph=True)
     plain = torch.autograd.grad(loss, (scores, values, m, u, w), create_graph=True)
@@ -77,11 +87,12 @@ def test_pool_derivatives():
 
 
 @pytest.mark.filterwarnings("ignore:There is a performance drop")
-def test_function_transforms():
+@pytest.mark.parametrize("form", BY_HAND, ids=lambda form: form["impl"])
+def test_function_transforms(form):
     scores, values, *_ = _inputs(tokens=20)
 
     def loss(scores: Tensor, values: Tensor) -> Tensor:
-        return aaren_scan(scores, values, block_size=4).sin().sum()
+        return aaren_scan(scores, values, **form).sin().sum()
 
     expected = torch.autograd.grad(loss(scores, values), (scores, values))
     for found in (
@@ -96,6 +107,7 @@ def test_function_transforms():
 
 
 def test_graph_capture():
+    """A graph has tensor operations, also where loops in C are at hand."""
     scores, values, *_ = _inputs(tokens=40)
     captured = torch.compile(lambda s, v: aaren_scan(s, v), backend="aot_eager", fullgraph=True)
     found, expected = captured(scores, values), aaren_scan(scores, values)

@@ -8,14 +8,20 @@ import torch.nn.functional as F
 from torch import Tensor
 from zoo_aaren import AarenState, aaren_combine, aaren_pool, aaren_scan, aaren_step
 from zoo_aaren.chunked import prefix_sums, suffix_sums
+from zoo_aaren.native import available
 from zoo_aaren.reference import prefix_attention, recurrent_attention
 
+from zoo.layers.operations import ProductCounter
+
+NEEDS_COMPILER = pytest.mark.skipif(not available(torch.zeros(1)), reason="no C compiler")
 FORMS = [
+    pytest.param({"impl": "native"}, id="native", marks=NEEDS_COMPILER),
     pytest.param({"impl": "loop"}, id="loop"),
     pytest.param({"impl": "tree"}, id="tree"),
     pytest.param({"impl": "dense"}, id="dense"),
     pytest.param({"impl": "blocked", "block_size": 1}, id="blocked-1"),
     pytest.param({"impl": "blocked", "block_size": 7}, id="blocked-7"),
+    pytest.param({"impl": "blocked"}, id="blocked"),
     pytest.param({"impl": "auto"}, id="auto"),
 ]
 N = 83
@@ -98,13 +104,19 @@ def test_every_form_equals_a_softmax_per_prefix(form, regime, masked):
 def test_the_form_for_graphs_is_the_same_function(regime, monkeypatch):
     """Exported, running maxima are taken without `cummax`; a long row has a scan over totals as well."""
     scores, values, mask = REGIMES[regime], _values(), _holes()
-    expected = [aaren_scan(scores, values), aaren_scan(scores, values, key_mask=mask)]
     long = scores.repeat(1, 1, 12), values.repeat(1, 1, 12, 1)
-    expected += [aaren_scan(*long), aaren_scan(scores[..., :1], values[..., :1, :])]
+
+    def run(impl: str) -> list[Tensor]:
+        found = [aaren_scan(scores, values, key_mask=m, impl=impl) for m in (None, mask)]
+        return [
+            *found,
+            aaren_scan(*long, impl=impl),
+            aaren_scan(scores[..., :1], values[..., :1, :], impl=impl),
+        ]
+
+    expected = run("blocked")
     monkeypatch.setattr(torch.compiler, "is_exporting", lambda: True)
-    found = [aaren_scan(scores, values), aaren_scan(scores, values, key_mask=mask)]
-    found += [aaren_scan(*long), aaren_scan(scores[..., :1], values[..., :1, :])]
-    assert all(map(torch.equal, found, expected))
+    assert all(map(torch.equal, run("auto"), expected))
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -405,3 +417,36 @@ def test_half_precision_values_are_summed_in_float32(form, dtype):
     _, exact_scores, exact_values = _outputs_and_gradients({"impl": "tree"}, scores.double(), values.double())
     for found, expected in ((grad_scores, exact_scores), (grad_values, exact_values)):
         assert (found - expected).abs().max() < 5e-5 * expected.abs().max()
+
+
+def test_without_kernels_auto_is_blocked(monkeypatch):
+    scores, values = REGIMES["wide"], _values()
+    monkeypatch.setenv("ZOO_KERNELS", "0")
+    assert torch.equal(aaren_scan(scores, values), aaren_scan(scores, values, impl="blocked"))
+    with pytest.raises(ValueError, match='impl="native" needs tensors on CPU, a C compiler'):
+        aaren_scan(scores, values, impl="native")
+
+
+@NEEDS_COMPILER
+def test_rows_are_the_same_on_any_number_of_threads():
+    scores, values = REGIMES["wide"].float(), _values().float()
+    threads = torch.get_num_threads()
+    found = []
+    try:
+        for count in (1, 2, 5, 7):
+            torch.set_num_threads(count)
+            found.append(_outputs_and_gradients({"impl": "native"}, scores, values))
+    finally:
+        torch.set_num_threads(threads)
+    for one in found[1:]:
+        assert all(map(torch.equal, one, found[0]))
+
+
+@NEEDS_COMPILER
+def test_operations_of_the_loops_are_counted():
+    scores, values = REGIMES["wide"].clone().requires_grad_(), _values()
+    with ProductCounter() as forward:
+        out = aaren_scan(scores, values, impl="native")
+    with ProductCounter() as backward:
+        out.sum().backward()
+    assert forward.flops == 4 * values.numel() and backward.flops == 9 * values.numel()

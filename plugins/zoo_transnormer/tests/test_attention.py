@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import pairwise
 
 import pytest
@@ -16,7 +17,9 @@ from zoo_transnormer import (
     lightning_attention_recurrent,
     lightning_attention_step,
 )
+from zoo_transnormer.native import obstacle
 
+from zoo.layers.operations import ProductCounter
 from zoo.testing.cost import WorkCounter, growth
 
 H, D, E = 4, 6, 5
@@ -26,6 +29,17 @@ DECAYS = {
     "extreme": torch.tensor([0.0, 5.0, 20.0, 60.0]),
     "none": decay_slopes(H, 1, 4, "none"),
 }
+
+
+@pytest.fixture(scope="module", params=["native", "torch"], autouse=True)
+def backend(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Everything here holds for the loops in C and for tensor operations."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "torch":
+            patch.setenv("ZOO_KERNELS", "0")
+        elif reason := obstacle(torch.zeros(1), torch.float64):
+            pytest.skip(reason)
+        yield request.param
 
 
 def inputs(tokens: int, *, batch: int = 2, dtype=torch.float64, seed: int = 0) -> list[Tensor]:
@@ -353,3 +367,55 @@ def test_autocast_leaves_the_sums_alone():
         parallel = lightning_attention_parallel(q, k, v, DECAYS["alibi"])
     assert torch.equal(found, expected)
     assert_same([parallel], [expected], 1e-5)
+
+
+@pytest.mark.parametrize("widths", [(16, 16), (64, 48), (8, 33), (1, 1)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_whole_vectors_and_what_is_left_of_them(widths, dtype):
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(2, H, 137, w) for w in (widths[0], widths[0], widths[1])] + [(2, H, *widths)]
+    leaves = [torch.randn(s, generator=generator).to(dtype).requires_grad_() for s in shapes]
+    slopes = DECAYS["alibi"]
+    expected = with_gradients(lambda q, k, v, s: lightning_attention_recurrent(q, k, v, slopes, s), leaves)
+    for chunk_size in (7, 64, 1000):
+        found = with_gradients(
+            lambda q, k, v, s, c=chunk_size: lightning_attention(
+                q, k, v, slopes, initial_state=s, output_final_state=True, chunk_size=c
+            ),
+            leaves,
+        )
+        assert_same(found, expected, 1e-10 if dtype == torch.float64 else 2e-5)
+
+
+def test_only_the_state_or_only_the_outputs_are_wanted():
+    leaves = inputs(70)
+    for wanted in (0, 1):
+
+        def loss(form, wanted=wanted) -> list[Tensor]:
+            return torch.autograd.grad(form(*leaves)[wanted].sin().sum(), leaves, allow_unused=True)
+
+        found = loss(
+            lambda q, k, v, s: lightning_attention(
+                q, k, v, DECAYS["alibi"], initial_state=s, output_final_state=True
+            )
+        )
+        expected = loss(lambda q, k, v, s: lightning_attention_recurrent(q, k, v, DECAYS["alibi"], s))
+        for one, other in zip(found, expected, strict=True):
+            torch.testing.assert_close(
+                torch.zeros(()) if one is None else one, torch.zeros_like(one) if other is None else other
+            )
+
+
+def test_operations_are_counted():
+    q, k, v, _ = inputs(256)
+    with ProductCounter() as forward:
+        out, _ = lightning_attention(q, k, v, DECAYS["alibi"])
+    with ProductCounter() as backward:
+        out.sum().backward()
+    rows, inter = (
+        2 * H * 256,
+        4 * D * E,
+    )  # what passes through the state; within a chunk it depends on the form
+    within = 2 * 64 * (D + E)
+    assert rows * (inter + within / 2) <= forward.flops <= rows * (inter + within)
+    assert 2 * forward.flops <= backward.flops <= 3 * forward.flops

@@ -76,7 +76,11 @@ WRONG = {
         ),
     ),
     "chunk": (ValueError, "at least 1, got 0", lambda: lightning(S, chunk_size=0)),
-    "backend": (ValueError, "one of auto, torch, fla, got 'cuda'", lambda: lightning(S, backend="cuda")),
+    "backend": (
+        ValueError,
+        "one of auto, torch, native, fla, got 'cuda'",
+        lambda: lightning(S, backend="cuda"),
+    ),
     "state_shape": (
         ValueError,
         r"the state must be \(2, 3, 4, 6\)",
@@ -225,6 +229,16 @@ def test_a_backend_that_cannot_says_so_once():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         lightning(S)
+
+
+def test_a_kernel_that_cannot_be_had_is_said_once(monkeypatch):
+    fla._say_once.cache_clear()
+    monkeypatch.setenv("ZOO_KERNELS", "0")
+    with pytest.warns(UserWarning, match="'native' needs a C compiler .* the PyTorch form computes") as said:
+        first, _ = lightning(S, backend="native")
+        lightning(S, backend="native")
+    assert len(said) == 1
+    assert torch.equal(first, lightning(S, backend="torch")[0])
 
 
 class OnCuda:
