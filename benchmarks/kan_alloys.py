@@ -1,6 +1,6 @@
 """KANs, MLPs of as many parameters and tuned trees on alloys, by random and by grouped splits.
 
-    python benchmarks/kan_alloys.py [--only hea_strength] [--seeds 0 1 2 3 4] [--results PATH] [--show]
+    python benchmarks/kan_alloys.py [--only hea_phase] [--splits random] [--seeds 0 1 2] [--results PATH] [--show]
 
 Each network is a recipe, `kan/...` and `core/...`, the latter at the width that has as many parameters. A
 seed is that of the split too. Trees are chosen by validation among forests, extremely randomised and boosted
@@ -102,10 +102,10 @@ def vars_of(splits: Any) -> tuple[Any, Any, Any]:
 MODELS: dict[str, Callable[[str, str, int], dict[str, Any]]] = {KAN: network, MLP: mlp, TREES: trees}
 
 
-def measure(data: str, seeds: Sequence[int], path: Path) -> None:
+def measure(data: str, splits: Sequence[str], seeds: Sequence[int], path: Path) -> None:
     """What is not in `path` yet, a line for each."""
     done = results(path)
-    for split in SPLITS:
+    for split in splits:
         for seed in seeds:
             for model, run in MODELS.items():
                 key = " | ".join((data, split, model, str(seed)))
@@ -140,6 +140,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--only", nargs="+", choices=list(METRICS), default=list(METRICS))
+    parser.add_argument("--splits", nargs="+", choices=SPLITS, default=SPLITS)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--results", type=Path, default=Path("runs/kan_alloys.jsonl"))
     parser.add_argument("--show", action="store_true", help="measure nothing, print what there is")
@@ -147,7 +148,7 @@ def main() -> None:
     options.results.parent.mkdir(parents=True, exist_ok=True)
     for data in options.only:
         if not options.show:
-            measure(data, options.seeds, options.results)
+            measure(data, options.splits, options.seeds, options.results)
         header = ["split", "model", "parameters", *METRICS[data], "seeds"]
         show(data, [header, *rows(data, options.seeds, results(options.results))])
 

@@ -78,8 +78,13 @@ class _Expanded(torch.autograd.Function):
         return (gradient * ctx.basis.slopes(x)).sum(1), None
 
 
-def _plain(x: Tensor, coef: Tensor, base_weight: Tensor | None, basis: Basis, base: str) -> Tensor:
-    y = basis.values(x).flatten(1) @ coef.permute(2, 1, 0).flatten(0, 1)  # (N, K I) @ (K I, O)
+def _planes(coef: Tensor) -> Tensor:
+    """coef (O, I, K) as plain operations multiply by it, (K I, O), forth and back."""
+    return coef.permute(2, 1, 0).flatten(0, 1)
+
+
+def _plain(x: Tensor, planes: Tensor, base_weight: Tensor | None, basis: Basis, base: str) -> Tensor:
+    y = basis.values(x).flatten(1) @ planes  # (N, K I) @ (K I, O)
     return y if base_weight is None else F.linear(branch(x, base), base_weight) + y
 
 
@@ -100,25 +105,27 @@ class _Edges(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, coef: Tensor, base_weight: Tensor | None, basis: Basis, base: str
     ) -> Tensor:
-        ctx.save_for_backward(x, coef, base_weight)
         ctx.basis, ctx.base = basis, base
         ctx.compiled = torch.compiler.is_compiling()
-        if ctx.compiled:
-            return _plain(x, coef, base_weight, basis, base)  # a compiler fuses it better than blocks do
+        weights = _planes(coef) if ctx.compiled else coef
+        ctx.save_for_backward(x, weights, base_weight)
+        if ctx.compiled:  # a compiler fuses plain operations better than blocks
+            return _plain(x, weights, base_weight, basis, base)
         columns, size, count = _columns(x), _block_size(x, basis), basis.count
         y = coef.new_zeros(len(coef), len(x))
         if base_weight is not None:
             y.addmm_(base_weight, branch(columns, base))
         blocks = basis.blocks(columns, size)
-        for block, weights in enumerate(coef.flatten(1).split(size * count, dim=1)):
-            y.addmm_(weights, blocks.values(block).flatten(0, 1))
+        for block, part in enumerate(coef.flatten(1).split(size * count, dim=1)):
+            y.addmm_(part, blocks.values(block).flatten(0, 1))
         return y.T.contiguous()
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        x, coef, base_weight = ctx.saved_tensors
+        x, coef, base_weight = ctx.saved_tensors  # in compiled code the planes of coef
         if ctx.compiled or torch.is_grad_enabled():  # the latter: it is to be differentiated again
-            return (*_plain_backward(gradient, x, coef, base_weight, ctx.basis, ctx.base), None, None)
+            planes = coef if ctx.compiled else _planes(coef)
+            return (*_plain_backward(gradient, x, planes, base_weight, ctx.basis, ctx.base), None, None)
         wants_x, wants_coef, wants_base = ctx.needs_input_grad[:3]
         columns, by_output, gradient = _columns(x), gradient.T.contiguous(), gradient.contiguous()
         of_base = of_branch = None
@@ -155,10 +162,10 @@ class _Edges(torch.autograd.Function):
 
 
 def _plain_backward(
-    gradient: Tensor, x: Tensor, coef: Tensor, base_weight: Tensor | None, basis: Basis, base: str
+    gradient: Tensor, x: Tensor, planes: Tensor, base_weight: Tensor | None, basis: Basis, base: str
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """The gradients of x, coef and base_weight, in operations that autograd can follow."""
-    of_values = (gradient @ coef.mT.flatten(1)).unflatten(1, (basis.count, -1))  # (N, K, I)
+    of_values = (gradient @ planes.T).unflatten(1, (basis.count, -1))  # (N, K, I)
     of_x = (of_values * basis.slopes(x)).sum(1)
     of_coef = (gradient.T @ basis.values(x).flatten(1)).unflatten(1, (basis.count, -1)).mT
     if base_weight is None:
