@@ -1,10 +1,10 @@
 """KANs, MLPs of as many parameters and tuned trees on alloys, by random and by grouped splits.
 
-    python benchmarks/kan_alloys.py [--only hea_phase] [--splits random] [--seeds 0 1 2] [--results PATH] [--show]
+    python benchmarks/kan_alloys.py [--only hea_phase] [--splits random] [--seeds 0 1] [--results P] [--show]
 
 Each network is a recipe, `kan/...` and `core/...`, the latter at the width that has as many parameters. A
 seed is that of the split too. Trees are chosen by validation among forests, extremely randomised and boosted
-ones; each target has its own. A result is a line of PATH and is not measured again. `hea_phase` is fetched.
+ones; each target has its own. A result is a line of P and is not measured again. `hea_phase` is fetched.
 """
 
 from __future__ import annotations
