@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from zoo.commands import Answer, SavedRun
-from zoo.data import collate
+from zoo.data import Splits, collate
 from zoo.plugin import ZooError
 from zoo_kan.config import FormulaConfig, PlotConfig
 from zoo_kan.network import Network, prune
+
+if TYPE_CHECKING:
+    from zoo_kan.formula import SymbolicNetwork
 
 #: Of the train split: enough to see a function, few enough for every edge at once.
 SAMPLES = 2000
@@ -35,8 +39,6 @@ def plot(run: SavedRun, config: PlotConfig) -> Answer:
 
 def formula(run: SavedRun, config: FormulaConfig) -> Answer:
     """Prune, snap edges to known functions, fit the numbers to the train split, and score it on test."""
-    import sympy
-
     from zoo_kan.formula import fit_numbers, r2, snap
 
     splits, model = run.splits(), run.model()
@@ -44,37 +46,19 @@ def formula(run: SavedRun, config: FormulaConfig) -> Answer:
     test_x, test_y = _examples(splits.test)
     with torch.no_grad():
         of_network = r2(model(test_x), test_y)
-    network = prune(model, x, edge=config.edge, node=config.node)
-    first = next(iter(network.layers))
-    if not torch.equal(network.inputs[first], _as_given(x, network.inputs[first])):
-        raise ZooError(
-            "the first KAN layer does not get the features themselves, so that no formula of them comes out: "
-            "train with the stem kan/raw, a head of kan and params.norm: none (see the recipe kan/toy)"
-        )
-    for name, given in list(network.inputs.items())[1:]:
-        before = list(network.inputs)[list(network.inputs).index(name) - 1]
-        if not torch.allclose(network.layers[before](network.inputs[before]), given, atol=1e-5):
-            raise ZooError(
-                f"something stands between the KAN layers before {name}: train with params.norm: none"
-            )
     try:
+        network = prune(model, x, edge=config.edge, node=config.node)
+        inputs = _features(network, x).double()
         symbolic, fits = snap(network, library=config.library or None, simplicity=config.simplicity)
-    except ValueError as error:  # an unknown function
-        raise ZooError(str(error)) from error
-    inputs = network.inputs[first].double()
+    except ValueError as error:  # no chain of KAN layers, nothing left of it, an unknown function
+        raise ZooError(f"run {str(run.folder)!r}: {error}") from error
     fit_numbers(symbolic, inputs, y.double())
     with torch.no_grad():
         scores = r2(symbolic(_as_given(test_x, inputs).double()), test_y)
-    symbols = sympy.symbols([f"x{n + 1}" for n in range(inputs.shape[1])])
-    expressions = symbolic.write(_standardised(splits.encode, symbols), digits=config.digits)
-    written = [
-        _natural(splits.decode, n, len(expressions), each, config.digits)
-        for n, each in enumerate(expressions)
-    ]
+    written = _written(symbolic, splits, features=inputs.shape[1], digits=config.digits)
     lines, edges = [], []
     for n, (expression, score) in enumerate(zip(written, scores, strict=True)):
-        name = "y" if len(written) == 1 else f"y{n + 1}"
-        lines.append(f"{name} = {expression}")
+        lines.append(f"{'y' if len(written) == 1 else f'y{n + 1}'} = {expression}")
         lines.append(f"R2 on test: {score:.6f}, of the network: {of_network[n]:.6f}")
     for layer, found in fits.items():
         for (o, i), fit in found.items():
@@ -87,6 +71,39 @@ def formula(run: SavedRun, config: FormulaConfig) -> Answer:
         "edges": edges,
     }
     return Answer(text="\n".join(lines), data=data)
+
+
+def _features(network: Network, x: Tensor) -> Tensor:
+    """What the first layer is given, where that is the features and nothing stands between the layers.
+
+    Raises:
+        ValueError: it is not so, and no formula of the features comes out.
+    """
+    names = list(network.layers)
+    first = network.inputs[names[0]]
+    if not torch.equal(first, _as_given(x, first)):
+        raise ValueError(
+            "the first KAN layer does not get the features themselves, so that no formula of them comes out: "
+            "train with the stem kan/raw, a head of kan and params.norm: none (see the recipe kan/toy)"
+        )
+    for before, name in pairwise(names):
+        if not torch.allclose(network.layers[before](network.inputs[before]), network.inputs[name], atol=1e-5):
+            raise ValueError(
+                f"something stands between the KAN layers before {name}: train with params.norm: none"
+            )
+    return first
+
+
+def _written(symbolic: SymbolicNetwork, splits: Splits, *, features: int, digits: int) -> list[Any]:
+    """The outputs as sympy expressions of x1, x2, ..., all in natural units."""
+    import sympy
+
+    from zoo_kan.formula import round_numbers
+
+    symbols = sympy.symbols([f"x{n + 1}" for n in range(features)])
+    expressions = symbolic.write(_standardised(splits.encode, symbols), digits=None)
+    natural = [_natural(splits.decode, n, len(expressions), each) for n, each in enumerate(expressions)]
+    return [round_numbers(each, digits) for each in natural]
 
 
 def _network(run: SavedRun, *, edge: float, node: float) -> Network:
@@ -126,15 +143,13 @@ def _standardised(encode: Callable[[Any], Tensor] | None, symbols: list[Any]) ->
     return [symbol * a + b for symbol, a, b in zip(symbols, slope.tolist(), at[0].tolist(), strict=True)]
 
 
-def _natural(decode: Callable[[Tensor], Any] | None, n: int, count: int, expression: Any, digits: int) -> Any:
+def _natural(decode: Callable[[Tensor], Any] | None, n: int, count: int, expression: Any) -> Any:
     """An output in natural units."""
     import sympy
-
-    from zoo_kan.formula import round_numbers
 
     if decode is None:
         return expression
     zero, one = torch.zeros(1, count), torch.zeros(1, count)
     one[0, n] = 1
     shift, scale = decode(zero)[0, n].item(), (decode(one)[0, n] - decode(zero)[0, n]).item()
-    return round_numbers(sympy.expand_mul(scale * expression + shift), digits)
+    return sympy.expand_mul(scale * expression + shift)

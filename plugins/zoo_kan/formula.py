@@ -78,12 +78,12 @@ class SymbolicNetwork(nn.Module):
             x = layer(x)
         return x
 
-    def write(self, inputs: Sequence[Any], *, digits: int = DIGITS) -> list[Any]:
-        """sympy expressions of the outputs."""
-        expressions: Sequence[Any] = inputs
+    def write(self, inputs: Sequence[Any], *, digits: int | None = DIGITS) -> list[Any]:
+        """sympy expressions of the outputs, with numbers of so many digits, or (`None`) as they are."""
+        expressions = list(inputs)
         for layer in self.layers:
             expressions = layer.write(expressions)  # type: ignore[operator]
-        return [round_numbers(each, digits) for each in expressions]
+        return expressions if digits is None else [round_numbers(each, digits) for each in expressions]
 
 
 def snap(
@@ -140,12 +140,21 @@ def fit_numbers(network: SymbolicNetwork, x: Tensor, y: Tensor, *, steps: int = 
 
 
 def round_numbers(expression: Any, digits: int) -> Any:
-    """A sympy expression with its numbers rounded to so many significant digits, the tiniest to 0."""
+    """A sympy expression with its numbers rounded to so many significant digits, the tiniest to 0.
+
+    What is whole by then is written so: exp(x), not 1.0*exp(1.0*x).
+    """
     import sympy
 
+    def rounded(number: Any) -> Any:
+        value = float(f"{float(number):.{digits}g}")
+        whole = value.is_integer() and abs(value) < 10**digits
+        return sympy.Integer(int(value)) if whole else sympy.Float(value, digits)
+
     expression = sympy.sympify(expression)
-    rounded = {n: sympy.Float(n, digits) if abs(n) > NOTHING else 0 for n in expression.atoms(sympy.Float)}
-    return expression.xreplace(rounded)
+    # First what is nothing: other numbers then multiply, 3 (0.57735 x + 0)^2, and are to be rounded after that.
+    expression = expression.xreplace({n: 0 for n in expression.atoms(sympy.Float) if abs(n) <= NOTHING})
+    return expression.xreplace({n: rounded(n) for n in expression.atoms(sympy.Float)})
 
 
 @torch.no_grad()

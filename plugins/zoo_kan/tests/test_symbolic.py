@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from zoo_kan import KANLinear
-from zoo_kan.formula import fit_numbers, r2, snap
+from zoo_kan.formula import fit_numbers, r2, round_numbers, snap
 from zoo_kan.functional import curve2coef
 from zoo_kan.network import Network, prune
 from zoo_kan.plot import plot_kan
@@ -98,6 +98,14 @@ def test_a_formula_is_found_and_written() -> None:
     for row in x[:5].tolist():
         value = float(written.subs(dict(zip(symbols, row, strict=True))))
         assert value == pytest.approx(math.exp(math.sin(math.pi * row[0]) + row[1] ** 2), rel=2e-2)
+
+
+def test_numbers_of_a_formula_are_rounded_once_and_whole_ones_written_so() -> None:
+    sympy = pytest.importorskip("sympy")
+    x = sympy.Symbol("x")
+    long = 1.00003 * sympy.exp(-0.99999 * x) + 3.0 * (0.57735 * x + 1e-9) ** 2 + 0.12345 * x - 4e-6
+    assert str(round_numbers(long, 4)) == "x**2 + 0.1235*x + exp(-x)"  # 0.5774^2 * 3 would be 1.0002
+    assert str(round_numbers(123456.7 * x, 4)) == "1.235e+5*x"
 
 
 def test_a_product_is_drawn_pruned_and_written(tmp_path: Path) -> None:
