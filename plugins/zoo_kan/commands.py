@@ -87,7 +87,8 @@ def _features(network: Network, x: Tensor) -> Tensor:
             "train with the stem kan/raw, a head of kan and params.norm: none (see the recipe kan/toy)"
         )
     for before, name in pairwise(names):
-        if not torch.allclose(network.layers[before](network.inputs[before]), network.inputs[name], atol=1e-5):
+        passed = network.layers[before](network.inputs[before])
+        if not torch.allclose(passed, network.inputs[name], atol=1e-5):
             raise ValueError(
                 f"something stands between the KAN layers before {name}: train with params.norm: none"
             )

@@ -152,7 +152,7 @@ def round_numbers(expression: Any, digits: int) -> Any:
         return sympy.Integer(int(value)) if whole else sympy.Float(value, digits)
 
     expression = sympy.sympify(expression)
-    # First what is nothing: other numbers then multiply, 3 (0.57735 x + 0)^2, and are to be rounded after that.
+    # First what is nothing: others then multiply, as in 3 (0.57735 x + 0)^2, and are rounded after that.
     expression = expression.xreplace({n: 0 for n in expression.atoms(sympy.Float) if abs(n) <= NOTHING})
     return expression.xreplace({n: rounded(n) for n in expression.atoms(sympy.Float)})
 
