@@ -26,6 +26,7 @@ BUDGETS = (0.3, 0.5, 0.7)
 RECIPES = {
     "slim/shapes": (64, 16, 0.1),
     "slim/digits_mtl": (64, 32, 0.1),
+    "slim/digits_few_labels": (64, 32, 1.0),
     "slim/fashion_mnist_mtl": (64, 32, 0.1),
 }
 SANDWICH = "callbacks.slim/sandwich"
@@ -45,6 +46,7 @@ def settings_of(recipe: str) -> dict[str, list[str]]:
     return {
         "plain": [f"{SANDWICH}.distill=0.0"],
         "distilled": [f"{SANDWICH}.distill={weight}"],
+        "distilled at once": [f"{SANDWICH}.distill={weight}", f"{SANDWICH}.distill_from=0.0"],
         "distilled x 10": [f"{SANDWICH}.distill={10 * weight}"],
         "attention": [f"{SANDWICH}.distill={weight}", f"{SANDWICH}.distance=attention"],
         "answers": [f"{SANDWICH}.distill=0.0", f"{SANDWICH}.answers=0.5"],
@@ -62,6 +64,8 @@ def measure(recipe: str, setting: str, seed: int, overrides: Sequence[str] = ())
 
     start = time.process_time()
     given = [*settings_of(recipe)[setting], *overrides, f"seed={seed}", f"output.dir={OUT / 'runs'}"]
+    if recipe == "slim/digits_few_labels":
+        given.append(f"data.params.seed={seed}")  # of each seed other images are labelled
     result = zoo.train(recipe, given, quiet=True)
     seconds = time.process_time() - start
     if result.run is None or result.status != "finished":

@@ -171,6 +171,17 @@ def test_missing_values_are_left_out_of_the_fit(name: str) -> None:
     assert (outputs[known, 1] - y[known, 1]).square().mean() < 0.05
 
 
+@pytest.mark.parametrize("name", ["logistic", "trees"])
+def test_unknown_classes_are_left_out_of_the_fit(name: str) -> None:
+    pytest.importorskip("sklearn")
+    x = np.random.default_rng(0).normal(size=(300, 2)).astype(np.float32)
+    y = torch.from_numpy((x[:, 0] > 0).astype(np.int64))
+    hidden = y.clone()
+    hidden[::2] = IGNORE
+    outputs = fit(name, Classes(count=2, missing=True), x, hidden)(x)
+    assert (outputs.argmax(1) == y).float().mean() > 0.9
+
+
 def test_a_class_that_train_does_not_have_is_unlikely_and_one_class_is_no_error() -> None:
     pytest.importorskip("sklearn")
     x = np.random.default_rng(0).normal(size=(60, 2)).astype(np.float32)

@@ -19,11 +19,13 @@ from zoo.data.questions import LOOPS, load_digits_mtl, load_hea_strength, parts_
 from zoo.data.split import TensorSplit
 from zoo.data.targets_config import (
     ApplianceEnergySmallConfig,
+    DigitsMtlConfig,
     HeaStrengthConfig,
     NoisyStatesConfig,
     WindowsConfig,
 )
 from zoo.errors import ZooError
+from zoo.kinds import IGNORE
 
 
 def test_windows_are_the_series_and_what_follows() -> None:
@@ -92,6 +94,28 @@ def test_relative_windows_differ_by_the_last_step_only() -> None:
     assert torch.allclose(relative.encode(natural), second["input"], atol=1e-3)
     change = relative.decode(second["target"])
     assert torch.allclose(natural[-1] + change, plain.decode(first["target"]), atol=1e-2)
+
+
+def test_of_some_digits_the_answers_are_not_known() -> None:
+    def asked(config: DigitsMtlConfig, part: str = "train") -> dict[str, torch.Tensor]:
+        split = getattr(load_digits_mtl(config), part)
+        return {"input": split.inputs, **split.targets}
+
+    every, some = asked(DigitsMtlConfig()), asked(DigitsMtlConfig(labelled=0.1))
+    known = some["digit"] != IGNORE
+    assert int(known.sum()) == round(0.1 * len(known)) and torch.equal(every["input"], some["input"])
+    for name in ("digit", "loops"):
+        assert torch.equal(every[name][known], some[name][known])
+        assert bool((some[name][~known] == IGNORE).all())
+    assert torch.equal(~some["slant"].isnan()[:, 0], known)
+    slants = some["slant"][known]  # standardised by what is known
+    assert abs(float(slants.mean())) < 1e-5 and abs(float(slants.std(correction=0)) - 1) < 1e-5
+    for part in ("val", "test"):
+        assert bool((asked(DigitsMtlConfig(labelled=0.1), part)["digit"] != IGNORE).all())
+    other = asked(DigitsMtlConfig(labelled=0.1, seed=1))
+    assert not torch.equal(other["digit"] != IGNORE, known)
+    fewest = asked(DigitsMtlConfig(labelled=1e-6))["slant"]
+    assert int((~fewest.isnan()).sum()) == 2 and not fewest.isinf().any()
 
 
 def test_digits_mtl_asks_three_things_about_the_same_images() -> None:

@@ -142,6 +142,23 @@ def test_a_batch_that_asks_for_nothing_is_zero_with_a_gradient():
     assert loss == 0 and outputs.grad.abs().sum() == 0
 
 
+def test_unknown_classes_are_neither_trained_on_nor_scored():
+    torch.manual_seed(0)
+    task, outputs, target = classification(label_smoothing=0.1), torch.randn(10, 3), torch.randint(3, (10,))
+    target[::3] = IGNORE
+    known = target != IGNORE
+    assert measure(task, outputs, target, split=[1, 2, 7]) == pytest.approx(
+        measure(task, outputs[known], target[known])
+    )
+    assert task.count({"target": target}) == 6
+    asks_nothing = outputs.requires_grad_()
+    loss = task.loss(asks_nothing, {"target": torch.full_like(target, IGNORE)})
+    loss.backward()
+    assert loss == 0 and not asks_nothing.grad.any()
+    naive = [task.naive(TensorSplit(outputs.detach()[at], target[at])) for at in (slice(None), known)]
+    assert torch.equal(*naive)
+
+
 def test_a_nan_shows_in_the_metrics():
     assert math.isnan(measure(regression(), torch.full((2, 1), math.nan), torch.ones(2, 1))["loss"])
 

@@ -125,11 +125,15 @@ class Vector(Config):
 
 @dataclass(frozen=True, kw_only=True)
 class Classes(Config):
-    """One class per example, int64 (B,) in [0, count)."""
+    """One class per example, int64 (B,) in [0, count).
+
+    `missing`: some are not known and are IGNORE; they are neither trained on nor scored.
+    """
 
     kind: ClassVar[str] = "classes"
     count: int = param(at_least=1)
     names: tuple[str, ...] = ()
+    missing: bool = False
 
     def check(self) -> Iterator[tuple[str, str]]:
         if self.names and len(self.names) != self.count:
@@ -141,7 +145,7 @@ class Classes(Config):
         return self.count
 
     def __str__(self) -> str:
-        return f"{self.count} classes"
+        return f"{self.count} classes" + (", some missing" if self.missing else "")
 
 
 @dataclass(frozen=True, kw_only=True)

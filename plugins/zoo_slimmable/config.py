@@ -98,6 +98,12 @@ class SandwichConfig(Config):
     distill: float = param(
         0.1, "weight of the distance between features and those of full width; 0: none", at_least=0
     )
+    distill_from: float = param(
+        0.5,
+        "share of the steps after which features are distilled: a teacher must have learnt",
+        at_least=0,
+        at_most=1,
+    )
     features: Literal["all", "last"] = param(
         "all", "which features are compared: of every stage of the encoder, or what it gives"
     )
@@ -111,7 +117,7 @@ class SandwichConfig(Config):
     )
     answers_from: float = param(
         0.5,
-        "share of the steps after which answers are distilled: a teacher must have learnt",
+        "the same of answers",
         at_least=0,
         at_most=1,
     )

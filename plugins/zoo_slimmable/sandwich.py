@@ -25,8 +25,8 @@ class Sandwich(Callback):
     """Each step minimises the mean loss of several widths, each with the targets of the data.
 
     The first pass is at full width, the second at the least, the others at random widths: one for the encoder
-    and one for each decoder. Narrower passes add `distill` times the distance of their features from those of
-    the first pass, and later in training `answers` times that of their answers; the first pass gets no
+    and one for each decoder. Later in training narrower passes add `distill` times the distance of their
+    features from those of the first pass, and `answers` times that of their answers; the first pass gets no
     gradient from either.
 
     Deviation: the mean of the passes where the papers have the sum, so that losses compare with evaluation's.
@@ -37,7 +37,7 @@ class Sandwich(Callback):
         self.run: LiveRun | None = None
 
     def on_start(self, run: LiveRun) -> None:
-        """Remember the run, whose steps say when answers are distilled."""
+        """Remember the run, whose steps say when something is distilled."""
         self.run = run
 
     def objective(
@@ -53,7 +53,9 @@ class Sandwich(Callback):
                 "a compiled model cannot follow widths that change in every step: trainer.compile"
             )
         x, config = batch["input"], self.config
-        answers = config.answers if self._done() >= config.answers_from else 0.0
+        done = self._done()
+        distill = config.distill if done >= config.distill_from else 0.0
+        answers = config.answers if done >= config.answers_from else 0.0
         losses: list[Tensor] = []
         teachers: list[Tensor] = []
         taught = torch.empty(0)
@@ -64,8 +66,8 @@ class Sandwich(Callback):
             if not losses:
                 teachers, taught = [feature.detach() for feature in features], outputs.detach()
             else:
-                if config.distill:
-                    loss = loss + config.distill * feature_distance(features, teachers, kind=config.distance)
+                if distill:
+                    loss = loss + distill * feature_distance(features, teachers, kind=config.distance)
                 if answers:
                     targets = model.plan.targets  # type: ignore[union-attr]
                     loss = loss + answers * answer_distance(outputs, taught, targets, batch["target"])

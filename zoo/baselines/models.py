@@ -57,14 +57,12 @@ def fit(
         parts = []
         for question, part in targets.parts.items():
             simple = LOGISTIC if isinstance(part, Classes) else LINEAR
-            wanted = answers[question]
-            rows = (wanted != IGNORE).numpy() if isinstance(part, Classes) else slice(None)
-            parts.append(
-                fit(simple if name == "linear" else name, part, features[rows], wanted[rows], rounds=rounds)
-            )
+            called = simple if name == "linear" else name
+            parts.append(fit(called, part, features, answers[question], rounds=rounds))
         return lambda x: torch.cat([part(x) for part in parts], dim=1)
     if isinstance(targets, (Classes, Labels)):
-        return _classifier(name, targets.outputs, features, answers.numpy(), rounds=rounds)
+        known = (answers != IGNORE).numpy()
+        return _classifier(name, targets.outputs, features[known], answers.numpy()[known], rounds=rounds)
     return _regressor(name, features, answers.flatten(1).double().numpy(), rounds=rounds)
 
 

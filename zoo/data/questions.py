@@ -14,7 +14,8 @@ from zoo.data.images import ByteImages, load_digits, load_fashion_mnist
 from zoo.data.parts import by_group
 from zoo.data.scale import Standardise
 from zoo.data.split import Split, Splits, TensorSplit
-from zoo.data.targets_config import HeaStrengthConfig
+from zoo.data.targets_config import DigitsMtlConfig, HeaStrengthConfig
+from zoo.kinds import IGNORE
 
 #: How many closed loops each digit has: the superclass of `digits_mtl`.
 LOOPS = (1, 0, 0, 0, 1, 0, 1, 0, 2, 1)
@@ -26,29 +27,39 @@ PROCESSING, TESTS = 6, 3
 VALIDATION, TEST = 0.1, 0.2
 
 
-def load_digits_mtl(config: None = None) -> Splits:
+def load_digits_mtl(config: DigitsMtlConfig | None = None) -> Splits:
     """The images and splits of `digits`, each with three questions.
 
     digit: int64, 0-9; loops: int64, how many closed loops that digit has (0-2); slant: float (1,), how far
-    the ink leans, standardised on train (`slant_of`).
+    the ink leans, standardised on train (`slant_of`). Of images of train without answers they are IGNORE and
+    NaN.
     """
+    config = config or DigitsMtlConfig()
     digits = load_digits()
     # Slant is a measure of the ink: it is taken from the pixels in [0, 1], not from standardised ones.
     encode = digits.encode
     if not isinstance(encode, Standardise):
         raise TypeError(f"digits are standardised, but encode is {type(encode).__name__}")
     parts = {name: getattr(digits, name) for name in digits.sizes}
-    slants = {name: slant_of(encode.inverse(part.inputs)) for name, part in parts.items()}
+    unknown = dict.fromkeys(parts, torch.zeros(0, dtype=torch.int64))
+    unknown["train"] = _unlabelled(len(digits.train), config)
+    slants = {
+        name: slant_of(encode.inverse(part.inputs)).index_fill(0, unknown[name], torch.nan)
+        for name, part in parts.items()
+    }
     scale = Standardise.fit(slants["train"])
     loops = torch.tensor(LOOPS)
     splits = {
         name: TensorSplit(
             part.inputs,
-            {"digit": part.targets, "loops": loops[part.targets], "slant": scale(slants[name])},
+            {
+                "digit": part.targets.index_fill(0, unknown[name], IGNORE),
+                "loops": loops[part.targets].index_fill(0, unknown[name], IGNORE),
+                "slant": scale(slants[name]),
+            },
         )
         for name, part in parts.items()
     }
-
     return Splits(
         train=splits["train"],
         val=splits["val"],
@@ -56,6 +67,12 @@ def load_digits_mtl(config: None = None) -> Splits:
         encode=encode,
         decode=_decode_last(scale),
     )
+
+
+def _unlabelled(count: int, config: DigitsMtlConfig) -> Tensor:
+    """Which of `count` images have no answers; two at least have some, so that values have a deviation."""
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(config.seed))
+    return order[max(2, round(config.labelled * count)) :]
 
 
 def load_fashion_mnist_mtl(config: None = None) -> Splits:

@@ -8,8 +8,13 @@ from __future__ import annotations
 
 from zoo.data.config import AssociativeRecallConfig, CopyConfig, Mnist1dConfig, PasskeyConfig, SotuConfig
 from zoo.data.shapes_config import ShapesConfig
-from zoo.data.targets_config import ApplianceEnergySmallConfig, HeaStrengthConfig, NoisyStatesConfig
-from zoo.kinds import Classes, Ids, Image, Multi, NextId, Series, Values, Vector
+from zoo.data.targets_config import (
+    ApplianceEnergySmallConfig,
+    DigitsMtlConfig,
+    HeaStrengthConfig,
+    NoisyStatesConfig,
+)
+from zoo.kinds import Classes, Ids, Image, NextId, Series, Values, Vector
 from zoo.specs import DatasetSpec, Paper
 
 _UCI = "CC BY 4.0 (UCI Machine Learning Repository)"
@@ -213,16 +218,11 @@ _MNIST1D = DatasetSpec(
 _DIGITS_MTL = DatasetSpec(
     name="digits_mtl",
     target="zoo.data.questions:load_digits_mtl",
+    config="zoo.data.targets_config:DigitsMtlConfig",
     summary="Handwritten digits with three questions: which one, how many loops, how slanted.",
-    inputs=_DIGITS.inputs,
-    targets=Multi(
-        parts={
-            "digit": Classes(count=10, names=tuple("0123456789")),
-            "loops": Classes(count=3, names=("none", "one", "two")),
-            "slant": Values(count=1, names=("slant",)),
-        }
-    ),
-    examples=_DIGITS.examples,
+    inputs=DigitsMtlConfig().kinds()[0],
+    targets=DigitsMtlConfig().kinds()[1],
+    examples=f"{_DIGITS.examples}; all are labelled, or some of train",
     licence=_UCI,
     source="bundled; derived from digits: loops from the class, the slant of the ink from the pixels",
     baseline="digit/accuracy 0.100, loops/accuracy 0.501, slant/mse 1.085 (commonest classes, mean of train)",

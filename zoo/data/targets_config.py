@@ -1,4 +1,4 @@
-"""Parameters of the forecasting sets, the alloys' strength and the generated labelling set (torch-free)."""
+"""Parameters of forecasting sets, of sets with several questions and of a labelling set (torch-free)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from zoo.config import Config, param
-from zoo.kinds import Forecast, Ids, Labels, Series, Values, Vector
+from zoo.kinds import Classes, Forecast, Ids, Image, Labels, Multi, Series, Values, Vector
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +113,26 @@ class BeijingPmConfig(WindowsConfig):
 
     length: int = param(168, "hours that are given", at_least=1)
     horizon: int = param(96, "hours to forecast", at_least=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DigitsMtlConfig(Config):
+    """Of how many digits the answers are known."""
+
+    labelled: float = param(
+        1.0, "share of the images of train whose answers are given; the others have none", above=0, at_most=1
+    )
+    seed: int = param(0, "seed of which images those are", at_least=0)
+
+    def kinds(self) -> tuple[Image, Multi]:
+        """Inputs and targets for these parameters."""
+        missing = self.labelled < 1
+        parts: dict[str, Classes | Values] = {
+            "digit": Classes(count=10, names=tuple("0123456789"), missing=missing),
+            "loops": Classes(count=3, names=("none", "one", "two"), missing=missing),
+            "slant": Values(count=1, names=("slant",), missing=missing),
+        }
+        return Image(channels=1, height=8, width=8), Multi(parts=parts)
 
 
 @dataclass(frozen=True, kw_only=True)

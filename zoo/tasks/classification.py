@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from zoo.kinds import Classes
+from zoo.kinds import IGNORE, Classes
 from zoo.tasks.base import Batch, Task, batches
 from zoo.tasks.config import ClassificationConfig
 from zoo.tasks.metrics import Mean, MetricCollection, MulticlassAccuracy, MulticlassF1Score, collection
@@ -17,16 +17,24 @@ from zoo.tasks.metrics import Mean, MetricCollection, MulticlassAccuracy, Multic
 class Classification(Task[ClassificationConfig, Classes]):
     """Cross entropy; accuracy and the F1 score averaged over classes.
 
-    Outputs are logits (B, K), targets int64 (B,). Label smoothing is part of `loss`, nowhere else.
+    Outputs are logits (B, K), targets int64 (B,). A target that is `IGNORE` is not known: it neither trains
+    nor counts. Label smoothing is part of `loss`, nowhere else.
     """
 
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
-        """Mean cross entropy in nats. outputs: (B, K)."""
-        return F.cross_entropy(outputs.float(), batch["target"], label_smoothing=self.config.label_smoothing)
+        """Mean cross entropy in nats over what is known, 0 without any. outputs: (B, K)."""
+        total = F.cross_entropy(
+            outputs.float(),
+            batch["target"],
+            ignore_index=IGNORE,
+            reduction="sum",
+            label_smoothing=self.config.label_smoothing,
+        )
+        return total / (batch["target"] != IGNORE).sum().clamp_min(1)
 
     def count(self, batch: Batch) -> int:
-        """One answer per example."""
-        return len(batch["target"])
+        """One answer per known class."""
+        return int((batch["target"] != IGNORE).sum())
 
     def metrics(self) -> MetricCollection:
         """`loss`, `accuracy`, `f1_macro`."""
@@ -39,10 +47,13 @@ class Classification(Task[ClassificationConfig, Classes]):
 
     def update(self, metrics: MetricCollection, outputs: Tensor, batch: Batch, loss: Tensor) -> None:
         """Add one batch. outputs: (B, K)."""
-        metrics["loss"].update(loss.detach(), weight=self.count(batch))
-        answers = outputs.argmax(dim=-1)  # (B,)
-        metrics["accuracy"].update(answers, batch["target"])
-        metrics["f1_macro"].update(answers, batch["target"])
+        known = batch["target"] != IGNORE
+        if not known.any():
+            return
+        answers, targets = outputs.argmax(dim=-1)[known], batch["target"][known]
+        metrics["loss"].update(loss.detach(), weight=len(targets))
+        metrics["accuracy"].update(answers, targets)
+        metrics["f1_macro"].update(answers, targets)
 
     def predict(self, outputs: Tensor, mask: Tensor | None = None) -> list[Any]:
         """`{"class": name or number, "probability": p}` per example. outputs: (B, K)."""
@@ -55,7 +66,8 @@ class Classification(Task[ClassificationConfig, Classes]):
 
     def naive(self, train: Any) -> Tensor:
         """The majority class: log frequencies of the train split, each class counted once more. (1, K)."""
-        counts = torch.ones(self.targets.count)
+        counts = torch.ones(self.targets.count, dtype=torch.float64)
         for batch in batches(train):
-            counts += torch.bincount(batch["target"], minlength=self.targets.count)
-        return (counts / counts.sum()).log()[None]
+            known = batch["target"][batch["target"] != IGNORE]
+            counts += torch.bincount(known, minlength=self.targets.count)
+        return (counts / counts.sum()).log().float()[None]

@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from zoo.kinds import IGNORE, Classes, Maps, Values
 from zoo.tasks.base import Batch, Task, batches
+from zoo.tasks.classification import Classification
 from zoo.tasks.config import ClassificationConfig, RegressionConfig
 from zoo.tasks.metrics import (
     Mean,
@@ -52,28 +52,13 @@ class DensePrediction(MultiTask):
         return naive.expand(self.count(batch), -1, self.targets.height, self.targets.width)
 
 
-class Segmentation(Task[ClassificationConfig, Classes]):
+class Segmentation(Classification):
     """A class for each pixel: cross entropy; mean intersection over union, pixel accuracy.
 
     Outputs are logits (B, K, H, W), targets int64 (B, H, W); pixels whose target is `IGNORE` are not scored.
     `miou` is the mean over the classes that occur, in targets or answers, of what answers and targets share
     divided by what either covers, counted over all pixels of a split.
     """
-
-    def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
-        """Mean cross entropy in nats over the asked pixels, 0 without any. outputs: (B, K, H, W)."""
-        total = F.cross_entropy(
-            outputs.float(),
-            batch["target"],
-            ignore_index=IGNORE,
-            reduction="sum",
-            label_smoothing=self.config.label_smoothing,
-        )
-        return total / (batch["target"] != IGNORE).sum().clamp_min(1)
-
-    def count(self, batch: Batch) -> int:
-        """The number of asked pixels."""
-        return int((batch["target"] != IGNORE).sum())
 
     def metrics(self) -> MetricCollection:
         """`loss`, `miou`, `accuracy`."""
@@ -100,11 +85,7 @@ class Segmentation(Task[ClassificationConfig, Classes]):
 
     def naive(self, train: Any) -> Tensor:
         """Log frequencies of the classes in the train split, each counted once more. (1, K, 1, 1)."""
-        counts = torch.ones(self.targets.count, dtype=torch.float64)
-        for batch in batches(train):
-            asked = batch["target"][batch["target"] != IGNORE]
-            counts += torch.bincount(asked, minlength=self.targets.count)
-        return (counts / counts.sum()).log().float()[None, :, None, None]
+        return super().naive(train)[:, :, None, None]
 
 
 class PixelRegression(Task[RegressionConfig, Values]):

@@ -211,7 +211,8 @@ def _check_target(y: Any, kind: Any, x: Tensor, where: str) -> None:
             y.shape == () and y.dtype == torch.int64,
             f"{where}: target {y.dtype} {tuple(y.shape)}, expected a class",
         )
-        require(0 <= int(y) < kind.count, f"{where}: class {int(y)}, {kind} declared")
+        known = 0 <= int(y) < kind.count or (kind.missing and int(y) == IGNORE)
+        require(known, f"{where}: class {int(y)}, {kind} declared")
     elif isinstance(kind, Actions):
         _check_actions(y, kind, x, where)
     elif isinstance(kind, NextEvent):

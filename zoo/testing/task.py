@@ -54,6 +54,12 @@ def check_task_loss(subject: Subject) -> None:
         unasked = torch.cat(list(named.values()), dim=1)  # (B, K, H, W)
         changed = torch.where(unasked, outputs.detach() + 10, outputs.detach())
         nothing = {"target": {n: torch.full_like(t, _nothing(t)) for n, t in batch["target"].items()}}
+    elif isinstance(_targets(subject), Classes):
+        batch["target"][::3] = IGNORE  # not known
+        unasked = batch["target"] == IGNORE
+        loss = task.loss(outputs.detach(), batch)
+        changed = torch.where(unasked[:, None], outputs.detach() + 10, outputs.detach())
+        nothing = {**batch, "target": torch.full_like(batch["target"], IGNORE)}
     elif isinstance(_targets(subject), Values):
         batch["target"][::3, 0] = torch.nan  # not measured
         unasked = batch["target"].isnan()

@@ -101,6 +101,20 @@ def test_answers_are_compared_where_something_is_asked() -> None:
         answer_distance(ours, theirs, Labels(count=3), digit)
 
 
+def test_features_are_distilled_once_the_teacher_has_learnt() -> None:
+    whole, data = model(), batch()
+    losses = {}
+    for distill, step in ((0.0, 0), (0.5, 0), (0.5, 24), (0.5, 25)):
+        sandwich = Sandwich(SandwichConfig(distill=distill, distill_from=0.25, passes=2))
+        sandwich.on_start(SimpleNamespace(step=step, steps=100))  # type: ignore[arg-type]
+        losses[distill, step] = sandwich.objective(whole, data, loss_on(data))
+    assert losses[0.5, 0] == losses[0.5, 24] == losses[0.0, 0]
+    teachers = [each.detach() for each in whole.forward_intermediates(data["input"])]
+    set_width(whole, 0.25)
+    taught = feature_distance(whole.forward_intermediates(data["input"]), teachers)
+    torch.testing.assert_close(losses[0.5, 25], losses[0.0, 0] + 0.5 * taught / 2)
+
+
 def test_answers_are_distilled_once_the_teacher_has_learnt() -> None:
     whole, data = model(), batch()
     losses = {}
