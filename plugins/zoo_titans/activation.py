@@ -25,8 +25,13 @@ class Activation(NamedTuple):
     bend: Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
+def _traced() -> bool:
+    """Whether kernels will not do that have no derivative of their own and that ONNX does not know."""
+    return torch.is_grad_enabled() or torch.compiler.is_compiling()
+
+
 def _silu_back(grad: Tensor, h: Tensor) -> Tensor:
-    if torch.is_grad_enabled():  # the kernel has no derivative of its own
+    if _traced():
         share = h.sigmoid()
         return grad * torch.addcmul(share, h * share, 1 - share)
     return torch.ops.aten.silu_backward(grad, h)
@@ -39,7 +44,7 @@ def _silu_bend(t: Tensor, h: Tensor, value: Tensor) -> Tensor:
 
 
 def _gelu_back(grad: Tensor, h: Tensor) -> Tensor:
-    if torch.is_grad_enabled():
+    if _traced():
         return grad * torch.addcmul(0.5 * torch.erfc(h * -_SQRT_HALF), h, _DENSITY * (-0.5 * h * h).exp())
     return torch.ops.aten.gelu_backward(grad, h)
 
