@@ -44,6 +44,8 @@ def test_holds_what_users_need_and_nothing_else(site: Path) -> None:
     assert packed == recipes
     assert (site / "zoo/data/bundled/DATA_LICENSES").is_file()
     assert (site / "zoo/py.typed").is_file()
+    loops = {path.relative_to(ROOT / "plugins") for path in (ROOT / "plugins").rglob("*.c")}
+    assert loops and all((site / path).is_file() for path in loops)
     assert not [path for path in site.rglob("tests") if path.is_dir()]
     assert not list(site.rglob("*.pyc"))
 
