@@ -144,10 +144,8 @@ static void weigh(int64_t m, int64_t C, int64_t D, const REAL *left, const REAL 
         int64_t rows = least(ROWS, m - i), seen = least((i + ROWS + LANES - 1) / LANES * LANES, C); /* whole vectors */
         REAL *w = weights + i * C;
         product(SET, ALL, rows, D, seen, dense(left + i * D, D), dense(right, C), dense(w, C));
-        for (int64_t j = i; j < i + rows; j++, w += C) {
-            for (int64_t k = 0; k <= j; k++) w[k] *= within[j * C + k];
-            for (int64_t k = j + 1; k < seen; k++) w[k] = 0;
-        }
+        for (int64_t r = 0; r < rows; r++)
+            for (int64_t j = 0; j < seen; j++) w[r * C + j] *= within[(i + r) * C + j];
     }
 }
 
