@@ -31,20 +31,6 @@ def causal_mixers() -> list[str]:
     return [s.id for s in catalogue().specs("mixer") if isinstance(s, MixerSpec) and s.causal != "never"]
 
 
-#: Settings that go other ways through the code than the defaults.
-VARIANTS: tuple[tuple[str, dict[str, Any]], ...] = (
-    ("core/softmax", {"window": 5, "bias": False}),
-    ("core/softmax", {"window": 40, "qk_norm": "rms"}),
-    ("core/transformer", {"depth": 1, "norm": "rms", "feed_forward": "core/swiglu", "positions": "none"}),
-    ("core/transformer", {"depth": 1, "positions": "rope"}),
-    ("core/transformer", {"depth": 2, "norm_first": False}),
-    ("core/transformer", {"layers": causal_mixers(), "depth": len(causal_mixers())}),
-    ("core/pooled_classifier", {"pool": "attention"}),
-    ("core/pooled_classifier", {"pool": "max"}),
-    ("core/pooled_classifier", {"pool": "last"}),
-)
-
-
 def test_collecting_cases_loads_no_torch() -> None:
     code = (
         "import sys\n"
@@ -63,11 +49,12 @@ def test_conformance(case: Callable[[], None]) -> None:
 
 @pytest.mark.parametrize(
     "case",
-    [
-        param
-        for name, params in VARIANTS
-        for param in conformance_cases(name, params=params, slow=False, marks=marks)
-    ],
+    conformance_cases(
+        "core/transformer",
+        params={"layers": causal_mixers(), "depth": len(causal_mixers())},
+        slow=False,
+        marks=marks,
+    ),
 )
-def test_conformance_of_variants(case: Callable[[], None]) -> None:
+def test_conformance_of_all_mixers_in_one_stack(case: Callable[[], None]) -> None:
     case()

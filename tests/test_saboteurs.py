@@ -129,6 +129,23 @@ def test_a_known_limit_that_passes_is_a_failure() -> None:
     assert "remove the known limit" in result.detail
 
 
+def test_a_variant_is_held_to_what_its_component_claims() -> None:
+    peeks = {"config": "tests.saboteurs.config:MeanConfig", "variants": ({"bias": False},)}
+    found = limited("PeeksUnbiased", **peeks)
+    own, variant = check_component("lim/limited", catalogue=found, only=["no_future"])
+    assert own.ok and own.subject == "lim/limited"
+    assert not variant.ok and variant.subject == "lim/limited(bias=False)"
+    ids = [param.id for param in conformance_cases("lim", catalogue=found)]
+    assert "mixer:lim/limited(bias=False):no_future" in ids
+    assert "mixer:lim/limited(bias=False):described" not in ids
+    assert len(check_component("lim/limited", catalogue=found, only=["no_future"], params={})) == 1
+    stated = limited("PeeksUnbiased", {"no_future": "so be it"}, **peeks)
+    (only,) = check_component(
+        "lim/limited", catalogue=stated, only=["no_future"]
+    )  # a limit is of the defaults
+    assert only.outcome == "unexpected_pass"
+
+
 @pytest.mark.parametrize(
     ("limits", "words"),
     [
@@ -218,6 +235,7 @@ def test_command_line(
         "check": "no_future",
         "kind": "mixer",
         "component": "sab/peeks_ahead",
+        "variant": "",
         "outcome": "failed",
     }
     assert main(["check", "sab/gate"]) == 0

@@ -32,6 +32,11 @@ MODELS = (
         state="linear",
         cost="quadratic",
         tags=("attention", "baseline"),
+        variants=(
+            {"depth": 1, "norm": "rms", "feed_forward": "core/swiglu", "positions": "none"},
+            {"depth": 1, "positions": "rope"},
+            {"depth": 2, "norm_first": False},
+        ),
         since="0.1",
     ),
     zp.ModelSpec(
@@ -59,6 +64,7 @@ MIXERS = (
         cost="quadratic",
         rotary=True,
         exact_when={},
+        variants=({"window": 5, "bias": False}, {"window": 40, "qk_norm": "rms"}),
         reference="zoo.layers.reference:softmax_attention",
         since="0.1",
     ),
@@ -194,6 +200,7 @@ HEADS = (
         summary="Pool the tokens, then classify.",
         accepts="tokens",
         answers="classes",
+        variants=({"pool": "attention"}, {"pool": "max"}, {"pool": "last"}),
     ),
     zp.HeadSpec(
         name="pooled_regressor",

@@ -66,6 +66,8 @@ class Spec(Config):
     revision: raised whenever outputs change for the same weights; stored in checkpoints.
     extras: extras of the distribution that the target needs, e.g. `("timm",)`.
     known_limits: conformance check -> why it cannot pass (expected, strictly).
+    variants: parameters other than the defaults with which it must keep what it claims, too: settings that go
+        another way through its code, e.g. `({"plan": "vertical"}, {"plan": "average"})`.
     plugin: the id of the plugin that provides it; filled in by the catalogue.
     """
 
@@ -80,6 +82,7 @@ class Spec(Config):
     tags: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
     known_limits: Mapping[str, str] = param(factory=dict)
+    variants: tuple[Mapping[str, Any], ...] = ()
     status: Literal["faithful", "variant", "experimental"] = "faithful"
     since: str = ""
     revision: int = param(1, at_least=1)

@@ -54,6 +54,10 @@ def conformance_page() -> str:
         "apply follows from the claims. Slow checks (compilers) run with `--slow`. A check that a component "
         "cannot pass is stated in its spec's `known_limits` with the reason, and is then expected to fail: "
         "the day it passes, the kit says so.\n\n"
+        "Defaults are not all that a component is: its spec's `variants` name other parameters that go "
+        "another way through the code, and with each of them it is held to "
+        + ", ".join(f"[`{c.name}`](#{c.name})" for c in CHECKS if c.of_variants)
+        + ", where these apply.\n\n"
         + table(["check", "what holds", "kinds", "cost"], rows)
         + "\n## Saboteurs\n\nThe kit is proven by components that lie: each breaks one promise. The tests "
         "hold every row to be true: the check in the first column catches it, those in the last do too, and "

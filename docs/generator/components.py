@@ -16,6 +16,7 @@ from zoo.cli import components as cards
 from zoo.contract import Plan, matrix
 from zoo.specs import SPEC_KINDS
 from zoo.testing import checks_for
+from zoo.testing.checks import spelled
 
 #: Kinds with a page for each component, and the folder of these pages.
 PAGED = {"model": "models", "mixer": "mixers", "dataset": "datasets"}
@@ -60,6 +61,9 @@ def card_page(found: Catalogue, spec: zp.Spec) -> str:
     names = [check.name for check in checks_for(spec, found)]
     checks = ", ".join(f"[`{name}`](../conformance.md#{name})" for name in names)
     blocks += ["## Held to", f"`zoo check {spec.id}` runs: {checks}."]
+    if spec.variants:
+        given = "; ".join(f"`{spelled(params)}`" for params in spec.variants)
+        blocks.append(f"Those [of variants](../conformance.md#variants) also with {given}.")
     return "\n\n".join(blocks) + "\n"
 
 

@@ -24,6 +24,7 @@ def zoo_components() -> tuple[zp.Spec, ...]:
             streaming=True,
             state="constant",
             cost="linear",
+            variants=({"bias": False, "block_size": 8},),
         ),
         zp.ModelSpec(
             name="encoder",

@@ -30,6 +30,7 @@ def zoo_components() -> tuple[zp.Spec, ...]:
             state="linear",
             cost="subquadratic",
             exact_when={"block_size": 128},
+            variants=({"pooling": "deepset", "block_size": 5}, {"pooling": "none"}),
         ),
         zp.MixerSpec(
             name="logsparse",
@@ -43,6 +44,7 @@ def zoo_components() -> tuple[zp.Spec, ...]:
             streaming=True,
             state="linear",
             cost="linearithmic",
+            variants=({"pooling": "mean"}, {"pooling": "none"}),
         ),
         zp.MixerSpec(
             name="axial",
@@ -56,6 +58,13 @@ def zoo_components() -> tuple[zp.Spec, ...]:
             streaming=True,
             state="linear",
             cost="subquadratic",
+            variants=(
+                {"row_summary": "wsum_proj", "block_size": 5},
+                {"plan": "vertical"},
+                {"plan": "horizontal", "pooling": "mean"},
+                {"plan": "mixture", "pooling": "deepset"},
+                {"plan": "average"},
+            ),
         ),
         zp.ModelSpec(
             name="encoder",

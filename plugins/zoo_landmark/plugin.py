@@ -24,6 +24,10 @@ _MIXER: dict[str, Any] = {
     "config": "zoo_landmark.config:LandmarkConfig",
     "rotary": True,
     "exact_when": {"block": 256},
+    "variants": (
+        {"block": 5, "window": 1, "top_k": 2, "select": "token"},
+        {"block": 5, "top_k": 2, "max_blocks": 6, "bias": False},
+    ),
     **_COMMON,
 }
 

@@ -20,6 +20,12 @@ _HYBRID: dict[str, Any] = {
     "cost": "linear",
     "rotary": True,
 }
+_OTHER_MEMORY: dict[str, Any] = {
+    "gates": "chunk",
+    "activation": "gelu",
+    "residual": True,
+    "max_surprise": None,
+}
 
 
 @zp.hookimpl
@@ -40,6 +46,11 @@ MIXERS = (
         streaming=True,
         state="constant",
         cost="linear",
+        variants=(
+            {"chunk": 5, **_OTHER_MEMORY},
+            {"chunk": 1, "depth": 1, "conv": 1},
+            {"init": "recall", "loss_scale": 0.5},
+        ),
     ),
     zp.MixerSpec(
         name="mac",
@@ -48,6 +59,7 @@ MIXERS = (
         reference="zoo_titans.reference:mac",
         summary="memory as a context: attention in segments sees what the memory gives for them",
         state="constant",
+        variants=({"segment": 5, "persistent": 0, **_OTHER_MEMORY},),
         **_HYBRID,
     ),
     zp.MixerSpec(
@@ -57,6 +69,7 @@ MIXERS = (
         reference="zoo_titans.reference:mag",
         summary="memory as a gate: of attention in a sliding window, side by side",
         state="window",
+        variants=({"chunk": 5, "window": 9, "persistent": 0, **_OTHER_MEMORY},),
         **_HYBRID,
     ),
     zp.MixerSpec(
@@ -66,6 +79,7 @@ MIXERS = (
         reference="zoo_titans.reference:mal",
         summary="memory as a layer: attention in a sliding window over what the memory reads",
         state="window",
+        variants=({"chunk": 5, "window": 9, "persistent": 0, **_OTHER_MEMORY},),
         **_HYBRID,
     ),
 )

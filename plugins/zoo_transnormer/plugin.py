@@ -43,6 +43,11 @@ MIXERS = (
         config="zoo_transnormer.config:LightningConfig",
         summary="Gated linear attention with a decay per head and layer; streams in constant memory.",
         paper=_TNL,
+        variants=(
+            {"decay": "minimax", "lrpe": "all", "norm": "layer", "gate": "sigmoid"},
+            {"decay": "paper", "lrpe": "none", "norm": "rms", "gate": "none", "chunk_size": 5},
+            {"decay": "none", "norm": "none", "gate": "lowrank_sigmoid", "activation": "elu_plus_one"},
+        ),
         **_LIGHTNING,
     ),
     zp.MixerSpec(
@@ -69,6 +74,7 @@ MIXERS = (
         causal="optional",
         streaming=True,
         state="constant",
+        variants=({"activation": "swish", "positions": "none"},),
         **_LINEAR,
     ),
     zp.MixerSpec(
@@ -84,6 +90,7 @@ MIXERS = (
         state="window",
         cost="linear",
         exact_when={"block": 256, "positions": "none"},
+        variants=({"block": 5, "weights": "relu", "positions": "none"},),
     ),
 )
 

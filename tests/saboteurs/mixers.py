@@ -225,6 +225,13 @@ class PeeksAhead(Mean):
         return torch.cat((y[:, :-1] + self.share * v[:, 1:], y[:, -1:]), 1)
 
 
+class PeeksUnbiased(PeeksAhead):
+    """Adds a little of the next token, but only where it has no bias: its defaults are honest."""
+
+    def finish(self, x: Tensor, v: Tensor, keep: Tensor, y: Tensor) -> Tensor:
+        return super().finish(x, v, keep, y) if self.out.bias is None else y
+
+
 class PeeksFar(PeeksAhead):
     """Adds all of it."""
 

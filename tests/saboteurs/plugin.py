@@ -141,6 +141,12 @@ SABOTEURS: tuple[Saboteur, ...] = (
         "described", _MEAN, "silent", "a parameter without a help text", config=f"{_HERE}.config:SilentConfig"
     ),
     _saboteur(
+        "variants", _MEAN, "same_again", "its variant is the same as its defaults", variants=({"bias": True},)
+    ),
+    _saboteur(
+        "variants", _MEAN, "varies_nothing", "a variant of a parameter that it lacks", variants=({"bia": 1},)
+    ),
+    _saboteur(
         "known_limits",
         _MEAN,
         "excuses",

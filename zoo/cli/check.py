@@ -39,12 +39,12 @@ def check(options: argparse.Namespace) -> int:
     results: list[Result] = []
     left_out = 0
     for spec in find(found, options.name):
-        for item in chosen(spec, found, only=options.only, slow=options.slow):
-            results.append(run_check(item, spec, found))
+        for item, params in chosen(spec, found, only=options.only, slow=options.slow):
+            results.append(run_check(item, spec, found, params))
             if not results[-1].ok and not options.json:
                 print(f"{_label(results[-1])}: {results[-1].detail}", file=sys.stderr, flush=True)
         if not options.slow and not options.only:
-            left_out += sum(item.cost == "slow" for item in chosen(spec, found))
+            left_out += sum(item.cost == "slow" for item, _ in chosen(spec, found))
     if options.only and not results:
         raise ZooError(f"{options.name!r} is not held to {', '.join(options.only)}")
     if options.json:
@@ -57,11 +57,11 @@ def check(options: argparse.Namespace) -> int:
 
 
 def _print(results: list[Any]) -> None:
-    """One row per component, then what is not simply passed."""
+    """One row per component and variant, then what is not simply passed."""
     rows: dict[tuple[str, str], Counter[str]] = {}
     seconds: Counter[tuple[str, str]] = Counter()
     for result in results:
-        key = (result.kind, result.component)
+        key = (result.kind, result.subject)
         rows.setdefault(key, Counter())[result.outcome] += 1
         seconds[key] += result.seconds
     outcomes = ("passed", "failed", "expected_failure", "unexpected_pass", "skipped")
@@ -82,7 +82,8 @@ def _list(options: argparse.Namespace) -> int:
     wanted = list(CHECKS)
     if options.name is not None:
         found = catalogue()
-        names = {c.name for spec in find(found, options.name) for c in chosen(spec, found, only=options.only)}
+        each = [chosen(spec, found, only=options.only) for spec in find(found, options.name)]
+        names = {item.name for items in each for item, _ in items}
         wanted = [item for item in CHECKS if item.name in names]
     if options.json:
         print_json([{"name": c.name, "cost": c.cost, "kinds": c.kinds, "summary": c.summary} for c in wanted])
@@ -95,4 +96,4 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def _label(result: Any) -> str:
-    return f"{result.outcome.replace('_', ' ')}: {result.kind} {result.component}, {result.check}"
+    return f"{result.outcome.replace('_', ' ')}: {result.kind} {result.subject}, {result.check}"

@@ -20,7 +20,7 @@ from zoo.catalogue import HEAVY, Plugin
 from zoo.config import build
 from zoo.errors import ZooError
 from zoo.specs import FamilyMemberSpec
-from zoo.testing.checks import CHECKS, NotApplicable, checks_for
+from zoo.testing.checks import CHECKS, NotApplicable, checks_for, spelled
 from zoo.testing.measure import CLOSE, difference, require, require_close
 from zoo.testing.subject import MAX_TOKENS, Subject, fitting_width, seeded, subject_of
 
@@ -99,6 +99,19 @@ def check_torch_free(subject: Subject) -> None:
 
 def check_config_round_trip(subject: Subject) -> None:
     _require_round_trip(subject.config, "the default parameters")
+
+
+def check_variants(subject: Subject) -> None:
+    seen = [subject.catalogue.part(subject.spec.kind, subject.spec.id).config]
+    for params in subject.spec.variants:
+        what = f"the variant {spelled(params)}"
+        variant = subject_of(subject.spec, subject.catalogue, params=params)
+        require(
+            variant.config not in seen, f"{what} is the same as {'one' if len(seen) > 1 else 'the defaults'}"
+        )
+        seen.append(variant.config)
+        _require_round_trip(variant.config, what)
+        check_builds(variant)
 
 
 def check_builds(subject: Subject) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from zoo.catalogue import Catalogue
 from zoo.catalogue import catalogue as default_catalogue
 from zoo.specs import Spec
-from zoo.testing.checks import Check
+from zoo.testing.checks import Check, spelled
 from zoo.testing.results import chosen, find, run_check
 
 
@@ -28,7 +28,7 @@ class Case:
 
         result = run_check(self.check, self.spec, self.catalogue, self.params)
         if not result.ok:
-            pytest.fail(f"{result.kind} {result.component}, {result.check}: {result.detail}", pytrace=False)
+            pytest.fail(f"{result.kind} {result.subject}, {result.check}: {result.detail}", pytrace=False)
         if result.outcome == "skipped":
             pytest.skip(result.detail)
         if result.outcome == "expected_failure":
@@ -36,8 +36,8 @@ class Case:
 
     @property
     def id(self) -> str:
-        given = ",".join(f"{key}={value}" for key, value in (self.params or {}).items())
-        return f"{self.spec.kind}:{self.spec.id}{f'({given})' if given else ''}:{self.check.name}"
+        given = f"({spelled(self.params)})" if self.params else ""
+        return f"{self.spec.kind}:{self.spec.id}{given}:{self.check.name}"
 
 
 def conformance_cases(
@@ -53,7 +53,7 @@ def conformance_cases(
     Args:
         pattern: a plugin, a component, or a shell pattern over both.
         slow: also the checks of cost "slow".
-        params: parameters to build it with, instead of its defaults.
+        params: parameters to build it with, instead of its defaults and its variants.
         marks: the pytest marks of a case, `()` for none.
 
     Raises:
@@ -63,8 +63,8 @@ def conformance_cases(
 
     catalogue = catalogue or default_catalogue()
     cases = [
-        Case(check, spec, catalogue, params)
+        Case(check, spec, catalogue, given)
         for spec in find(catalogue, pattern)
-        for check in chosen(spec, catalogue, slow=slow, params=params)
+        for check, given in chosen(spec, catalogue, slow=slow, params=params)
     ]
     return [pytest.param(case, id=case.id, marks=marks(case) if marks else ()) for case in cases]

@@ -64,6 +64,11 @@ class Check:
     cost: Literal["quick", "slow"] = "quick"
     where: Callable[[Spec], bool] = _any
 
+    @property
+    def of_variants(self) -> bool:
+        """Whether it is run with the parameters of a spec's `variants`, too."""
+        return self.name in OF_VARIANTS
+
     def applies(self, claims: Spec) -> bool:
         """Whether a component that claims this is held to the check."""
         return claims.kind in self.kinds and self.where(claims)
@@ -94,6 +99,11 @@ def checks_for(spec: Spec, catalogue: Catalogue, params: Mapping[str, Any] | Non
     return [check for check in CHECKS if check.applies(claims)]
 
 
+def spelled(params: Mapping[str, Any]) -> str:
+    """`plan=vertical, block_size=4`."""
+    return ", ".join(f"{key}={value}" for key, value in params.items())
+
+
 def sees_tokens(claims: Spec) -> bool:
     """Mixers, and models that take tokens."""
     return isinstance(claims, MixerSpec) or (isinstance(claims, ModelSpec) and claims.accepts == "tokens")
@@ -111,6 +121,10 @@ def _has_config(claims: Spec) -> bool:
 def _looks_on(claims: Spec) -> bool:
     """Not a callback that says it changes the model."""
     return not getattr(claims, "changes_model", False)
+
+
+def _has_variants(claims: Spec) -> bool:
+    return bool(claims.variants)
 
 
 def _has_presets(claims: Spec) -> bool:
@@ -160,6 +174,27 @@ def _claims_exact(claims: Spec) -> bool:
     return getattr(claims, "exact_when", None) is not None
 
 
+#: What a component is held to with the parameters of its spec's `variants`, too: what it promises its users,
+#: not how it is built, packed and compiled.
+OF_VARIANTS = frozenset(
+    (
+        "reference",
+        "no_future",
+        "both_ways",
+        "rows_apart",
+        "positions_apart",
+        "padding_right",
+        "padding_left",
+        "mask_edges",
+        "streams",
+        "state_rows",
+        "state_size",
+        "gradients",
+        "state_dict",
+    )
+)
+
+
 def _checks(
     theme: str,
     kinds: tuple[str, ...],
@@ -192,6 +227,12 @@ CHECKS: tuple[Check, ...] = (
         where=_in_plugin,
     ),
     *_checks("build", ALL, {"config_round_trip": "the default parameters survive YAML"}, where=_has_config),
+    *_checks(
+        "build",
+        ALL,
+        {"variants": "each of its variants builds, survives YAML, and is another than the defaults"},
+        where=_has_variants,
+    ),
     *_checks(
         "build",
         ("model",),

@@ -12,7 +12,7 @@ from zoo.catalogue import Catalogue, filter_specs
 from zoo.catalogue import catalogue as default_catalogue
 from zoo.errors import UnknownName, ZooError, suggest
 from zoo.specs import SPEC_KINDS, Spec
-from zoo.testing.checks import CHECKS, Check, ConformanceError, NotApplicable, checks_for
+from zoo.testing.checks import CHECKS, Check, ConformanceError, NotApplicable, checks_for, spelled
 
 Outcome = Literal["passed", "failed", "skipped", "expected_failure", "unexpected_pass"]
 
@@ -21,6 +21,7 @@ Outcome = Literal["passed", "failed", "skipped", "expected_failure", "unexpected
 class Result:
     """What one check found out about one component.
 
+    variant: the parameters it was built with, "" for its defaults.
     expected_failure: it failed, and the spec's known limits say so.
     unexpected_pass: they say so, but it passed; as bad as a failure.
     """
@@ -31,6 +32,12 @@ class Result:
     outcome: Outcome
     detail: str = ""
     seconds: float = 0.0
+    variant: str = ""
+
+    @property
+    def subject(self) -> str:
+        """The component, with its parameters where they are not its defaults."""
+        return f"{self.component}({self.variant})" if self.variant else self.component
 
     @property
     def ok(self) -> bool:
@@ -58,7 +65,8 @@ def run_check(
     except (Exception, SystemExit) as error:
         outcome = "failed" if limit is None else "expected_failure"
         detail = f"{_explain(error)}{f' (known limit: {limit})' if limit is not None else ''}"
-    return Result(check.name, spec.kind, spec.id, outcome, detail, time.perf_counter() - started)
+    seconds = time.perf_counter() - started
+    return Result(check.name, spec.kind, spec.id, outcome, detail, seconds, spelled(params or {}))
 
 
 def check_component(
@@ -69,22 +77,22 @@ def check_component(
     slow: bool = True,
     params: Mapping[str, Any] | None = None,
 ) -> list[Result]:
-    """Hold a component (or each that matches) to its checks.
+    """Hold a component (or each that matches) to its checks, and its variants to those of variants.
 
     Args:
         name: a component, of any kind; a plugin; or a shell pattern over both (`aaren/*`).
         only: names of checks; `None` runs all that apply.
         slow: also those of cost "slow".
-        params: parameters to build it with, instead of its defaults.
+        params: parameters to build it with, instead of its defaults and its variants.
 
     Raises:
         UnknownName: nothing is called that; there is no such check.
     """
     catalogue = catalogue or default_catalogue()
     return [
-        run_check(check, spec, catalogue, params)
+        run_check(check, spec, catalogue, given)
         for spec in find(catalogue, name)
-        for check in chosen(spec, catalogue, only=only, slow=slow, params=params)
+        for check, given in chosen(spec, catalogue, only=only, slow=slow, params=params)
     ]
 
 
@@ -95,8 +103,10 @@ def chosen(
     only: Sequence[str] | None = None,
     slow: bool = True,
     params: Mapping[str, Any] | None = None,
-) -> Iterator[Check]:
-    """The checks of one component that are asked for.
+) -> Iterator[tuple[Check, Mapping[str, Any] | None]]:
+    """The checks of one component that are asked for, each with parameters: `None` for the defaults.
+
+    Without `params` they are those of the defaults, then those of each of the spec's variants.
 
     Raises:
         UnknownName: there is no such check.
@@ -105,9 +115,12 @@ def chosen(
     for name in only or ():
         if name not in names:
             raise UnknownName(f"there is no check {name!r}.{suggest(name, names)}")
-    for check in checks_for(spec, catalogue, params):
-        if (only is None or check.name in only) and (slow or only or check.cost == "quick"):
-            yield check
+    for given in (None, *spec.variants) if params is None else (params,):
+        for check in checks_for(spec, catalogue, given):
+            # A known limit speaks of the defaults.
+            of_it = given is params or (check.of_variants and check.name not in spec.known_limits)
+            if of_it and (only is None or check.name in only) and (slow or only or check.cost == "quick"):
+                yield check, given
 
 
 def find(catalogue: Catalogue, name: str) -> list[Spec]:
