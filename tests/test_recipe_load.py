@@ -87,7 +87,7 @@ def test_a_recipe_is_typed_planned_and_frozen(recipe: Path, monkeypatch: pytest.
     assert plan.stem is not None and plan.stem.config.patch == 2 and plan.tokens == 16
     assert plan.task is not None and plan.task.config.label_smoothing == 0.1
     assert (plan.monitor, plan.mode) == ("val/accuracy", "max")
-    assert str(loaded.origins["seed"]) == "command line override 1 (seed=8)"
+    assert str(loaded.origins["seed"]) == "command line override (seed=8)"
     assert str(loaded.origins["data.batch_size"]) == "_shared.yaml:2:8"
     assert str(loaded.origins["trainer.precision"]) == "tiny.yaml:22:3, from ZOO_PRECISION"
     assert "paper" in loaded.origins and "workers" not in loaded.origins
@@ -175,7 +175,7 @@ def test_each_line_of_a_rendered_recipe_says_where_its_value_comes_from(
     monkeypatch.setenv("ZOO_PRECISION", "64-true")
     text = load_recipe(recipe, ["seed=8"]).render()
     remarks = dict(re.findall(r"^ *(\w+): .*?  # (.*)$", text, re.MULTILINE))
-    assert remarks["seed"] == "command line override 1 (seed=8)"
+    assert remarks["seed"] == "command line override (seed=8)"
     assert remarks["batch_size"] == "_shared.yaml:2:8"
     assert remarks["precision"] == "tiny.yaml:22:3, from ZOO_PRECISION"
     assert remarks["monitor"] == "contract"
@@ -319,16 +319,20 @@ def test_defaults_are_those_of_the_sections() -> None:
     assert "name" not in defaults()["model"] and "schema" not in defaults()
 
 
-@pytest.mark.parametrize("name", ["adamw", "AdamW", "lookahead_adamw", "sgd", "brandnew", "muon"])
+@pytest.mark.parametrize("name", ["adamw", "AdamW", "lookahead_adamw", "sgd", "muon", "bnblion"])
 def test_optimisers_that_timm_may_know(name: str) -> None:
     assert optimisers.misspelt(name) == ""
 
 
-def test_mistyped_optimisers_are_caught_unless_timm_is_newer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_optimisers_that_timm_does_not_know_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "'adamw'" in optimisers.misspelt("adamv")
     assert "'sgd'" in optimisers.misspelt("sgdd")
-    monkeypatch.setattr(optimisers, "TIMM_VERSION", "1.0.0")
-    assert optimisers.misspelt("adamv") == ""
+    assert "no optimiser 'zorgy'. There are adamw" in optimisers.misspelt("zorgy")
+    assert optimisers.misspelt("name") and optimisers.misspelt("lr")  # other words of timm's file
+    monkeypatch.setattr(optimisers, "_listed_by_timm", lambda: {"adamv", "zorgy"})  # a newer timm
+    assert optimisers.misspelt("adamv") == optimisers.misspelt("zorgy") == ""
+    monkeypatch.setattr(optimisers, "_listed_by_timm", frozenset)  # one that lists them elsewhere
+    assert optimisers.misspelt("zorgy") == "" and "'sgd'" in optimisers.misspelt("sgdd")
 
 
 # -- whatever is typed -------------------------------------------------------------------------

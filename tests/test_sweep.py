@@ -446,6 +446,15 @@ def test_mistakes_of_a_file_stand_where_they_are(
     assert not Path("runs").exists()
 
 
+def test_a_mistake_of_the_command_line_is_told_from_those_of_the_file(
+    swept_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A number would count the file's values, too."""
+    assert main(["sweep", "sweep.yaml", "optim.name=adamw,zorgy"]) == 2
+    assert "override (optim.name=zorgy): optim.name: there is no optimiser 'zorgy'" in capsys.readouterr().err
+    assert not Path("runs").exists()
+
+
 def test_a_mistake_of_a_listed_point_has_its_place(capsys: pytest.CaptureFixture[str]) -> None:
     Path("points.yaml").write_text("- {model: {width: 4}}\n- {model: {widht: 6}}\n", encoding="utf-8")
     assert main(["sweep", "tiny.yaml", "--points", "points.yaml"]) == 2

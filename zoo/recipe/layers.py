@@ -114,7 +114,8 @@ class Layers:
         """One layer from `key=value` arguments; where two name the same entry, the later wins."""
         root: dict[str, Node] = {}
         for number, text in enumerate(texts, start=1):
-            source = Source(f"command line override {number} ({printable(text)})", rank=number)
+            # Not by its number: a sweep's file may say others before it.
+            source = Source(f"command line override ({printable(text)})", rank=number)
             key, equals, value = text.partition("=")
             names = key.strip().split(".")
             if not equals or not all(names):

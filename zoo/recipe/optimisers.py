@@ -1,17 +1,19 @@
 """The optimisers that timm knows, so that a mistyped one is caught without importing timm (and torch).
 
-Only what resembles a known name is refused, and not beside a newer timm: it learns new ones.
+A newer timm knows more: what the file of the installed one names is no mistake either.
 """
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
+import re
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
 
 from zoo.errors import close_names, either
 
-#: The timm that NAMES come from: its `timm.optim.list_optimizers()`.
-TIMM_VERSION = "1.0.31"
 # fmt: off
+#: `timm.optim.list_optimizers()` of timm 1.0.31.
 NAMES = (
     "adabelief", "adadelta", "adafactor", "adafactorbv", "adafactorbvc", "adagrad", "adahessian", "adam",
     "adamax", "adamc", "adamp", "adamuon", "adamw", "adamwlegacy", "adan", "adanw", "adopt", "adoptc",
@@ -38,14 +40,20 @@ def misspelt(name: str) -> str:
     # Nearly all resemble "adam"; those that begin alike are meant first.
     close = close_names(wrapped, NAMES, most=20)
     close = sorted(close, key=lambda known: known[:4] != wrapped[:4])[:3]
-    return f"there is no optimiser {name!r}. Did you mean {either(close)}?" if close and not _newer() else ""
+    listed = _listed_by_timm()
+    if wrapped in listed or not (close or listed):
+        return ""
+    hint = (
+        f"Did you mean {either(close)}?" if close else "There are adamw, sgd, lion, muon and more of timm's."
+    )
+    return f"there is no optimiser {name!r}. {hint}"
 
 
-def _newer() -> bool:
-    """Whether the installed timm may know names that are not listed here."""
-    from packaging.version import Version
-
-    try:
-        return Version(version("timm")) > Version(TIMM_VERSION)
-    except PackageNotFoundError:
-        return False
+@cache
+def _listed_by_timm() -> frozenset[str]:
+    """The names in the file in which the installed timm lists its optimisers, read as text."""
+    found = find_spec("timm")
+    folders = (found.submodule_search_locations if found else None) or ()
+    files = [Path(folder, "optim", "_optim_factory.py") for folder in folders]
+    text = "".join(file.read_text(encoding="utf-8") for file in files if file.is_file())
+    return frozenset(re.findall(r"""\bname=['"](\w+)['"]""", text))
