@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from zoo.catalogue import catalogue
 from zoo.contract import Plan
 from zoo.layers import build_model
-from zoo.layers.operations import ProductCounter
+from zoo.layers.operations import OperationCounter
 from zoo.specs import ModelSpec
 from zoo.testing.subject import ModelSubject
 from zoo.testing.whole import batch_of, plan_of
@@ -49,10 +49,10 @@ def by_hand(model: nn.Module, x: Tensor) -> int:
 def test_the_operations_of_every_model_are_counted(spec: ModelSpec) -> None:
     plan = a_plan(spec)
     model, (x, _) = build_model(plan).eval(), batch_of(plan, 1)
-    with torch.no_grad(), ProductCounter() as counter:
+    with torch.no_grad(), OperationCounter() as counter:
         model(x)
     counted = flops_of(plan, catalogue())
-    assert counted == counter.flops  # on the meta device as with numbers
+    assert counted == counter.total  # on the meta device as with numbers
     with torch.no_grad():
         assert counted >= by_hand(model, x) > 0
     # What is trained is multiplied once for every token at least, but for tables that are looked up.
@@ -71,9 +71,9 @@ def test_products_inside_an_autograd_function_and_into_a_tensor_count() -> None:
             return grad, grad
 
     a, b = torch.rand(2, 3, 4, requires_grad=True), torch.rand(2, 4, 5)
-    with ProductCounter() as counter:
+    with OperationCounter() as counter:
         Twice.apply(a, b)
-    assert counter.flops == 2 * (2 * 2 * 3 * 4 * 5)
+    assert counter.total == 2 * (2 * 2 * 3 * 4 * 5)
 
 
 @pytest.mark.parametrize("device", ["cpu", "meta"])
@@ -90,16 +90,16 @@ def test_what_each_product_costs(device: str) -> None:
         (lambda: F.scaled_dot_product_attention(q, q, q), 2 * (2 * 2 * 5 * 5 * 4)),
         (lambda: m + m, 0),
     ):
-        with ProductCounter() as counter:
+        with OperationCounter() as counter:
             run()
-        assert counter.flops == flops
+        assert counter.total == flops
 
 
 def test_attention_backwards_costs_what_its_products_cost() -> None:
     q = torch.rand(1, 2, 5, 4, requires_grad=True)
-    with ProductCounter() as counter:
+    with OperationCounter() as counter:
         F.scaled_dot_product_attention(q, q, q).sum().backward()
-    assert counter.flops == (2 + 5) * (2 * 2 * 5 * 5 * 4)
+    assert counter.total == (2 + 5) * (2 * 2 * 5 * 5 * 4)
 
 
 def test_counting_leaves_the_random_numbers_alone() -> None:

@@ -1,4 +1,4 @@
-"""Floating-point operations of products, counted while they are called.
+"""Operations counted while they are called: floating-point operations of products, or another measure.
 
 Counted where torch itself computes, so that what a layer does by hand is seen as well: products inside
 autograd functions of its own, and those that add into a tensor that is there.
@@ -16,18 +16,21 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry, sdpa_flop_count
 
 _aten = torch.ops.aten
+Measure = Callable[[Any, tuple[Any, ...], Mapping[str, Any], Any], int | None]
 
 
-class ProductCounter(TorchDispatchMode):
-    """Adds up the floating-point operations of every product inside the block, forwards and backwards.
+class OperationCounter(TorchDispatchMode):
+    """Adds up a measure of every call of torch inside the block, forwards and backwards.
 
-    A multiplication and its addition are two. torch's `FlopCounterMode` tells operations by module as well,
-    fails where a module takes a bare parameter, and leaves out what `_MORE` below has.
+    By default that is `flops_of_call`. torch's `FlopCounterMode` tells operations by module as well, fails
+    where a module takes a bare parameter, and leaves out what `_MORE` below has.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, measure: Measure | None = None) -> None:
+        """measure: function, arguments, keywords and result of a call -> a number; `None` counts nothing."""
         super().__init__()
-        self.flops = 0
+        self.measure = measure or flops_of_call
+        self.total = 0
 
     def __torch_dispatch__(
         self,
@@ -37,12 +40,15 @@ class ProductCounter(TorchDispatchMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         out = func(*args, **(kwargs or {}))
-        self.flops += flops_of_call(func, args, kwargs or {}, out) or 0
+        self.total += self.measure(func, args, kwargs or {}, out) or 0
         return out
 
 
 def flops_of_call(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], out: Any) -> int | None:
-    """Operations of one call of torch; `None`: it is no product of matrices, convolution or attention."""
+    """Floating-point operations of one call of torch, a multiplication and its addition being two.
+
+    `None`: it is no product of matrices, convolution or attention.
+    """
     packet = func._overloadpacket
     if packet in _MORE:
         return int(_MORE[packet](args))

@@ -8,15 +8,14 @@ Sorting and Fourier transforms count as linear: their logarithm is not seen.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from zoo.layers.operations import flops_of_call
+from zoo.layers.operations import OperationCounter, flops_of_call
 from zoo.testing.measure import require
 from zoo.testing.subject import Subject
 
@@ -50,7 +49,7 @@ def check_cost(subject: Subject) -> None:
             )
 
 
-def growth(work: list[float]) -> float:
+def growth(work: list[int]) -> float:
     """The power with which work grows over three lengths, each twice the one before; constants drop out."""
     first, second = work[1] - work[0], work[2] - work[1]
     if second <= 0:
@@ -58,40 +57,22 @@ def growth(work: list[float]) -> float:
     return math.log2(second / first) if first > 0 else math.inf
 
 
-def count(subject: Subject, module: torch.nn.Module, n: int, *, masked: bool = False) -> float:
+def count(subject: Subject, module: torch.nn.Module, n: int, *, masked: bool = False) -> int:
     """Operations of one forward pass on n tokens; masked: an eighth of them is padding."""
     x = subject.sample(1, n)
     mask = (torch.arange(n) < n - n // 8).unsqueeze(0) if masked else None
-    with torch.no_grad(), WorkCounter() as counter:
+    with torch.no_grad(), OperationCounter(work_of_call) as counter:
         subject.run(module, x, mask)
-    return counter.work
+    return counter.total
 
 
-class WorkCounter(TorchDispatchMode):
-    """Adds up the work of every operation inside the block."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.work = 0.0
-
-    def __torch_dispatch__(
-        self,
-        func: Any,
-        types: Iterable[Any],
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        out = func(*args, **(kwargs or {}))
-        self.work += _work(func, args, kwargs or {}, out)
-        return out
-
-
-def _work(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> float:
+def work_of_call(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], out: Any) -> int:
+    """The work of one call of torch, see above."""
     if (flops := flops_of_call(func, args, kwargs, out)) is not None:
-        return float(flops)
+        return flops
     written = _elements(out)
     if func.is_view:
-        return 0.0
+        return 0
     if func._overloadpacket in _GATHER:
         return written
     if func._schema.is_mutable:  # into a larger tensor: what is written into it, not all of it
@@ -100,5 +81,5 @@ def _work(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) ->
     return max(written, _elements([args, kwargs]))
 
 
-def _elements(tree: Any) -> float:
-    return float(sum(leaf.numel() for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)))
+def _elements(tree: Any) -> int:
+    return sum(leaf.numel() for leaf in tree_leaves(tree) if isinstance(leaf, Tensor))

@@ -13,7 +13,7 @@ from zoo.catalogue import Catalogue
 from zoo.contract import Plan
 from zoo.data.random_inputs import sample_of
 from zoo.layers.model import Model, build_model
-from zoo.layers.operations import ProductCounter
+from zoo.layers.operations import OperationCounter
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,9 +73,9 @@ def _in_numbers(plan: Plan, catalogue: Catalogue) -> Model:
 def _flops(plan: Plan, catalogue: Catalogue, x: Tensor) -> int | None:
     for make, device in ((_shapes_alone, "meta"), (_in_numbers, "cpu")):
         model = make(plan, catalogue)
-        with suppress(Exception), ProductCounter() as counter:  # on meta a layer may miss its numbers
+        with suppress(Exception), OperationCounter() as counter:  # on meta a layer may miss its numbers
             model(x.to(device))
-            return counter.flops
+            return counter.total
     return None
 
 

@@ -11,7 +11,7 @@ from zoo_aaren.chunked import prefix_sums, suffix_sums
 from zoo_aaren.native import available
 from zoo_aaren.reference import prefix_attention, recurrent_attention
 
-from zoo.layers.operations import ProductCounter
+from zoo.layers.operations import OperationCounter
 
 NEEDS_COMPILER = pytest.mark.skipif(not available(torch.zeros(1)), reason="no C compiler")
 FORMS = [
@@ -445,8 +445,8 @@ def test_rows_are_the_same_on_any_number_of_threads():
 @NEEDS_COMPILER
 def test_operations_of_the_loops_are_counted():
     scores, values = REGIMES["wide"].clone().requires_grad_(), _values()
-    with ProductCounter() as forward:
+    with OperationCounter() as forward:
         out = aaren_scan(scores, values, impl="native")
-    with ProductCounter() as backward:
+    with OperationCounter() as backward:
         out.sum().backward()
-    assert forward.flops == 4 * values.numel() and backward.flops == 9 * values.numel()
+    assert forward.total == 4 * values.numel() and backward.total == 9 * values.numel()
