@@ -12,8 +12,9 @@ import torch
 import zoo
 from zoo.data.episodes_specs import CartPoleConfig, PendulumConfig
 from zoo.kinds import Actions, Episodes, kind_from_dict, kind_to_dict
-from zoo.layers.config import ActionsHeadConfig, EpisodesStemConfig
 from zoo.layers.decisions import ActionsHead, EpisodeTokens
+from zoo.layers.heads_config import ActionsHeadConfig
+from zoo.layers.stems_config import EpisodesStemConfig
 from zoo.plugin import ConfigError
 from zoo.tasks.config import ControlConfig
 from zoo.tasks.control import Control

@@ -20,9 +20,10 @@ from zoo.cli import main
 from zoo.data import EncodeEvents, EventWindows, mask_of
 from zoo.errors import ContractError
 from zoo.kinds import Classes, Events, NextEvent
-from zoo.layers.config import EventsConfig, NextEventHeadConfig
 from zoo.layers.heads import NextEventHead
+from zoo.layers.heads_config import NextEventHeadConfig
 from zoo.layers.stems import EventSteps
+from zoo.layers.stems_config import EventsConfig
 from zoo.tasks import EventForecasting
 from zoo.tasks.event_mixture import EventMixture
 from zoo.tasks.metrics import values_of

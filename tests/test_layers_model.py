@@ -15,9 +15,10 @@ import zoo.plugin as zp
 from zoo.catalogue import Part, catalogue
 from zoo.contract import Plan, resolve
 from zoo.layers import Model, Pool, build_model
-from zoo.layers.config import ConvolutionsConfig, ImageHeadConfig, PatchesConfig, SeriesPoolConfig
 from zoo.layers.heads import ImageHead
+from zoo.layers.heads_config import ImageHeadConfig
 from zoo.layers.stems import Convolutions, Patches, SeriesPool
+from zoo.layers.stems_config import ConvolutionsConfig, PatchesConfig, SeriesPoolConfig
 
 IMAGE = zp.Image(channels=2, height=7, width=9)
 IDS = zp.Ids(vocab=11, length=6, ragged=True)

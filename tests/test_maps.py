@@ -23,7 +23,7 @@ from zoo.data.shapes_config import ShapesConfig
 from zoo.errors import ContractError
 from zoo.kinds import IGNORE, Classes, Image, Labels, Maps, Series, Values, kind_from_dict, kind_to_dict
 from zoo.layers import build_model
-from zoo.layers.config import MapsHeadConfig
+from zoo.layers.heads_config import MapsHeadConfig
 from zoo.layers.maps import ImageMapsHead, TokenMapsHead
 from zoo.tasks.config import MultiTaskConfig
 from zoo.tasks.dense_prediction import DensePrediction
@@ -93,7 +93,7 @@ def test_maps_of_what_is_no_image_of_their_size_are_refused() -> None:
 
 
 def test_a_stem_whose_tokens_lie_on_no_grid_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    from zoo.layers.config import PatchesConfig
+    from zoo.layers.stems_config import PatchesConfig
 
     count = PatchesConfig().tokens(Image(channels=3, height=6, width=5))
     monkeypatch.setattr(PatchesConfig, "tokens", lambda self, inputs: count)

@@ -136,8 +136,8 @@ def test_a_forecast_of_a_padded_series_is_that_of_the_series_alone() -> None:
 
 def test_a_head_for_several_questions_is_a_head_for_each() -> None:
     """One linear map to all answers, and one per question, agree in values and gradients."""
-    from zoo.layers.config import VectorHeadConfig
     from zoo.layers.heads import VectorHead
+    from zoo.layers.heads_config import VectorHeadConfig
 
     torch.manual_seed(0)
     joined = VectorHead(VectorHeadConfig(), targets=MULTI, width=8)

@@ -95,7 +95,7 @@ STEMS = (
     zp.StemSpec(
         name="patches",
         target="zoo.layers.stems:Patches",
-        config="zoo.layers.config:PatchesConfig",
+        config="zoo.layers.stems_config:PatchesConfig",
         summary="Square patches of an image, each a token.",
         accepts="image",
         returns="tokens",
@@ -103,7 +103,7 @@ STEMS = (
     zp.StemSpec(
         name="flatten",
         target="zoo.layers.stems:Flatten",
-        config="zoo.layers.config:FlattenConfig",
+        config="zoo.layers.stems_config:FlattenConfig",
         summary="All pixels as one vector.",
         accepts="image",
         returns="vector",
@@ -111,7 +111,7 @@ STEMS = (
     zp.StemSpec(
         name="embedding",
         target="zoo.layers.stems:Embedding",
-        config="zoo.layers.config:EmbeddingConfig",
+        config="zoo.layers.stems_config:EmbeddingConfig",
         summary="One learned vector per symbol.",
         accepts="ids",
         returns="tokens",
@@ -119,7 +119,7 @@ STEMS = (
     zp.StemSpec(
         name="bag",
         target="zoo.layers.stems:Bag",
-        config="zoo.layers.config:BagConfig",
+        config="zoo.layers.stems_config:BagConfig",
         summary="The mean of the symbols' vectors; their order is lost.",
         accepts="ids",
         returns="vector",
@@ -127,7 +127,7 @@ STEMS = (
     zp.StemSpec(
         name="steps",
         target="zoo.layers.stems:Steps",
-        config="zoo.layers.config:StepsConfig",
+        config="zoo.layers.stems_config:StepsConfig",
         summary="Each time step a token.",
         accepts="series",
         returns="tokens",
@@ -135,7 +135,7 @@ STEMS = (
     zp.StemSpec(
         name="events",
         target="zoo.layers.stems:EventSteps",
-        config="zoo.layers.config:EventsConfig",
+        config="zoo.layers.stems_config:EventsConfig",
         summary="Each event a token: its mark, the gap before it and its time.",
         paper=zp.Paper(title="Transformer Hawkes Process", url="https://arxiv.org/abs/2002.09291", year=2020),
         status="variant",
@@ -145,7 +145,7 @@ STEMS = (
     zp.StemSpec(
         name="episodes",
         target="zoo.layers.decisions:EpisodeTokens",
-        config="zoo.layers.config:EpisodesStemConfig",
+        config="zoo.layers.stems_config:EpisodesStemConfig",
         summary="Return to go, state and action of each step, three tokens, with the time step.",
         paper=_DECISIONS,
         accepts="episodes",
@@ -154,7 +154,7 @@ STEMS = (
     zp.StemSpec(
         name="convolutions",
         target="zoo.layers.stems:Convolutions",
-        config="zoo.layers.config:ConvolutionsConfig",
+        config="zoo.layers.stems_config:ConvolutionsConfig",
         summary="Convolutions over the past steps; with their stride, fewer tokens than steps.",
         accepts="series",
         returns="tokens",
@@ -164,7 +164,7 @@ STEMS = (
     zp.StemSpec(
         name="series_pool",
         target="zoo.layers.stems:SeriesPool",
-        config="zoo.layers.config:SeriesPoolConfig",
+        config="zoo.layers.stems_config:SeriesPoolConfig",
         summary="Mean, deviation, minimum and maximum of each channel.",
         accepts="series",
         returns="vector",
@@ -172,7 +172,7 @@ STEMS = (
     zp.StemSpec(
         name="features",
         target="zoo.layers.stems:Features",
-        config="zoo.layers.config:FeaturesConfig",
+        config="zoo.layers.stems_config:FeaturesConfig",
         summary="Each feature of a table a token.",
         paper=zp.Paper(
             title="Revisiting Deep Learning Models for Tabular Data",
@@ -185,7 +185,7 @@ STEMS = (
     zp.StemSpec(
         name="linear",
         target="zoo.layers.stems:Linear",
-        config="zoo.layers.config:LinearConfig",
+        config="zoo.layers.stems_config:LinearConfig",
         summary="One linear map to the model's width.",
         accepts="vector",
         returns="vector",
@@ -196,7 +196,7 @@ HEADS = (
     zp.HeadSpec(
         name="pooled_classifier",
         target="zoo.layers.heads:PooledHead",
-        config="zoo.layers.config:PooledHeadConfig",
+        config="zoo.layers.heads_config:PooledHeadConfig",
         summary="Pool the tokens, then classify.",
         accepts="tokens",
         answers="classes",
@@ -205,7 +205,7 @@ HEADS = (
     zp.HeadSpec(
         name="pooled_regressor",
         target="zoo.layers.heads:PooledHead",
-        config="zoo.layers.config:PooledHeadConfig",
+        config="zoo.layers.heads_config:PooledHeadConfig",
         summary="Pool the tokens, then predict values.",
         accepts="tokens",
         answers="values",
@@ -213,7 +213,7 @@ HEADS = (
     zp.HeadSpec(
         name="classifier",
         target="zoo.layers.heads:VectorHead",
-        config="zoo.layers.config:VectorHeadConfig",
+        config="zoo.layers.heads_config:VectorHeadConfig",
         summary="One linear map to the classes.",
         accepts="vector",
         answers="classes",
@@ -221,7 +221,7 @@ HEADS = (
     zp.HeadSpec(
         name="regressor",
         target="zoo.layers.heads:VectorHead",
-        config="zoo.layers.config:VectorHeadConfig",
+        config="zoo.layers.heads_config:VectorHeadConfig",
         summary="One linear map to the values.",
         accepts="vector",
         answers="values",
@@ -229,7 +229,7 @@ HEADS = (
     zp.HeadSpec(
         name="image_classifier",
         target="zoo.layers.heads:ImageHead",
-        config="zoo.layers.config:ImageHeadConfig",
+        config="zoo.layers.heads_config:ImageHeadConfig",
         summary="Average the feature map, then classify.",
         accepts="image",
         answers="classes",
@@ -237,7 +237,7 @@ HEADS = (
     zp.HeadSpec(
         name="image_regressor",
         target="zoo.layers.heads:ImageHead",
-        config="zoo.layers.config:ImageHeadConfig",
+        config="zoo.layers.heads_config:ImageHeadConfig",
         summary="Average the feature map, then predict values.",
         accepts="image",
         answers="values",
@@ -245,7 +245,7 @@ HEADS = (
     zp.HeadSpec(
         name="next_id",
         target="zoo.layers.heads:NextIdHead",
-        config="zoo.layers.config:NextIdHeadConfig",
+        config="zoo.layers.heads_config:NextIdHeadConfig",
         summary="Scores of the next symbol at each position, optionally with the stem's own vectors.",
         accepts="tokens",
         answers="next_id",
@@ -253,7 +253,7 @@ HEADS = (
     zp.HeadSpec(
         name="next_event",
         target="zoo.layers.heads:NextEventHead",
-        config="zoo.layers.config:NextEventHeadConfig",
+        config="zoo.layers.heads_config:NextEventHeadConfig",
         summary="A mixture of log-normal distributions of the time until the next event, with its marks.",
         paper=_INTENSITY_FREE,
         status="variant",
@@ -263,7 +263,7 @@ HEADS = (
     zp.HeadSpec(
         name="actions",
         target="zoo.layers.decisions:ActionsHead",
-        config="zoo.layers.config:ActionsHeadConfig",
+        config="zoo.layers.heads_config:ActionsHeadConfig",
         summary="What to do at each token: scores of the choices, or values within their limit.",
         paper=_DECISIONS,
         accepts="tokens",
@@ -272,7 +272,7 @@ HEADS = (
     zp.HeadSpec(
         name="pooled_forecaster",
         target="zoo.layers.heads:PooledForecastHead",
-        config="zoo.layers.config:ForecastHeadConfig",
+        config="zoo.layers.heads_config:ForecastHeadConfig",
         summary="All steps to come, from the last kept token (or a pool), and a linear skip of the inputs.",
         accepts="tokens",
         answers="forecast",
@@ -280,7 +280,7 @@ HEADS = (
     zp.HeadSpec(
         name="forecaster",
         target="zoo.layers.heads:VectorForecastHead",
-        config="zoo.layers.config:VectorForecastHeadConfig",
+        config="zoo.layers.heads_config:VectorForecastHeadConfig",
         summary="All steps to come by one linear map, and a linear skip of the inputs.",
         accepts="vector",
         answers="forecast",
@@ -288,7 +288,7 @@ HEADS = (
     zp.HeadSpec(
         name="token_classifier",
         target="zoo.layers.heads:TokenHead",
-        config="zoo.layers.config:TokenHeadConfig",
+        config="zoo.layers.heads_config:TokenHeadConfig",
         summary="A label for each token.",
         accepts="tokens",
         answers="labels",
@@ -296,7 +296,7 @@ HEADS = (
     zp.HeadSpec(
         name="pooled_multi",
         target="zoo.layers.heads:PooledHead",
-        config="zoo.layers.config:PooledHeadConfig",
+        config="zoo.layers.heads_config:PooledHeadConfig",
         summary="Pool the tokens, then answer several questions.",
         accepts="tokens",
         answers="multi",
@@ -304,7 +304,7 @@ HEADS = (
     zp.HeadSpec(
         name="multi",
         target="zoo.layers.heads:VectorHead",
-        config="zoo.layers.config:VectorHeadConfig",
+        config="zoo.layers.heads_config:VectorHeadConfig",
         summary="One linear map to the answers to several questions.",
         accepts="vector",
         answers="multi",
@@ -312,7 +312,7 @@ HEADS = (
     zp.HeadSpec(
         name="image_multi",
         target="zoo.layers.heads:ImageHead",
-        config="zoo.layers.config:ImageHeadConfig",
+        config="zoo.layers.heads_config:ImageHeadConfig",
         summary="Average the feature map, then answer several questions.",
         accepts="image",
         answers="multi",
@@ -320,7 +320,7 @@ HEADS = (
     zp.HeadSpec(
         name="token_maps",
         target="zoo.layers.maps:TokenMapsHead",
-        config="zoo.layers.config:MapsHeadConfig",
+        config="zoo.layers.heads_config:MapsHeadConfig",
         summary="Each token becomes a square of pixels, then answers for each pixel.",
         accepts="tokens",
         answers="maps",
@@ -329,7 +329,7 @@ HEADS = (
     zp.HeadSpec(
         name="vector_maps",
         target="zoo.layers.maps:VectorMapsHead",
-        config="zoo.layers.config:VectorMapsHeadConfig",
+        config="zoo.layers.heads_config:VectorMapsHeadConfig",
         summary="The vector becomes a small map, which grows to the image, then answers for each pixel.",
         accepts="vector",
         answers="maps",
@@ -338,7 +338,7 @@ HEADS = (
     zp.HeadSpec(
         name="image_maps",
         target="zoo.layers.maps:ImageMapsHead",
-        config="zoo.layers.config:MapsHeadConfig",
+        config="zoo.layers.heads_config:MapsHeadConfig",
         summary="The feature map grows to the image, then answers for each pixel.",
         accepts="image",
         answers="maps",

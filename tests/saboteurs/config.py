@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from zoo.kinds import Ids, Series
-from zoo.layers.config import ConvolutionsConfig
+from zoo.layers.stems_config import ConvolutionsConfig
 from zoo.plugin import Config, param
 
 

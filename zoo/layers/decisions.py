@@ -11,9 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.kinds import Actions, Episodes
-from zoo.layers.config import ActionsHeadConfig, EpisodesStemConfig
 from zoo.layers.heads import _LinearHead
+from zoo.layers.heads_config import ActionsHeadConfig
 from zoo.layers.init import init_embedding, init_linear
+from zoo.layers.stems_config import EpisodesStemConfig
 
 
 class EpisodeTokens(nn.Module):

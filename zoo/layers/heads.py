@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.kinds import Classes, Forecast, Labels, Multi, NextEvent, NextId, Series, Values
-from zoo.layers.config import (
+from zoo.layers.heads_config import (
     ForecastHeadConfig,
     ImageHeadConfig,
     NextEventHeadConfig,

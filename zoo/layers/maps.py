@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.kinds import Maps
-from zoo.layers.config import MapsHeadConfig
+from zoo.layers.heads_config import MapsHeadConfig
 from zoo.layers.init import HEAD_STD
 
 

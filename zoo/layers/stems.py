@@ -13,7 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.kinds import Events, Ids, Image, Series, Vector
-from zoo.layers.config import (
+from zoo.layers.init import EMBEDDING_STD, init_embedding, init_linear
+from zoo.layers.padding import front_order, kept_in_front, take_tokens
+from zoo.layers.pooling import Pool
+from zoo.layers.stems_config import (
     BagConfig,
     ConvolutionsConfig,
     EmbeddingConfig,
@@ -25,9 +28,6 @@ from zoo.layers.config import (
     SeriesPoolConfig,
     StepsConfig,
 )
-from zoo.layers.init import EMBEDDING_STD, init_embedding, init_linear
-from zoo.layers.padding import front_order, kept_in_front, take_tokens
-from zoo.layers.pooling import Pool
 
 Stemmed = tuple[Tensor, Tensor | None]
 #: Added to a gap (as a share of the typical one) before its logarithm is taken.
