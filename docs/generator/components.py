@@ -16,7 +16,7 @@ from zoo.cli import components as cards
 from zoo.contract import Plan, matrix
 from zoo.specs import SPEC_KINDS
 from zoo.testing import checks_for
-from zoo.testing.checks import spelled
+from zoo.testing.check import spelled
 
 #: Kinds with a page for each component, and the folder of these pages.
 PAGED = {"model": "models", "mixer": "mixers", "dataset": "datasets"}

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from zoo.testing.cases import Case as Case
     from zoo.testing.cases import conformance_cases as conformance_cases
+    from zoo.testing.check import Check as Check
+    from zoo.testing.check import ConformanceError as ConformanceError
     from zoo.testing.checks import CHECKS as CHECKS
-    from zoo.testing.checks import Check as Check
-    from zoo.testing.checks import ConformanceError as ConformanceError
     from zoo.testing.checks import checks_for as checks_for
     from zoo.testing.results import Result as Result
     from zoo.testing.results import check_component as check_component
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 _HOME = {
     "CHECKS": "checks",
     "Case": "cases",
-    "Check": "checks",
-    "ConformanceError": "checks",
+    "Check": "check",
+    "ConformanceError": "check",
     "Result": "results",
     "Subject": "subject",
     "check_component": "results",

@@ -20,7 +20,8 @@ from zoo.catalogue import HEAVY, Plugin
 from zoo.config import build
 from zoo.errors import ZooError
 from zoo.specs import FamilyMemberSpec
-from zoo.testing.checks import CHECKS, NotApplicable, checks_for, spelled
+from zoo.testing.check import NotApplicable, spelled
+from zoo.testing.checks import CHECKS, checks_for
 from zoo.testing.measure import CLOSE, difference, require, require_close
 from zoo.testing.subject import MAX_TOKENS, Subject, fitting_width, seeded, subject_of
 

@@ -17,7 +17,7 @@ from zoo.contract import resolve
 from zoo.data.random_inputs import normal
 from zoo.errors import UnknownName
 from zoo.kinds import Classes, Series
-from zoo.testing.checks import NotApplicable
+from zoo.testing.check import NotApplicable
 from zoo.testing.measure import require
 from zoo.testing.subject import Subject, seeded
 

@@ -9,7 +9,7 @@ from typing import Any
 from zoo.catalogue import Catalogue
 from zoo.catalogue import catalogue as default_catalogue
 from zoo.specs import Spec
-from zoo.testing.checks import Check, spelled
+from zoo.testing.check import Check, spelled
 from zoo.testing.results import chosen, find, run_check
 
 

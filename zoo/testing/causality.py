@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.data.random_inputs import normal
-from zoo.testing.checks import NotApplicable
+from zoo.testing.check import NotApplicable
 from zoo.testing.measure import CLOSE, SAME, difference, require, require_close
 from zoo.testing.subject import Subject, seeded
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from zoo.errors import ZooError
 from zoo.sharing import graph
 from zoo.sharing.verify import verify
-from zoo.testing.checks import NotApplicable
+from zoo.testing.check import NotApplicable
 from zoo.testing.measure import CLOSE, gradients_of, require_close, require_same_gradients, weights_like
 from zoo.testing.subject import ModelSubject, Subject
 from zoo.testing.whole import build_whole

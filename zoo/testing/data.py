@@ -34,7 +34,7 @@ from zoo.kinds import (
     Vector,
 )
 from zoo.specs import DatasetSpec
-from zoo.testing.checks import ConformanceError, NotApplicable
+from zoo.testing.check import ConformanceError, NotApplicable
 from zoo.testing.measure import require
 from zoo.testing.subject import Subject
 

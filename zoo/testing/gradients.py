@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.data.random_inputs import normal
-from zoo.testing.checks import NotApplicable
+from zoo.testing.check import NotApplicable
 from zoo.testing.measure import require, require_finite, weights_like
 from zoo.testing.subject import MAX_TOKENS, ModelSubject, Subject, seeded
 from zoo.testing.whole import batch_of, build_whole

@@ -11,7 +11,7 @@ from zoo.contract import resolve
 from zoo.data.random_inputs import normal
 from zoo.errors import ContractError
 from zoo.kinds import Classes, Maps, Values
-from zoo.testing.checks import NotApplicable
+from zoo.testing.check import NotApplicable
 from zoo.testing.measure import gradients_of, require, require_finite
 from zoo.testing.subject import ModelSubject, Subject, seeded
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from zoo.testing.checks import NotApplicable
+from zoo.testing.check import NotApplicable
 from zoo.testing.measure import (
     CLOSE,
     difference,

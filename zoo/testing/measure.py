@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from zoo.testing.checks import ConformanceError
+from zoo.testing.check import ConformanceError
 
 #: For two forms of one computation in float64, which may round differently; relative to the largest value.
 CLOSE = 1e-6

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from zoo.errors import ZooError
 from zoo.kinds import Forecast, Maps, NextEvent
-from zoo.testing.checks import ConformanceError, NotApplicable
+from zoo.testing.check import ConformanceError, NotApplicable
 from zoo.testing.measure import (
     CLOSE,
     gradients_of,

@@ -12,7 +12,8 @@ from zoo.catalogue import Catalogue, filter_specs
 from zoo.catalogue import catalogue as default_catalogue
 from zoo.errors import UnknownName, ZooError, suggest
 from zoo.specs import SPEC_KINDS, Spec
-from zoo.testing.checks import CHECKS, Check, ConformanceError, NotApplicable, checks_for, spelled
+from zoo.testing.check import Check, ConformanceError, NotApplicable, spelled
+from zoo.testing.checks import CHECKS, checks_for
 
 Outcome = Literal["passed", "failed", "skipped", "expected_failure", "unexpected_pass"]
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from zoo.errors import ZooError
 from zoo.layers.streams import detach_state, load_state, put_rows, save_state, select_rows
-from zoo.testing.checks import ConformanceError
+from zoo.testing.check import ConformanceError
 from zoo.testing.measure import CLOSE, SAME, difference, require, require_close
 from zoo.testing.subject import WIDTHS, Subject, subject_of
 

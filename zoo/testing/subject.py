@@ -44,7 +44,7 @@ from zoo.kinds import (
     Vector,
 )
 from zoo.specs import DatasetSpec, HeadSpec, Spec, StemSpec
-from zoo.testing.checks import NotApplicable, sees_tokens
+from zoo.testing.check import NotApplicable, sees_tokens
 
 #: The first of these that the model's parameters accept.
 WIDTHS = (32, 48, 64, 96, 128, 192, 256)

@@ -19,7 +19,7 @@ from zoo.contract import resolve
 from zoo.data.random_inputs import normal
 from zoo.errors import UnknownName, ZooError
 from zoo.kinds import Classes, Image
-from zoo.testing.checks import NotApplicable
+from zoo.testing.check import NotApplicable
 from zoo.testing.measure import CLOSE, require, require_close, require_finite
 from zoo.testing.subject import Subject, seeded
 

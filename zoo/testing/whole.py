@@ -12,7 +12,7 @@ from zoo.contract import Plan, resolve
 from zoo.data.random_inputs import generator, normal, sample_of
 from zoo.errors import ContractError
 from zoo.kinds import Classes, DataKind, Ids, Image, NextId, Series, TargetKind, Values, Vector
-from zoo.testing.checks import NotApplicable
+from zoo.testing.check import NotApplicable
 from zoo.testing.subject import ModelSubject, seeded
 
 if TYPE_CHECKING:
