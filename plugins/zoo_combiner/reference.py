@@ -101,6 +101,8 @@ def implied(
     rows = []
     for i in range(tokens):
         direct, spans = partition(plan, i, tokens, block_size, causal)
+        if pooling == "none":  # sparse attention of the same pattern
+            direct, spans = sorted(direct + _unabstracted(plan, i, spans, block_size)), []
         direct = [j for j in direct if j in there]
         spans = _some([j for j in span if j in there] for span in spans)
         scores = [scale * torch.einsum("hd,hjd->hj", q[:, i], k[:, direct])]
@@ -129,6 +131,13 @@ def implied(
             row = row + spread
         rows.append(row)
     return torch.stack(rows, 1)
+
+
+def _unabstracted(plan: str, i: int, spans: list[list[int]], block_size: int | None) -> list[int]:
+    """What is seen of spans without summaries: the last token of each, of other rows the one in its column."""
+    if plan == "axial_rowmajor" and block_size is not None:
+        return [j for span in spans for j in span if j % block_size == i % block_size]
+    return [span[-1] for span in spans] if plan in ("fixed", "logsparse") else []
 
 
 def _pool(x: Tensor, pooling: str) -> Tensor:
@@ -161,6 +170,8 @@ def _example(module: Combiner, x: Tensor) -> Tensor:
     if module.span_query is not None and module.span_key is not None:
         features = module.span_query(q).relu(), module.span_key(k).relu()
 
+    rows_are_summed = plan == "axial_rowmajor" and module.pooling != "none"
+
     def matrix(plan: str) -> Tensor:
         return implied(
             q,
@@ -171,7 +182,7 @@ def _example(module: Combiner, x: Tensor) -> Tensor:
             keep=keep,
             pooling=module.pooling,
             span_qk=features,
-            row_keys=_row_keys(module, x, q, k, v, keep) if plan == "axial_rowmajor" else None,
+            row_keys=_row_keys(module, x, q, k, v, keep) if rows_are_summed else None,
         )
 
     plans = ("axial_vertical", "axial_horizontal") if plan == "average" else (plan,)

@@ -24,10 +24,6 @@ _MIXER: dict[str, Any] = {
     "config": "zoo_landmark.config:LandmarkConfig",
     "rotary": True,
     "exact_when": {"block": 256},
-    "variants": (
-        {"block": 5, "window": 1, "top_k": 2, "select": "token"},
-        {"block": 5, "top_k": 2, "max_blocks": 6, "bias": False},
-    ),
     **_COMMON,
 }
 
@@ -40,6 +36,7 @@ def zoo_components() -> tuple[zp.Spec, ...]:
             target="zoo_landmark.layers:LandmarkAttention",
             reference="zoo_landmark.reference:landmark",
             summary="Attention that fetches earlier blocks by landmarks which it makes itself.",
+            variants=({"block": 5, "window": 1, "top_k": 2, "select": "token"},),
             **_MIXER,
         ),
         zp.MixerSpec(
@@ -47,6 +44,7 @@ def zoo_components() -> tuple[zp.Spec, ...]:
             target="zoo_landmark.layers:LandmarkTokens",
             reference="zoo_landmark.reference:tokens",
             summary="The same where landmarks are tokens of the input: what landmark/lm is made of.",
+            variants=({"block": 5, "window": 1, "top_k": 2, "max_blocks": 6, "bias": False},),
             **_MIXER,
         ),
         zp.ModelSpec(

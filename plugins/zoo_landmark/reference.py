@@ -95,16 +95,19 @@ def _layer(module: Any, x: Tensor, mask: Tensor | None, *, own: bool) -> Tensor:
             if own:
                 k, v = _own_landmarks(module, k, v)
                 at = [i + i // (module.size - 1) for i in at]
-            mixed = torch.stack([_head(module, at, q[h], k[h], v[h]) for h in range(module.heads)], 1)
+            mixed = torch.stack([_head(module, at, q, k, v[h], h) for h in range(module.heads)], 1)
             row = row.index_put((kept.nonzero().squeeze(1),), module.out(mixed.flatten(1)))
         rows.append(row)
     return torch.stack(rows)
 
 
-def _head(module: LandmarkTokens, at: list[int], q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """One head's outputs for its queries (n, d), which stand at these places; k, v: (M, d), all places."""
+def _head(module: LandmarkTokens, at: list[int], q: Tensor, k: Tensor, v: Tensor, head: int) -> Tensor:
+    """One head's outputs for its queries, which stand at these places.
+
+    q: (H, n, d) and k: (H, M, d) of all heads, which may choose blocks together; v: (M, d). M: all places.
+    """
     size = module.size
-    scale = q.shape[1] ** -0.5
+    scale = q.shape[2] ** -0.5
     found = []
     for i, place in enumerate(at):
         block = place // size
@@ -116,31 +119,36 @@ def _head(module: LandmarkTokens, at: list[int], q: Tensor, k: Tensor, v: Tensor
         if top_k is not None and len(older) > top_k:
             base = top_k + 1
             mine = base * size + place - near * size
-            slots = _fetch(module, q[i], k, older, mine, top_k)
+            together = range(module.heads) if module.config.select == "token" else (head,)
+            chances = [_chances(module, q[h, i], k[h], older, mine, top_k) for h in together]
+            slots = _fetch(torch.stack(chances).amax(0).tolist(), older, top_k)
         mine = base * size + place - near * size  # where the query thinks it stands
         fetched = [j for b in slots for j in range(b * size, (b + 1) * size)]
         beside = list(range(near * size, place + 1))
         keys = fetched + beside
         where = [slots[j // size] * size + j % size for j in fetched]
         where += [base * size + j - near * size for j in beside]
-        scores = _turn(module, k[keys], where) @ _turn(module, q[i : i + 1], [mine])[0] * scale
+        scores = _turn(module, k[head, keys], where) @ _turn(module, q[head, i : i + 1], [mine])[0] * scale
         marks = [j % size == size - 1 for j in keys]
         weights = _row(scores, marks, [False] * len(keys), len(keys) - 1, "drop")
         found.append(weights @ v[keys])
     return torch.stack(found)
 
 
-def _fetch(
-    module: LandmarkTokens, q: Tensor, k: Tensor, older: list[int], mine: int, top_k: int
-) -> dict[int, int]:
-    """Which blocks a query fetches, each with its slot (figure 2 of the paper). Chosen by head."""
+def _chances(module: LandmarkTokens, q: Tensor, k: Tensor, older: list[int], mine: int, top_k: int) -> Tensor:
+    """How well the landmark of each older block fits one head's query (d,), against the others: (blocks,)."""
     size = module.size
     recent = older[len(older) - top_k :]
-    slots = {b: recent.index(b) + 1 if b in recent else 0 for b in older}
     keys = k[[b * size + size - 1 for b in older]]
-    where = [slots[b] * size + size - 1 for b in older]
-    scores = (_turn(module, keys, where) @ _turn(module, q[None], [mine])[0]).tolist()
-    best = sorted(sorted(range(len(older)), key=scores.__getitem__)[len(older) - top_k :])
+    where = [(recent.index(b) + 1 if b in recent else 0) * size + size - 1 for b in older]
+    scores = _turn(module, keys, where) @ _turn(module, q[None], [mine])[0]
+    return (scores * q.shape[0] ** -0.5).softmax(0)
+
+
+def _fetch(chances: list[float], older: list[int], top_k: int) -> dict[int, int]:
+    """The blocks that fit best, each with its slot (figure 2 of the paper)."""
+    recent = older[len(older) - top_k :]
+    best = sorted(sorted(range(len(older)), key=chances.__getitem__)[len(older) - top_k :])
     return {older[n]: rank + (older[n] in recent) for rank, n in enumerate(best)}
 
 

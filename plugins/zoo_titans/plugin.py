@@ -20,12 +20,7 @@ _HYBRID: dict[str, Any] = {
     "cost": "linear",
     "rotary": True,
 }
-_OTHER_MEMORY: dict[str, Any] = {
-    "gates": "chunk",
-    "activation": "gelu",
-    "residual": True,
-    "max_surprise": None,
-}
+_OTHER_MEMORY: dict[str, Any] = {"gates": "chunk", "activation": "gelu", "residual": True}
 
 
 @zp.hookimpl
@@ -49,7 +44,6 @@ MIXERS = (
         variants=(
             {"chunk": 5, **_OTHER_MEMORY},
             {"chunk": 1, "depth": 1, "conv": 1},
-            {"init": "recall", "loss_scale": 0.5},
         ),
     ),
     zp.MixerSpec(
@@ -59,7 +53,7 @@ MIXERS = (
         reference="zoo_titans.reference:mac",
         summary="memory as a context: attention in segments sees what the memory gives for them",
         state="constant",
-        variants=({"segment": 5, "persistent": 0, **_OTHER_MEMORY},),
+        variants=({"segment": 11, "persistent": 0, **_OTHER_MEMORY},),
         **_HYBRID,
     ),
     zp.MixerSpec(
@@ -69,7 +63,7 @@ MIXERS = (
         reference="zoo_titans.reference:mag",
         summary="memory as a gate: of attention in a sliding window, side by side",
         state="window",
-        variants=({"chunk": 5, "window": 9, "persistent": 0, **_OTHER_MEMORY},),
+        variants=({"chunk": 5, "window": 9, "init": "recall", "loss_scale": 0.5},),
         **_HYBRID,
     ),
     zp.MixerSpec(

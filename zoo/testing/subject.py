@@ -82,6 +82,8 @@ class Subject:
         spec, config, part: the component, its parameters, both.
         claims: the spec, refined for these parameters.
         directions: the values of `causal` that it can be built with.
+        variant: whether the parameters are not its defaults. Checks that take long look at fewer lengths
+            then: what depends on the length alone shows with the defaults.
         takes_tokens, gives_tokens: whether its inputs, its outputs have a token axis, the second.
     """
 
@@ -95,6 +97,7 @@ class Subject:
             spec.kind, spec.id, sample_of_own(spec) if params is None else params
         )
         self.config = self.part.config
+        self.variant = params is not None
         refine = getattr(self.config, "claims", None)
         self.claims: Any = refine(spec, catalogue) if refine else spec
         self.width = WIDTHS[0]
