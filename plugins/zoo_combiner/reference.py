@@ -134,7 +134,7 @@ def implied(
 
 
 def _unabstracted(plan: str, i: int, spans: list[list[int]], block_size: int | None) -> list[int]:
-    """What is seen of spans without summaries: the last token of each, of other rows the one in its column."""
+    """What is seen of spans without summaries: the last token of each; of rows, the one in its column."""
     if plan == "axial_rowmajor" and block_size is not None:
         return [j for span in spans for j in span if j % block_size == i % block_size]
     return [span[-1] for span in spans] if plan in ("fixed", "logsparse") else []
