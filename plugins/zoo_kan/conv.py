@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 from zoo.layers import full_precision, sum_dtype
 from zoo.plugin import Image
-from zoo_kan.bases import Extrapolate, make_basis
+from zoo_kan.bases import make_basis
 from zoo_kan.config import KanConvConfig
 from zoo_kan.edges import branch, expand
 from zoo_kan.layers import NOISE
 from zoo_kan.model import pick
+from zoo_kan.splines import Extrapolate
 
 
 class KANConv2d(nn.Module):

@@ -18,7 +18,9 @@ from typing import Any, Protocol, cast
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+
+from zoo.layers import full_precision, sum_dtype
 
 #: Basis values in a block, 256 KiB of float32: three such tensors and what else a block needs fit a cache.
 #: Smaller blocks lose more to calls than they gain.
@@ -42,14 +44,46 @@ class Blocks(Protocol):
         """And their slopes, (I', K, N)."""
 
 
-class Basis(Protocol):
-    """x: (N, I) -> (N, K, I), functions and derivatives in plain operations; and by blocks."""
+class Basis(nn.Module):
+    """What every basis has. count: K, functions per input."""
 
-    @property
-    def count(self) -> int: ...
-    def values(self, x: Tensor) -> Tensor: ...
-    def slopes(self, x: Tensor) -> Tensor: ...
-    def blocks(self, columns: Tensor, size: int) -> Blocks: ...  # (I, N), which it may overwrite
+    count: int
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (..., I) -> (..., I, K), in float32 (float64 for float64 inputs) also under autocast."""
+        with full_precision(x.device):
+            rows = x.reshape(-1, x.shape[-1]).to(sum_dtype(x.dtype))
+            return self.values(rows).transpose(1, 2).unflatten(0, x.shape[:-1])
+
+    def values(self, x: Tensor, features: int = 1) -> Tensor:
+        """x: (N, I) -> (N, K, I); or, with the features first (`features=0`), (I, N) -> (I, K, N)."""
+        raise NotImplementedError
+
+    def slopes(self, x: Tensor, features: int = 1) -> Tensor:
+        """Derivatives of `values`."""
+        raise NotImplementedError
+
+    def part(self, at: slice) -> Basis:
+        """The basis of some features only; itself, where all features have the same."""
+        return self
+
+    def blocks(self, columns: Tensor, size: int) -> Blocks:
+        """The basis at inputs (I, N), which may be overwritten, by blocks of `size` features."""
+        return _PlainBlocks(self, columns, size)
+
+
+class _PlainBlocks:
+    chain = None
+
+    def __init__(self, basis: Basis, columns: Tensor, size: int) -> None:
+        self.columns = columns.split(size)
+        self.parts = [basis.part(slice(at, at + size)) for at in range(0, len(columns), size)]
+
+    def values(self, block: int) -> Tensor:
+        return self.parts[block].values(self.columns[block], 0)
+
+    def both(self, block: int) -> tuple[Tensor, Tensor]:
+        return self.values(block), self.parts[block].slopes(self.columns[block], 0)
 
 
 def sum_over_edges(x: Tensor, coef: Tensor, base_weight: Tensor | None, basis: Basis, base: str) -> Tensor:

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from zoo.layers import full_precision, sum_dtype
 from zoo_kan import functional, grids, scores
-from zoo_kan.bases import Extrapolate, SplineBasis, make_basis
+from zoo_kan.bases import make_basis
 from zoo_kan.edges import branch, sum_over_edges
+from zoo_kan.splines import Extrapolate, SplineBasis
 
 #: The standard deviation of a spline's coefficients at the start, times 1 / sqrt(I).
 NOISE = 0.1

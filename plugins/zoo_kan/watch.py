@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from zoo.callbacks import Callback, LiveRun
-from zoo_kan.bases import SplineBasis
 from zoo_kan.config import GridsConfig
 from zoo_kan.model import kan_layers, layer_inputs
+from zoo_kan.splines import SplineBasis
 
 
 class Grids(Callback):

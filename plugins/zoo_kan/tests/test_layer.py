@@ -11,9 +11,10 @@ import pytest
 import torch
 from torch import nn
 from zoo_kan import KANLinear
-from zoo_kan.bases import EXTRAPOLATE, SplineBasis, make_basis
+from zoo_kan.bases import make_basis
 from zoo_kan.edges import _plain, _planes
 from zoo_kan.reference import kan_linear
+from zoo_kan.splines import EXTRAPOLATE, SplineBasis
 
 F64 = torch.float64
 BASES = ["bspline", "rbf", "chebyshev", "fourier"]

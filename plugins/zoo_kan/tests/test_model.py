@@ -7,7 +7,14 @@ from typing import Any
 
 import pytest
 import torch
-from zoo_kan.config import GridsConfig, KanConfig, KanConvConfig, KanFeedForwardConfig, KanHeadConfig, RawConfig
+from zoo_kan.config import (
+    GridsConfig,
+    KanConfig,
+    KanConvConfig,
+    KanFeedForwardConfig,
+    KanHeadConfig,
+    RawConfig,
+)
 from zoo_kan.model import Kan, KanHead, Raw
 
 from zoo.plugin import ConfigError, Values, Vector
