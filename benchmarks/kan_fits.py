@@ -1,6 +1,6 @@
 """KANs fitted to formulas, beside MLPs of equal parameters: refinement, scaling, symbols, Feynman.
 
-    python benchmarks/kan_fits.py [--only toy scaling symbols feynman] [--seeds 0 1 2 3 4] [--json PATH]
+    python benchmarks/kan_fits.py [--only toy scaling symbols feynman] [--seeds 0 1 2 3 4] [--knots quantiles]
 
 `toy` takes four minutes, `scaling` half a one, `symbols` two, `feynman` ten (three seeds). Networks are
 trained by LBFGS in float64 on 1,000 points of `kan/feynman`; errors are root mean squares on 1,000 others, in
@@ -18,7 +18,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,7 @@ from zoo_kan import KANLinear, prune, snap
 from zoo_kan.config import EQUATIONS, FeynmanConfig
 from zoo_kan.feynman import load
 from zoo_kan.formula import fit_numbers, r2
+from zoo_kan.splines import Extrapolate
 
 import zoo
 
@@ -35,6 +36,11 @@ ITERATIONS, FOLLOW = 400, (0, 20, 40, 60)
 #: Starts of each network, KANs and MLPs alike: after the first iterations the best one on train goes on.
 STARTS = 4
 GRIDS = (5, 10, 20)
+#: Knots equally spaced, and splines that fade outside of them; or at quantiles of the inputs (but for the
+#: share of the paper's code), and splines that go on straight.
+Knots = Literal["even", "quantiles"]
+UNIFORM_SHARE: dict[Knots, float] = {"even": 1.0, "quantiles": 0.02}
+EXTRAPOLATE: dict[Knots, Extrapolate] = {"even": "zero", "quantiles": "linear"}
 #: Hidden nodes on the toy formula: as many as it needs, and as many as one would try.
 TOY = ((1,), (5,))
 #: At most so much of the MLP's error on the toy formula, and at least so steep a fall with the grid.
@@ -83,32 +89,35 @@ def kan(model: nn.Module) -> list[KANLinear]:
     return [layer for layer in model if isinstance(layer, KANLinear)]  # type: ignore[attr-defined]
 
 
-def follow(model: nn.Module, x: Tensor) -> None:
+def follow(model: nn.Module, x: Tensor, knots: Knots) -> None:
     """Move the grids of all layers, one after the other, to what they are given."""
     for layer in kan(model):
-        layer.update_grid(x, uniform_share=1.0, margin=0.05)
+        layer.update_grid(x, uniform_share=UNIFORM_SHARE[knots], margin=0.05)
         x = layer(x).detach()
 
 
 def fit_kan(
-    data: Data, hidden: Sequence[int], grids: Sequence[int], *, seed: int
+    data: Data, hidden: Sequence[int], grids: Sequence[int], *, seed: int, knots: Knots = "even"
 ) -> tuple[nn.Module, list[float]]:
     """A KAN that is refined from grid to grid, and its error after each."""
     sizes = (data.x.shape[1], *hidden, 1)
 
     def start(start_seed: int) -> nn.Module:
         torch.manual_seed(start_seed)
-        layers = [KANLinear(i, o, grid_intervals=grids[0], bias=o == 1) for i, o in pairwise(sizes)]
+        layers = [
+            KANLinear(i, o, grid_intervals=grids[0], bias=o == 1, extrapolate=EXTRAPOLATE[knots])
+            for i, o in pairwise(sizes)
+        ]
         model = nn.Sequential(*layers).double()
         for before, at in pairwise(FOLLOW):
-            follow(model, data.x)
+            follow(model, data.x, knots)
             minimise(model, data, at - before)
         return model
 
     model = best_of(start, data, seed)
     errors = []
     for grid in grids:
-        follow(model, data.x)
+        follow(model, data.x, knots)
         for layer in kan(model):
             layer.refine(grid)
         minimise(model, data, ITERATIONS - (FOLLOW[-1] if grid == grids[0] else 0))
@@ -156,12 +165,12 @@ def error(model: nn.Module, data: Data) -> float:
     return ((model(data.test_x) - data.test_y).square().mean().sqrt() / data.test_y.std()).item()
 
 
-def compare(equation: str, hidden: Sequence[int], seeds: Sequence[int]) -> Row:
+def compare(equation: str, hidden: Sequence[int], seeds: Sequence[int], knots: Knots = "even") -> Row:
     """Median errors of a KAN on each grid and of the MLP."""
     kans, mlps, size = [], [], 0
     for seed in seeds:
         data = data_of(equation, seed)
-        model, errors = fit_kan(data, hidden, GRIDS, seed=seed)
+        model, errors = fit_kan(data, hidden, GRIDS, seed=seed, knots=knots)
         size = count(model)
         kans.append(errors)
         mlps.append(fit_mlp(data, size, ITERATIONS * len(GRIDS), seed=seed))
@@ -234,6 +243,7 @@ def main() -> None:
     parser.add_argument(
         "--equations", nargs="+", choices=list(EQUATIONS), default=[e for e in EQUATIONS if e != "toy"]
     )
+    parser.add_argument("--knots", choices=list(UNIFORM_SHARE), default="even", help="of feynman")
     parser.add_argument("--json", type=Path, help="write all rows to this file")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -251,7 +261,9 @@ def main() -> None:
         tables["symbols"] = symbols(options.seeds)
         show("[2, 5, 1] pruned and snapped", lines(tables["symbols"]))
     if "feynman" in options.only:
-        tables["feynman"] = [compare(name, (5,), options.seeds[:3]) for name in options.equations]
+        tables["feynman"] = [
+            compare(name, (5,), options.seeds[:3], options.knots) for name in options.equations
+        ]
         show(f"Feynman's equations, median of {len(options.seeds[:3])}", lines(tables["feynman"]))
     if options.json:
         options.json.write_text(json.dumps({"torch": torch.__version__, **tables}, indent=2) + "\n")
