@@ -99,7 +99,7 @@ def zoo_components() -> tuple[zp.Spec, ...]:
         ),
         zp.CommandSpec(
             name="formula",
-            target="zoo_kan.commands:formula",
+            target="zoo_kan.write:formula",
             config="zoo_kan.config:FormulaConfig",
             summary="write a trained network as a formula, with how well it fits",
             paper=_PAPER,

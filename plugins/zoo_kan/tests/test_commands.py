@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,9 @@ import pytest
 
 import zoo
 from zoo.cli import main
+
+#: Of a model without a KAN layer.
+PLAIN = ("model={name: core/mlp_net, width: 8, head: {name: core/regressor}}", "model.stem=null")
 
 
 @pytest.fixture(scope="module")
@@ -68,11 +72,23 @@ def test_a_formula_is_written_with_its_fit_and_that_of_the_network(
     assert text.startswith("y = ") and "R2 on test" in text and "head.layer" in text
 
 
+def test_without_sympy_it_is_said_what_brings_it(
+    runs: Callable[..., str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "sympy", None)
+    monkeypatch.delitem(sys.modules, "zoo_kan.write", raising=False)
+    assert main(["kan", "formula", runs()]) == 2
+    error = capsys.readouterr().err
+    assert "'sympy' is not installed; the extra 'kan' brings it" in error and "Traceback" not in error
+
+
 @pytest.mark.parametrize(
     ("overrides", "options", "said"),
     [
         ((), ["formula", "--library", "[cosinus]"], "unknown function 'cosinus'; there is: x, x^2"),
         ((), ["plot", "--edge", "9"], "nothing would be left; use a lower one"),
+        (PLAIN, ["plot"], "this model has no KAN layers"),
+        (PLAIN, ["formula"], "this model has no KAN layers"),
         (("model.params.norm=layer",), ["formula"], "does not get the features themselves"),
         (("model.head.params.norm=layer",), ["formula"], "something stands between the KAN layers"),
     ],
