@@ -130,36 +130,50 @@ class Spec(Config):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelSpec(Spec):
-    """An architecture: tokens -> tokens, vector -> vector, or image -> features.
+class SequenceSpec(Spec):
+    """What is claimed of whatever works on tokens, a model or a mixer.
 
-    Target: `build(config, *, width, max_tokens, causal, ...) -> nn.Module`, see docs/architecture.md.
-
-    accepts: what it takes, and gives back in the same shape (features, where it takes images).
-    causal, causality, streaming, state, cost, min_tokens, max_tokens: as in `MixerSpec`.
-    base, params: a preset of another model with other defaults, e.g. `base="core/transformer",
-        params={"layers": ["aaren/aaren"]}`; then `target` and `config` stay empty and the claims are the
-        base's, refined by its config.
-    presets: named sets of parameters, e.g. `{"tiny": {"depth": 2}}`.
+    causal: whether it can be built so that it does not see later tokens.
+    causality: what that means.
+    streaming: it has `initial_state` and `step` when built causal.
+    state: how the state of a stream grows with the tokens seen.
+    cost: how time and memory grow with the tokens.
+    min_tokens, max_tokens: how many tokens it takes; `None` for any number.
     exact_when: parameters with which it equals softmax attention.
-    reference: as in `MixerSpec`.
+    reference: "package.module:function", the slow and obvious form `f(module, x, *, mask=None) -> y` with the
+        weights of `module`; the fast form must equal it.
     """
 
-    kind: ClassVar[str] = "model"
-
-    accepts: Literal["tokens", "vector", "image"] = "tokens"
     causal: Causal = "optional"
+    causality: Causality = "strict"
     streaming: bool = False
     state: State = "none"
     cost: Cost = "linear"
     min_tokens: int = 1
     max_tokens: int | None = None
-    causality: Causality = "strict"
+    exact_when: Mapping[str, Any] | None = None
     reference: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec(SequenceSpec):
+    """An architecture: tokens -> tokens, vector -> vector, or image -> features.
+
+    Target: `build(config, *, width, max_tokens, causal, ...) -> nn.Module`, see docs/architecture.md.
+
+    accepts: what it takes, and gives back in the same shape (features, where it takes images).
+    base, params: a preset of another model with other defaults, e.g. `base="core/transformer",
+        params={"layers": ["aaren/aaren"]}`; then `target` and `config` stay empty and the claims are the
+        base's, refined by its config.
+    presets: named sets of parameters, e.g. `{"tiny": {"depth": 2}}`.
+    """
+
+    kind: ClassVar[str] = "model"
+
+    accepts: Literal["tokens", "vector", "image"] = "tokens"
     base: str | None = None
     params: Mapping[str, Any] = param(factory=dict)
     presets: Mapping[str, Mapping[str, Any]] = param(factory=dict)
-    exact_when: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,7 +234,7 @@ class ModelFamilySpec(ModelSpec):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MixerSpec(Spec):
+class MixerSpec(SequenceSpec):
     """Token mixing, (B, N, D) -> (B, N, D): a layer of any transformer stack.
 
     Target: `Mixer(config, *, width, heads, causal, max_tokens[, rotary][, layer, depth])` with
@@ -228,32 +242,14 @@ class MixerSpec(Spec):
     `step(x, state) -> (y, state)`. One with attention may have `attention_probs(x, *, mask=None)`, who looks
     how much at whom, (B, H, N, N): the attention of others is found where they call torch's.
 
-    causal: whether it can be built so that it does not see later tokens.
-    causality: what that means.
-    streaming: it has `initial_state` and `step` when built causal.
-    state: how the state of a stream grows with the tokens seen.
-    cost: how time and memory grow with the tokens.
-    min_tokens, max_tokens: how many tokens it takes; `None` for any number.
-    exact_when: parameters with which it equals softmax attention.
     rotary: takes a `rotary=` module and turns its queries and keys with it.
     by_layer: differs from layer to layer: takes `layer=`, which it is (from 0), and `depth=`, of how many.
-    reference: "package.module:function", the slow and obvious form `f(module, x, *, mask=None) -> y` with the
-        weights of `module`; the fast form must equal it.
     """
 
     kind: ClassVar[str] = "mixer"
 
-    causal: Causal = "optional"
-    streaming: bool = False
-    state: State = "none"
-    cost: Cost = "linear"
-    min_tokens: int = 1
-    max_tokens: int | None = None
-    causality: Causality = "strict"
-    reference: str | None = None
     rotary: bool = False
     by_layer: bool = False
-    exact_when: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -80,9 +80,8 @@ def described(cls: type) -> tuple[str, dict[str, str]]:
         else:
             current = []
             prose.append(line)
-    if cls is specs.ModelSpec:
-        mixer = described(specs.MixerSpec)[1]
-        helps |= {name: mixer[name] for name, text in helps.items() if text.startswith("as in `MixerSpec`")}
+    if specs.SequenceSpec in cls.__bases__:
+        helps |= described(specs.SequenceSpec)[1]
     return "\n".join(prose).strip(), helps
 
 

@@ -15,7 +15,7 @@ from zoo.data.split import Splits
 from zoo.errors import ZooError, suggest
 from zoo.layers.model import Model, build_model
 from zoo.recipe import LoadedRecipe
-from zoo.recipe.schema import DataSection
+from zoo.recipe.schema import DataSection, Recipe
 from zoo.tasks.base import Task
 from zoo.training.batch_size import largest_batch
 from zoo.training.blocks import recompute_blocks
@@ -128,28 +128,9 @@ def prepare(loaded: LoadedRecipe) -> Setup:
     torch.manual_seed(derived_seed(recipe.seed, "weights"))
     model = build_model(plan, catalogue=loaded.catalogue)
     task = build_task(loaded)
-    monitor, mode = recipe.task.monitor or plan.monitor or "val/loss", recipe.task.mode or plan.mode or "min"
-    known = [f"val/{name}" for name in task.metrics()]
-    if monitor not in known:
-        raise loaded.mistake(
-            "task.monitor", f"task {plan.task.id!r} has no metric {monitor!r}.{suggest(monitor, known)}"
-        )
-    if recipe.data.batch_size == "auto":
-        cuda = recipe.trainer.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
-        size = largest_batch(model, task, splits.train, device=torch.device("cuda" if cuda else "cpu"))
-        recipe = replace(recipe, data=replace(recipe.data, batch_size=size))
-        note = f"data.batch_size: auto is {size} here; resolved.yaml says so"
-        loaded = replace(loaded, recipe=recipe, notes=(*loaded.notes, note))
-    accumulate = recipe.trainer.accumulate_batches
-    per_epoch = batches_per_epoch(len(splits.train), settled(recipe.data))
-    if recipe.trainer.max_steps is not None:
-        batches = recipe.trainer.max_steps * accumulate
-    else:
-        batches = (recipe.trainer.max_epochs or 1) * per_epoch
-    if recipe.trainer.eval_every_steps is not None:
-        eval_every = recipe.trainer.eval_every_steps * accumulate
-    else:
-        eval_every = -(-per_epoch // accumulate) * accumulate  # only where an update is complete
+    monitor, mode = _monitored(loaded, task)
+    loaded = _with_batch_size(loaded, model, task, splits)
+    per_epoch, batches, eval_every = _lengths(loaded.recipe, examples=len(splits.train))
     setup = Setup(
         loaded=loaded,
         splits=splits,
@@ -159,17 +140,71 @@ def prepare(loaded: LoadedRecipe) -> Setup:
         mode=mode,
         per_epoch=per_epoch,
         batches=batches,
-        updates=-(-batches // accumulate),
-        eval_every=min(eval_every, batches),
+        updates=-(-batches // recipe.trainer.accumulate_batches),
+        eval_every=eval_every,
         processes=processes,
         callbacks=tuple((part.id, build_callback(part, loaded.catalogue)) for part in loaded.callbacks),
     )
     if recipe.trainer.gradient_checkpointing:
-        try:
-            recompute_blocks(model.backbone)
-        except ValueError as error:
-            message = f"model {plan.model.id!r} cannot do this: {error}"
-            raise loaded.mistake("trainer.gradient_checkpointing", message) from None
+        _recompute(loaded, model)
+    _check_callbacks(setup)
+    setup.make_optimizer(model)  # a mistake in optim or schedule shows before anything is written
+    return setup
+
+
+def _monitored(loaded: LoadedRecipe, task: Task[Any, Any]) -> tuple[str, str]:
+    """The metric that says which checkpoint is best, and which way it is better."""
+    recipe, plan = loaded.recipe, loaded.plan
+    monitor, mode = recipe.task.monitor or plan.monitor or "val/loss", recipe.task.mode or plan.mode or "min"
+    known = [f"val/{name}" for name in task.metrics()]
+    if monitor not in known:
+        name = plan.task.id if plan.task else None
+        raise loaded.mistake(
+            "task.monitor", f"task {name!r} has no metric {monitor!r}.{suggest(monitor, known)}"
+        )
+    return monitor, mode
+
+
+def _with_batch_size(
+    loaded: LoadedRecipe, model: Model, task: Task[Any, Any], splits: Splits
+) -> LoadedRecipe:
+    """The recipe with a number in place of `batch_size: auto`."""
+    recipe = loaded.recipe
+    if recipe.data.batch_size != "auto":
+        return loaded
+    cuda = recipe.trainer.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    size = largest_batch(model, task, splits.train, device=torch.device("cuda" if cuda else "cpu"))
+    recipe = replace(recipe, data=replace(recipe.data, batch_size=size))
+    note = f"data.batch_size: auto is {size} here; resolved.yaml says so"
+    return replace(loaded, recipe=recipe, notes=(*loaded.notes, note))
+
+
+def _lengths(recipe: Recipe, *, examples: int) -> tuple[int, int, int]:
+    """In batches: an epoch, the whole run, and from one evaluation to the next."""
+    trainer, accumulate = recipe.trainer, recipe.trainer.accumulate_batches
+    per_epoch = batches_per_epoch(examples, settled(recipe.data))
+    if trainer.max_steps is not None:
+        batches = trainer.max_steps * accumulate
+    else:
+        batches = (trainer.max_epochs or 1) * per_epoch
+    if trainer.eval_every_steps is not None:
+        eval_every = trainer.eval_every_steps * accumulate
+    else:
+        eval_every = -(-per_epoch // accumulate) * accumulate  # only where an update is complete
+    return per_epoch, batches, min(eval_every, batches)
+
+
+def _recompute(loaded: LoadedRecipe, model: Model) -> None:
+    try:
+        recompute_blocks(model.backbone)
+    except ValueError as error:
+        message = f"model {loaded.plan.model.id!r} cannot do this: {error}"
+        raise loaded.mistake("trainer.gradient_checkpointing", message) from None
+
+
+def _check_callbacks(setup: Setup) -> None:
+    """Refuse those that contradict each other or the rest of the recipe."""
+    loaded = setup.loaded
     if setup.sharded and setup.callbacks:
         raise loaded.mistake("callbacks", "those of plugins need whole weights: use trainer.strategy ddp")
     _check_changers(setup)
@@ -177,8 +212,6 @@ def prepare(loaded: LoadedRecipe) -> Setup:
         objective_of(setup.callbacks)
     except ZooError as error:
         raise loaded.mistake("callbacks", str(error)) from None
-    setup.make_optimizer(model)  # a mistake in optim or schedule shows before anything is written
-    return setup
 
 
 def _check_changers(setup: Setup) -> None:
