@@ -42,6 +42,17 @@ def test_collecting_cases_loads_no_torch() -> None:
     assert done.stdout.strip() == "[]"
 
 
+def test_a_stack_is_checked_with_few_layers() -> None:
+    from zoo.testing.subject import subject_of
+
+    spec = catalogue().get("model", "core/transformer")
+    subject = subject_of(spec, catalogue())
+    assert (subject.part.config.depth, subject.config.depth) == (4, 2)
+    assert subject_of(spec, catalogue(), params={"depth": 3}).config.depth == 3
+    uneven = {"depth": 3, "layers": ["core/softmax"] * 3}
+    assert subject_of(spec, catalogue(), params=uneven).config.depth == 3
+
+
 @pytest.mark.parametrize("case", conformance_cases("*", marks=marks))
 def test_conformance(case: Callable[[], None]) -> None:
     case()

@@ -58,6 +58,8 @@ def conformance_page() -> str:
         "another way through the code, and with each of them it is held to "
         + ", ".join(f"[`{c.name}`](#{c.name})" for c in CHECKS if c.of_variants)
         + ", where these apply.\n\n"
+        "A stack whose parameters say a `depth` of more than 2 is built with all its layers and "
+        "checked with 2.\n\n"
         + table(["check", "what holds", "kinds", "cost"], rows)
         + "\n## Saboteurs\n\nThe kit is proven by components that lie: each breaks one promise. The tests "
         "hold every row to be true: the check in the first column catches it, those in the last do too, and "

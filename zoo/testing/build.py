@@ -99,7 +99,7 @@ def check_torch_free(subject: Subject) -> None:
 
 
 def check_config_round_trip(subject: Subject) -> None:
-    _require_round_trip(subject.config, "the default parameters")
+    _require_round_trip(subject.part.config, "the default parameters")
 
 
 def check_variants(subject: Subject) -> None:
@@ -138,6 +138,7 @@ def check_builds(subject: Subject) -> None:
     elif kind == "transform":
         require(callable(subject.spec.load()), "the target is not callable: apply(model, config) -> model")
     else:
+        subject.config = subject.part.config  # all layers
         for causal in subject.directions:
             _require_module(subject.build(causal=causal), f"causal={causal}")
 

@@ -49,6 +49,8 @@ from zoo.testing.check import NotApplicable, sees_tokens
 #: The first of these that the model's parameters accept.
 WIDTHS = (32, 48, 64, 96, 128, 192, 256)
 HEADS = 4
+#: Layers of a stack whose defaults have more.
+DEPTH = 2
 #: What modules are built for unless a check says otherwise: more than any ordinary check uses.
 MAX_TOKENS = 160
 #: Weights are shifted by this much noise, so that a path behind a gate that starts at zero is seen.
@@ -79,7 +81,7 @@ class Subject:
     """One component with its parameters. Kinds that are no modules (datasets, tasks) use only the fields.
 
     Attributes:
-        spec, config, part: the component, its parameters, both.
+        spec, config, part: the component, the parameters it is checked with, and those it was given.
         claims: the spec, refined for these parameters.
         directions: the values of `causal` that it can be built with.
         variant: whether the parameters are not its defaults. Checks that take long look at fewer lengths
@@ -208,6 +210,8 @@ class ModelSubject(Subject):
 
     def __init__(self, spec: Spec, catalogue: Catalogue, *, params: Mapping[str, Any] | None = None) -> None:
         super().__init__(spec, catalogue, params=params)
+        if not self.variant:
+            self.config = shallow(self.config)
         self.width = fitting_width(self.config)
         self.takes_tokens = self.gives_tokens = sees_tokens(self.claims)
 
@@ -349,6 +353,17 @@ def subject_of(spec: Spec, catalogue: Catalogue, *, params: Mapping[str, Any] | 
         ConfigError, ContractError: the parameters do not fit the component.
     """
     return _SUBJECTS.get(spec.kind, Subject)(spec, catalogue, params=params)
+
+
+def shallow(config: Any) -> Any:
+    """The same parameters with fewer layers, where they say `depth`: as many show what more of them would."""
+    depth = getattr(config, "depth", None)
+    if not isinstance(depth, int) or depth <= DEPTH:
+        return config
+    try:
+        return replace(config, depth=DEPTH)
+    except ConfigError:  # other parameters are for more
+        return config
 
 
 def fitting_width(config: Any) -> int:
