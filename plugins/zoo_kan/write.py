@@ -25,7 +25,13 @@ def formula(run: SavedRun, config: FormulaConfig) -> Answer:
     x, y = examples(splits.train)
     test_x, test_y = examples(splits.test)
     with torch.no_grad():
-        of_network = r2(model(test_x), test_y)
+        answers = model(test_x)
+    if not (isinstance(answers, Tensor) and isinstance(test_y, Tensor) and answers.shape == test_y.shape):
+        raise ZooError(
+            f"run {str(run.folder)!r}: formulas are written of numbers, one or more for each example, but it "
+            "was trained on other targets (classes, several tasks); zoo kan plot draws its functions"
+        )
+    of_network = r2(answers, test_y)
     try:
         network = prune(model, x, edge=config.edge, node=config.node)
         inputs = _features(network, x).double()

@@ -16,6 +16,12 @@ from zoo.cli import main
 #: Of a model without a KAN layer.
 PLAIN = ("model={name: core/mlp_net, width: 8, head: {name: core/regressor}}", "model.stem=null")
 
+CLASSES = (
+    "data={name: core/breast_cancer, batch_size: 64}",
+    "model={width: 30, head: {name: kan/classifier}}",
+    "expect=null",
+)
+
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
@@ -87,6 +93,7 @@ def test_without_sympy_it_is_said_what_brings_it(
     [
         ((), ["formula", "--library", "[cosinus]"], "unknown function 'cosinus'; there is: x, x^2"),
         ((), ["plot", "--edge", "9"], "nothing would be left; use a lower one"),
+        (CLASSES, ["formula"], "formulas are written of numbers"),
         (PLAIN, ["plot"], "this model has no KAN layers"),
         (PLAIN, ["formula"], "this model has no KAN layers"),
         (("model.params.norm=layer",), ["formula"], "does not get the features themselves"),
