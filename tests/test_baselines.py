@@ -180,6 +180,8 @@ def test_unknown_classes_are_left_out_of_the_fit(name: str) -> None:
     hidden[::2] = IGNORE
     outputs = fit(name, Classes(count=2, missing=True), x, hidden)(x)
     assert (outputs.argmax(1) == y).float().mean() > 0.9
+    hidden[:] = IGNORE
+    assert fit(name, Classes(count=2, missing=True), x, hidden)(x).isfinite().all()
 
 
 def test_a_class_that_train_does_not_have_is_unlikely_and_one_class_is_no_error() -> None:

@@ -75,9 +75,9 @@ def _classifier(name: str, count: int, features: np.ndarray, labels: np.ndarray,
         if name == LOGISTIC
         else HistGradientBoostingClassifier(random_state=0, max_iter=rounds)
     )
-    if len(np.unique(labels)) == 1:  # nothing to learn; scikit-learn would refuse
+    if len(np.unique(labels)) < 2:  # nothing to learn; scikit-learn would refuse
         only = torch.full((1, count), -30.0)
-        only[0, labels[0]] = 0.0
+        only[0, labels[:1]] = 0.0
         return lambda x: only.expand(len(x), -1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of convergence: what was reached is scored
