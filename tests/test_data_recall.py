@@ -54,6 +54,22 @@ def test_evaluation_may_be_longer_than_training():
     assert asked == 4
 
 
+def test_training_may_be_on_sequences_of_many_lengths():
+    config = AssociativeRecallConfig(length=32, shortest=16, pairs=4, vocab=20, examples=400, eval_examples=9)
+    splits = load_associative_recall(config)
+    x, y = splits.train.inputs, splits.train.targets
+    assert x.shape == (400, 32) and ((y != IGNORE).sum(1) == 4).all()
+    lengths = (torch.arange(1, 33) * (x != BLANK)).amax(1)  # of what is not blank: a little less than all
+    assert lengths.min() == 16 and lengths.max() == 32
+    assert 22 < lengths.float().mean() < 26
+    for example in splits.train:
+        symbols, target = example["input"].tolist(), example["target"].tolist()
+        for t in (t for t, y in enumerate(target) if y != IGNORE):
+            assert target[t] == symbols[t + 1] == answer(load_associative_recall, config, symbols[: t + 1])
+    plain = load_associative_recall(replace(config, shortest=None))
+    assert torch.equal(splits.test.inputs, plain.test.inputs)
+
+
 @each_task
 def test_the_past_tells_every_answer(load, config_class, params):
     config = config_class(**params, examples=50, eval_examples=5)
@@ -167,6 +183,8 @@ def test_many_rows_are_drawn_in_pieces():
     [
         (AssociativeRecallConfig, {"pairs": 17}, "length", "at least 68 for 17 pairs"),
         (AssociativeRecallConfig, {"pairs": 8, "vocab": 16}, "pairs", "at most 7"),
+        (AssociativeRecallConfig, {"shortest": 31}, "shortest", "within 32..64"),
+        (AssociativeRecallConfig, {"shortest": 65}, "shortest", "within 32..64"),
         (AssociativeRecallConfig, {"pairs": 0}, "pairs", "at least 1"),
         (AssociativeRecallConfig, {"vocab": 2}, "vocab", "at least 4"),
         (PasskeyConfig, {"eval_length": 11}, "eval_length", "at least 12 for a key of 5 digits"),

@@ -81,6 +81,11 @@ class AssociativeRecallConfig(RecallConfig):
     """Key-value pairs, then each key again. Symbol 0 is blank; the rest is halved into keys and values."""
 
     pairs: int = param(8, "key-value pairs to remember; every key is asked once", at_least=1)
+    shortest: int | None = param(
+        None,
+        "sequences to train on have this many symbols to `length`, evenly, then blanks; default: `length`",
+        at_least=4,
+    )
 
     @property
     def keys(self) -> int:
@@ -91,7 +96,10 @@ class AssociativeRecallConfig(RecallConfig):
         if self.pairs > self.keys:
             problem = f"must be at most {self.keys}, the keys of a vocab of {self.vocab}; got {self.pairs}"
             yield "pairs", problem
-        yield from self.fits(4 * self.pairs, f"{self.pairs} pairs and their queries")
+        needed = 4 * self.pairs
+        yield from self.fits(needed, f"{self.pairs} pairs and their queries")
+        if self.shortest is not None and not needed <= self.shortest <= self.length:
+            yield "shortest", f"must lie within {needed}..{self.length}, the symbols needed and length"
 
 
 @dataclass(frozen=True, kw_only=True)

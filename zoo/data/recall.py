@@ -36,7 +36,7 @@ def load_associative_recall(config: AssociativeRecallConfig) -> Splits:
     Multi-query associative recall after Arora et al. 2023 (arXiv:2312.04927). Deviation: the value follows
     the query in the input, as in a text.
     """
-    return _load(config, associative_recall)
+    return _load(config, _of_many_lengths, evaluated=replace(config, shortest=None))
 
 
 def load_passkey(config: PasskeyConfig) -> Splits:
@@ -75,6 +75,20 @@ def associative_recall(config: AssociativeRecallConfig, count: int, rng: np.rand
     np.put_along_axis(symbols, at + 1, second, axis=1)
     np.put_along_axis(asked, at[:, pairs:], True, axis=1)
     return symbols, _following(symbols, asked)
+
+
+def _of_many_lengths(config: AssociativeRecallConfig, count: int, rng: np.random.Generator) -> Sequences:
+    """The same, the shorter ones with blanks behind: what short ones teach helps with long ones."""
+    if config.shortest is None:
+        return associative_recall(config, count, rng)
+    symbols = np.full((count, config.length), BLANK)
+    targets = np.full((count, config.length), IGNORE)
+    lengths = rng.integers(config.shortest, config.length + 1, count)
+    for length in np.unique(lengths):
+        rows = np.flatnonzero(lengths == length)
+        short = replace(config, length=int(length), shortest=None)
+        symbols[rows, :length], targets[rows, :length] = associative_recall(short, len(rows), rng)
+    return symbols, targets
 
 
 def passkey(config: PasskeyConfig, count: int, rng: np.random.Generator) -> Sequences:
