@@ -40,6 +40,9 @@ def arguments(**changes):
         ({"limit": -1.0}, "limit must be above 0"),
         ({"theta": torch.full((B, H, T), -0.1), "check_gates": True}, r"theta must be at least 0; .*-0.1"),
         ({"alpha": torch.full((B, H, T), 1.5), "check_gates": True}, "alpha must be between 0 and 1"),
+        ({"eta": torch.full((B, H, T), -0.5), "check_gates": True}, "eta must be between 0 and 1; .* -0.5"),
+        ({"eta": torch.full((B, H, T), float("nan")), "check_gates": True}, "eta must be .* it is nan"),
+        ({"k": torch.zeros(B, H, T, 4, device="meta")}, "tensors must be on one device"),
     ],
 )
 def test_bad_arguments(changes, message):

@@ -280,6 +280,7 @@ def test_second_derivatives_where_asked_for():
     assert torch.autograd.gradgradcheck(scan, variables)
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
 @pytest.mark.parametrize("act", ["silu", "gelu"])
 def test_forward_mode_and_curvature_where_asked_for(act):
     inputs, weights = problem(7, (3, 4, 3))
