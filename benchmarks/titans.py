@@ -1,7 +1,7 @@
 """A neural memory layer against titans-pytorch: training speed, peak memory, and the cost of one more token.
 
     pip install titans-pytorch      # the other side; without it our own figures are printed alone
-    python benchmarks/titans.py [--only training|memory|decoding] [--threads 1] [--repeats 5] [--json PATH]
+    python benchmarks/titans.py [--only training|memory|decoding] [--threads 1] [--repeats 12] [--json PATH]
 
 Width 256, 4 heads of 64 channels, a memory of 2 layers with 128 hidden channels, B 2, 512 tokens, float32.
 The other side takes its gradients anew for each chunk, as we do (`batch_size` = `chunk_size`); it gates by
@@ -171,7 +171,7 @@ def main() -> None:
     )
     parser.add_argument("--only", choices=["training", "memory", "decoding"])
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=12)
     parser.add_argument("--json", type=Path, help="write all rows to this file")
     parser.add_argument("--peak", nargs=2, metavar=("FORM", "CHUNK"), help=argparse.SUPPRESS)
     options = parser.parse_args()
