@@ -42,11 +42,12 @@ class Comparison:
     chance: float
 
 
-def measure(comparison: Comparison, seeds: Sequence[int], path: Path) -> None:
+def measure(comparison: Comparison, models: Sequence[str], seeds: Sequence[int], path: Path) -> None:
     """Train and score what is not in `path` yet."""
     done = {(row["way"], row["seed"]) for row in rows(path)}
     for seed in seeds:
-        for model, ways in comparison.ways.items():
+        for model in models:
+            ways = comparison.ways[model]
             if all((way, seed) in done for way in ways):
                 continue
             changes = [*comparison.models[model], f"seed={seed}"]
@@ -127,13 +128,14 @@ def main(comparison: Comparison, description: str | None, results: Path) -> None
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--only", nargs="+", choices=[*comparison.models], default=[*comparison.models])
     parser.add_argument("--results", type=Path, default=results)
     parser.add_argument("--figure", type=Path, help="draw scores by length")
     parser.add_argument("--show", action="store_true", help="train nothing, print what there is")
     options = parser.parse_args()
     options.results.parent.mkdir(parents=True, exist_ok=True)
     if not options.show:
-        measure(comparison, options.seeds, options.results)
+        measure(comparison, options.only, options.seeds, options.results)
     seeds = f"mean over {len(options.seeds)} seeds"
     show(f"{comparison.what.capitalize()}, {seeds}:", table(comparison, options.results))
     if options.figure:
