@@ -169,7 +169,7 @@ def test_a_point_that_another_process_has_is_left_to_it() -> None:
 
 
 def test_what_fails_is_told_and_kept() -> None:
-    outcome = carry_out(job("optim.name=no_such"))
+    outcome = carry_out(job("optim.params.no_such=1"))  # what timm's optimisers take is told when one is made
     assert outcome.ending == "failed" and "no_such" in outcome.error
 
 
