@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch._higher_order_ops.associative_scan import associative_scan
-from turns import Row, Step, decoded, keep_freed_memory, one_more_token, pivot, show
+from turns import Row, Step, decoded, keep_freed_memory, one_more_token, pivot, show, show_machine
 from zoo_aaren import Aaren, AarenConfig, aaren_combine, aaren_scan
 
 from zoo.bench import in_turns
@@ -256,6 +256,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write all rows to this file")
     options = parser.parse_args()
     keep_freed_memory()
+    show_machine()
     tables = measure(options.only, options.tokens, options.threads, options.repeats)
     report(tables)
     if options.json:

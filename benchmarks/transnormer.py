@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from turns import Row, Step, decoded, keep_freed_memory, lines, one_more_token, pivot, show
+from turns import Row, Step, decoded, keep_freed_memory, lines, one_more_token, pivot, show, show_machine
 from zoo_transnormer import decay_slopes, lightning_attention, lightning_attention_step
 
 from zoo.bench import in_turns
@@ -166,6 +166,7 @@ def main() -> None:
     options = parser.parse_args()
     keep_freed_memory()
     torch.set_num_threads(options.threads)
+    show_machine()
     parts: dict[str, Callable[[], list[Row]]] = {
         "training": lambda: training((1024, 8192), options.repeats),
         "growth": lambda: growth((1024, 2048, 4096, 8192, 16384, 32768), options.repeats),

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo.bench import laps
+from zoo.bench import in_turns, laps
 
 Row = dict[str, Any]
 #: Parameters of glibc's mallopt.
@@ -31,6 +31,18 @@ def keep_freed_memory() -> None:
         glibc.mallopt(_MMAP_MAX, 0)
         glibc.mallopt(_TOP_PAD, 2**26)
         glibc.mallopt(_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def show_machine() -> None:
+    """Print how fast this machine moves and multiplies at the moment, which other tenants may change.
+
+    What is bound by memory suffers when others use it, products much less: ratios between the two move.
+    """
+    source, square = torch.zeros(2**24), torch.rand(1024, 1024)
+    copied = torch.empty_like(source)
+    times = in_turns({"copy": partial(copied.copy_, source), "product": partial(torch.mm, square, square)}, 5)
+    rates = 2 * source.nbytes / times["copy"].wall / 1e6, 2 * 1024**3 / times["product"].wall / 1e6
+    print(f"\nThis machine, now: copies at {rates[0]:.1f} GB/s (read and written), {rates[1]:.0f} GFLOP/s.")
 
 
 #: A step, and what it starts from.
