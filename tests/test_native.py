@@ -49,7 +49,8 @@ def scaled(source: Path, dtype: torch.dtype, *, rows: int = 7, with_factors: boo
 
 @pytest.mark.parametrize("dtype", module.REALS)
 @pytest.mark.parametrize("threads", [1, 2, 9])
-def test_all_rows_are_computed_on_any_number_of_threads(source, dtype, threads):
+def test_all_rows_are_computed_on_any_number_of_threads(source, dtype, threads, monkeypatch):
+    monkeypatch.setattr(module, "PER_THREAD", 1)
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(threads)
@@ -109,7 +110,8 @@ def test_tensors_that_c_would_read_wrongly_are_refused(source):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="forks")
-def test_a_forked_process_has_threads_of_its_own(source):
+def test_a_forked_process_has_threads_of_its_own(source, monkeypatch):
+    monkeypatch.setattr(module, "PER_THREAD", 1)
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(2)

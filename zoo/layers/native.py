@@ -32,6 +32,8 @@ INSTRUCTIONS = {
 }
 #: `omp simd` alone needs no library; a NaN or an infinity must stay one, hence no -ffast-math.
 OPTIONS = ("-O3", "-std=gnu11", "-ffp-contract=fast", "-fno-math-errno", "-fopenmp-simd", "-fPIC", "-shared")
+#: Numbers that a thread reads or writes at least: waking one takes as long as that.
+PER_THREAD = 2**19
 #: The C name of the numbers, `REAL` in a source.
 REALS = {torch.float32: "float", torch.float64: "double"}
 
@@ -48,7 +50,7 @@ class Kernels:
         self._library = library
 
     def run(self, name: str, rows: int, *arguments: Tensor | int | None) -> None:
-        """Call the function for all rows, on as many threads as torch uses.
+        """Call the function for all rows, on at most as many threads as torch uses.
 
         Tensors must be contiguous and on CPU: what is written into them is seen by nobody else.
 
@@ -57,7 +59,8 @@ class Kernels:
         """
         function = getattr(self._library, name)
         given = [_in_c(a) for a in arguments]
-        parts = max(1, min(torch.get_num_threads(), rows))
+        numbers = sum(a.numel() for a in arguments if isinstance(a, Tensor))
+        parts = max(1, min(torch.get_num_threads(), rows, numbers // PER_THREAD))
         bounds = [ctypes.c_int64(rows * i // parts) for i in range(parts + 1)]
         if parts == 1:
             function(*bounds, *given)

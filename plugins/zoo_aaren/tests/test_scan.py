@@ -11,6 +11,7 @@ from zoo_aaren.chunked import prefix_sums, suffix_sums
 from zoo_aaren.native import available
 from zoo_aaren.reference import prefix_attention, recurrent_attention
 
+from zoo.layers import native
 from zoo.layers.operations import OperationCounter
 
 NEEDS_COMPILER = pytest.mark.skipif(not available(torch.zeros(1)), reason="no C compiler")
@@ -428,7 +429,8 @@ def test_without_kernels_auto_is_blocked(monkeypatch):
 
 
 @NEEDS_COMPILER
-def test_rows_are_the_same_on_any_number_of_threads():
+def test_rows_are_the_same_on_any_number_of_threads(monkeypatch):
+    monkeypatch.setattr(native, "PER_THREAD", 1)
     scores, values = REGIMES["wide"].float(), _values().float()
     threads = torch.get_num_threads()
     found = []
