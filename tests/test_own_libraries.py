@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -185,12 +184,14 @@ def test_offline_it_says_at_once_what_to_do(monkeypatch: pytest.MonkeyPatch, hug
 
     from zoo.data.own import hub
 
-    def refuse(*_: Any, **__: Any) -> Any:
+    tried: list[Any] = []
+
+    def refuse(*address: Any, **_: Any) -> Any:
+        tried.append(address)
         raise OSError("unreachable")
 
     monkeypatch.setattr(hub.socket, "create_connection", refuse)
     monkeypatch.setattr(hub, "getproxies", dict)
-    started = time.monotonic()
     with pytest.raises(
         ZooError,
         match=r"hub cannot be reached, and 'no/such_set' is not kept here .*hf download .*core/table",
@@ -199,7 +200,7 @@ def test_offline_it_says_at_once_what_to_do(monkeypatch: pytest.MonkeyPatch, hug
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(ZooError, match=r"HF_HUB_OFFLINE is set, and 'no/such_set' is not kept here"):
         kinds("hugging_face", dataset="no/such_set", target="label")
-    assert time.monotonic() - started < 10  # the library alone would try for 24 s, twice
+    assert len(tried) == 1  # the library alone would try for 24 s, twice
 
 
 def test_a_mistake_in_each_parameter_of_hugging_face(tmp_path: Path, hugging_face: Any) -> None:

@@ -38,20 +38,17 @@ def test_what_is_no_name(name: str) -> None:
     assert name not in names()
 
 
-def test_names_cost_no_torch_and_little_time() -> None:
+def test_names_cost_no_torch() -> None:
     code = """
-import sys, time
+import sys
 from zoo.catalogue import catalogue
 found = catalogue()
-started = time.process_time()
 found.part("model", "timm/resnet18.a1_in1k", {"drop_path_prob": 0.1})
 assert len(found.listed("model", "timm/*")) > 1000
-print(time.process_time() - started, [n for n in ("torch", "timm", "torchvision") if n in sys.modules])
+print([n for n in ("torch", "timm", "torchvision") if n in sys.modules])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    seconds, heavy = done.stdout.split(maxsplit=1)
-    assert heavy.strip() == "[]"
-    assert float(seconds) < 2
+    assert done.stdout.strip() == "[]"
 
 
 def test_the_zoo_lists_them() -> None:
