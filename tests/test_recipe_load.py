@@ -315,6 +315,15 @@ def test_optimisers_that_timm_may_know(name: str) -> None:
     assert optimisers.misspelt(name) == ""
 
 
+def test_a_mistyped_parameter_of_an_optimiser_is_told_before_anything_runs(recipe: Path) -> None:
+    good = "optim: {name: adamw, params: {betas: [0.9, 0.95], from_a_newer_timm: 1}}\n"
+    Path("optim.yaml").write_text("include: [tiny.yaml]\nschema: 1\n" + good)
+    assert validate("optim.yaml").mistakes == ()
+    Path("optim.yaml").write_text("include: [tiny.yaml]\nschema: 1\n" + good.replace("betas", "beta"))
+    (mistake,) = validate("optim.yaml").mistakes
+    assert mistake.path == "optim.params.beta" and "'betas'" in mistake.message
+
+
 def test_optimisers_that_timm_does_not_know_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "'adamw'" in optimisers.misspelt("adamv")
     assert "'sgd'" in optimisers.misspelt("sgdd")

@@ -134,9 +134,10 @@ def test_warm_up_longer_than_the_run_ends_half_way():
 def test_what_is_passed_on_is_listed_as_the_libraries_have_it():
     import inspect
 
+    from timm.optim import create_optimizer_v2, get_optimizer_class, list_optimizers
     from timm.scheduler import create_scheduler_v2
 
-    from zoo.recipe.passed_on import PLATEAU, SCHEDULE, TRAINER
+    from zoo.recipe.passed_on import OPTIMISER, PLATEAU, SCHEDULE, TRAINER
     from zoo.training.lightning import pl
 
     for key in SCHEDULE:
@@ -148,6 +149,13 @@ def test_what_is_passed_on_is_listed_as_the_libraries_have_it():
     for key in PLATEAU:
         schedule(optimizer(), "plateau", **{key: 1})
     assert set(TRAINER) <= set(inspect.signature(pl.Trainer).parameters)
+    needs_a_gpu = ("bnb", "fused")
+    made = [
+        get_optimizer_class(n, bind_defaults=False)
+        for n in list_optimizers(exclude_filters=[f"{p}*" for p in needs_a_gpu])
+    ]
+    taken = {key for each in (create_optimizer_v2, *made) for key in inspect.signature(each).parameters}
+    assert set(OPTIMISER) <= taken
 
 
 def test_a_wrong_parameter_of_an_optimiser_is_named_with_what_was_meant():

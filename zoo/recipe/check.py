@@ -17,7 +17,7 @@ from zoo.contract import Plan, choose_task, kinds_of, resolve
 from zoo.errors import ContractError, ZooError, close_names, suggest
 from zoo.recipe.errors import Mistake, Origin
 from zoo.recipe.optimisers import misspelt
-from zoo.recipe.passed_on import PLATEAU, SCHEDULE, TRAINER
+from zoo.recipe.passed_on import OPTIMISER, PLATEAU, SCHEDULE, TRAINER
 from zoo.recipe.schema import CallbackSection, Recipe
 from zoo.recipe.source import Node, plain, walk
 from zoo.recipe.version import unmet
@@ -209,12 +209,16 @@ class Check:
             self.mistake(2, "optim.name", message)
 
     def passed_on(self) -> None:
-        """Parameters that go to timm's schedules and to Lightning's Trainer."""
-        schedule = self.section("schedule")
-        known = PLATEAU if schedule.get("name") == "plateau" else SCHEDULE
-        for path, names in (("schedule.params", known), ("trainer.extra", TRAINER)):
+        """Parameters that go to timm's optimisers and schedules, and to Lightning's Trainer."""
+        schedule = PLATEAU if self.section("schedule").get("name") == "plateau" else SCHEDULE
+        # Only a schedule's keywords are all known; of the others' a newer library may have more.
+        for path, names, all_known in (
+            ("optim.params", OPTIMISER, False),
+            ("schedule.params", schedule, True),
+            ("trainer.extra", TRAINER, False),
+        ):
             for key in self.section(path):
-                if str(key) not in names and (path != "trainer.extra" or close_names(str(key), names)):
+                if str(key) not in names and (all_known or close_names(str(key), names)):
                     self.mistake(3, join(path, str(key)), unknown_key(str(key), dict.fromkeys(names)))
 
     def contract(self, recipe: Recipe) -> Plan | None:
