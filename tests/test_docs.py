@@ -89,6 +89,17 @@ def test_every_component_has_its_card() -> None:
                 assert all(card) or spec.own, f"{spec.id}: its card misses something"
 
 
+def test_readme_names_the_models_and_transforms_that_come_with_the_zoo() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    found = Catalogue.discover(Switches(without=frozenset({"*"})))
+    models = {spec.id for spec in found.specs("model") if not isinstance(spec, specs.FamilyMemberSpec)}
+    unnamed = [id for id in models if f"`{id}`" not in text]
+    unnamed += [
+        spec.id for spec in found.specs("transform") if f"transform `{spec.id.partition('/')[2]}`" not in text
+    ]
+    assert unnamed == []
+
+
 @pytest.mark.parametrize("cls", [specs.Spec, *specs.SPEC_KINDS])
 def test_every_field_of_a_spec_is_explained(cls: type) -> None:
     common = described(specs.Spec)[1]
