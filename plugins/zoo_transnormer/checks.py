@@ -47,7 +47,7 @@ def slopes_fit(slopes: Tensor, q: Tensor) -> None:
         raise ValueError("slopes are constants and get no gradient: pass slopes.detach()")
     if torch.compiler.is_compiling() or slopes.is_meta:
         return  # values are not known here
-    given = slopes.flatten().tolist()
+    given = (slopes if slopes.dim() == 1 else slopes.flatten()).tolist()
     if not all(0 <= slope < math.inf for slope in given):
         raise ValueError(
             "slopes must be finite and at least 0 (lambda = exp(-slope) is the share kept per token), "
@@ -118,12 +118,13 @@ def _tensors(**given: Tensor) -> None:
 
 def _floats(**tensors: Tensor) -> None:
     for name, tensor in tensors.items():
-        if not tensor.is_floating_point():
+        if not tensor.dtype.is_floating_point:
             raise TypeError(f"{name} must be floating point, got {tensor.dtype}")
     _same_device(**tensors)
 
 
 def _same_device(**tensors: Tensor) -> None:
-    if len({tensor.device for tensor in tensors.values()}) > 1:
+    first, *others = tensors.values()
+    if any(tensor.device != first.device for tensor in others):
         found = ", ".join(f"{name} on {tensor.device}" for name, tensor in tensors.items())
         raise ValueError(f"tensors must be on one device, got {found}")

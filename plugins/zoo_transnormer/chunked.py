@@ -43,8 +43,8 @@ def chunked_attention(
 ) -> tuple[Tensor, Tensor]:
     """o_t = q_t S_t with S_t = e^(-slope) S_{t-1} + k_t v_t^T, and the state after the last token.
 
-    q, k: (B, H, T, D), v: (B, H, T, E), slopes: (B, H), state: (B, H, D, E) or `None`, all of one type.
-    lengths: int (B,), how many tokens of a row are there, or `None`; the others, at its end, must have
+    q, k: (B, H, T, D), v: (B, H, T, E), slopes: (H,) or (B, H), state: (B, H, D, E) or `None`, all of one
+    type. lengths: int (B,), how many tokens of a row are there, or `None`; the others, at its end, must have
     k = v = 0, and decay nothing. Returns (B, H, T, E) and (B, H, D, E).
     """
     lead, tokens = q.shape[:2], q.shape[2]
@@ -63,7 +63,7 @@ def chunked_attention(
         q, k, v = (F.pad(x, (0, 0, 0, padding)) for x in (q, k, v))
     q, k, v = (x.reshape(-1, chunk, x.shape[-1]).contiguous() for x in (q, k, v))  # (R N, C, ...)
     scan = _plainly if torch.compiler.is_exporting() else _Chunked.apply
-    out, state = scan(q, k, v, slopes.flatten(), state.flatten(0, 1), lengths)
+    out, state = scan(q, k, v, slopes.expand(lead).flatten(), state.flatten(0, 1), lengths)
     out = out.view(lead.numel(), -1, v.shape[-1])[:, :tokens]
     return out.unflatten(0, lead), state.unflatten(0, lead)
 

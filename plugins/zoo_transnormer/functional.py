@@ -102,7 +102,7 @@ def lightning_attention(
     return out, state if output_final_state else None
 
 
-#: Tensors as in `lightning_attention`, of one type; slopes (B, H), state or `None`, lengths (B,) or `None`.
+#: Tensors as in `lightning_attention`, of one type; slopes, state or `None`, lengths (B,) or `None`.
 Form = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor | None, Tensor | None, int], tuple[Tensor, Tensor]]
 
 
@@ -117,13 +117,16 @@ def _in_sums(
     lengths: Tensor | None,
     chunk_size: int,
 ) -> tuple[Tensor, Tensor]:
-    """In the type of the sums. lengths: int (B,), tokens that are there."""
+    """In the type of the sums. lengths: int (B,), tokens that are there.
+
+    A conversion to the same type would take longer, in short steps, than asking.
+    """
     dtype, out_dtype = sum_dtype(q.dtype, k.dtype, v.dtype), v.dtype
-    q, k, v = (x.to(dtype) for x in (q, k, v))
+    q, k, v, slopes = (x if x.dtype == dtype else x.to(dtype) for x in (q, k, v, slopes))
     if scale != 1.0:
         q = q * scale
-    out, state = form(q, k, v, slopes.to(dtype).expand(q.shape[:2]), state, lengths, chunk_size)
-    return out.to(out_dtype), state
+    out, state = form(q, k, v, slopes, state, lengths, chunk_size)
+    return out if out_dtype == dtype else out.to(out_dtype), state
 
 
 def _packed(

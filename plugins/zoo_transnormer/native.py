@@ -43,12 +43,13 @@ def native_attention(
 ) -> tuple[Tensor, Tensor]:
     """o_t = q_t S_t with S_t = e^(-slope) S_{t-1} + k_t v_t^T, and the state after the last token.
 
-    q, k: (B, H, T, D), v: (B, H, T, E), slopes: (B, H), state: (B, H, D, E) or `None`, all of one type;
-    lengths: int64 (B,), how many tokens of a row are there, or `None`. The others, at its end, are not
+    q, k: (B, H, T, D), v: (B, H, T, E), slopes: (H,) or (B, H), state: (B, H, D, E) or `None`, all of one
+    type; lengths: int64 (B,), how many tokens of a row are there, or `None`. The others, at its end, are not
     looked at, and their outputs are zeros. Returns (B, H, T, E) and (B, H, D, E).
     """
     chunk = max(1, min(chunk, q.shape[2], LONGEST_CHUNK))
-    out, last = _Lightning.apply(q, k, v, slopes, state, lengths, chunk)
+    learns = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in (q, k, v, state))
+    out, last = _Lightning.apply(q, k, v, slopes, state, lengths, chunk, learns)
     return out, last
 
 
@@ -63,8 +64,11 @@ class _Lightning(torch.autograd.Function):
         state: Tensor | None,
         lengths: Tensor | None,
         chunk: int,
+        learns: bool,
     ) -> tuple[Tensor, Tensor]:
-        out, last, states = _forward(q, k, v, slopes, state, lengths, chunk)
+        out, last, states = torch.ops.zoo_transnormer.lightning.default(
+            q, k, v, slopes, state, lengths, chunk, learns
+        )
         ctx.save_for_backward(q, k, v, slopes, lengths, states)
         ctx.chunk, ctx.continues = chunk, state is not None
         ctx.set_materialize_grads(False)
@@ -73,11 +77,28 @@ class _Lightning(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor | None, grad_last: Tensor | None) -> Any:
-        grad_q, grad_k, grad_v, grad_state = _backward(*ctx.saved_tensors, ctx.chunk, grad, grad_last)
-        return grad_q, grad_k, grad_v, None, grad_state if ctx.continues else None, None, None
+        wanted = ctx.needs_input_grad[4]
+        grad_q, grad_k, grad_v, grad_state = torch.ops.zoo_transnormer.lightning_backward.default(
+            *ctx.saved_tensors, ctx.chunk, ctx.continues, grad, grad_last, wanted
+        )
+        return grad_q, grad_k, grad_v, None, grad_state if wanted else None, None, None, None
 
 
-@torch.library.custom_op("zoo_transnormer::lightning", mutates_args=())
+# Operations of torch, so that its counter of operations and its fake tensors know them. Those that
+# `torch.library.custom_op` makes, in fewer words, would take a tenth of a step of 1,024 tokens to be called.
+_LIBRARY = torch.library.Library("zoo_transnormer", "DEF")
+_LIBRARY.define(
+    "lightning(Tensor q, Tensor k, Tensor v, Tensor slopes, Tensor? state, Tensor? lengths, int chunk,"
+    " bool learns) -> (Tensor, Tensor, Tensor)"
+)
+_LIBRARY.define(
+    "lightning_backward(Tensor q, Tensor k, Tensor v, Tensor slopes, Tensor? lengths, Tensor states,"
+    " int chunk, bool continues, Tensor? grad, Tensor? grad_last, bool wanted)"
+    " -> (Tensor, Tensor, Tensor, Tensor)"
+)
+
+
+@torch.library.impl(_LIBRARY, "lightning", "CPU")
 def _forward(
     q: Tensor,
     k: Tensor,
@@ -86,22 +107,19 @@ def _forward(
     state: Tensor | None,
     lengths: Tensor | None,
     chunk: int,
+    learns: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Outputs (B, H, T, E), the last state, and the states before the chunks, (B, H, N, E, D)."""
-    given = [x.contiguous() for x in (q, k, v, slopes)]
-    last = _carried(q, v, state)
-    out, states = v.new_empty(v.shape), _states(q, v, chunk)
-    sizes = (q.shape[1], q.shape[2], q.shape[3], v.shape[3], chunk)
-    _loops(v).run("forward", slopes.numel(), *sizes, *given, lengths, last, out, states)
+    """Outputs (B, H, T, E), the last state and, if it learns, those before the chunks, (B, H, N, E, D)."""
+    q, k, v, slopes = (x.contiguous() for x in (q, k, v, slopes))
+    state = None if state is None else state.contiguous()
+    out, last, states = _outputs(q, v, chunk, learns)
+    given = (q, k, v, slopes, lengths, state)
+    made = (out, last, states if learns else None)
+    _loops(v).run("forward", *_sizes(q, v, slopes, chunk), *given, *made)
     return out, last, states
 
 
-@_forward.register_fake
-def _(q: Tensor, k: Tensor, v: Tensor, *others: Any) -> tuple[Tensor, Tensor, Tensor]:
-    return v.new_empty(v.shape), q.new_empty(*q.shape[:2], q.shape[3], v.shape[3]), _states(q, v, others[-1])
-
-
-@torch.library.custom_op("zoo_transnormer::lightning_backward", mutates_args=())
+@torch.library.impl(_LIBRARY, "lightning_backward", "CPU")
 def _backward(
     q: Tensor,
     k: Tensor,
@@ -110,32 +128,38 @@ def _backward(
     lengths: Tensor | None,
     states: Tensor,
     chunk: int,
+    continues: bool,
     grad: Tensor | None,
     grad_last: Tensor | None,
+    wanted: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of q, k, v and the first state."""
-    grad = torch.zeros_like(v) if grad is None else grad
-    given = [x.contiguous() for x in (q, k, v, slopes)]
-    first = _carried(q, v, grad_last)
-    made = [torch.empty_like(x) for x in given[:3]]
-    sizes = (q.shape[1], q.shape[2], q.shape[3], v.shape[3], chunk)
-    _loops(v).run(
-        "backward", slopes.numel(), *sizes, *given, lengths, states, grad.contiguous(), first, *made
-    )
-    return made[0], made[1], made[2], first
+    """Gradients of q, k, v and, if wanted, the first state."""
+    q, k, v, slopes = (x.contiguous() for x in (q, k, v, slopes))
+    grad = torch.zeros_like(v) if grad is None else grad.contiguous()
+    grad_last = None if grad_last is None else grad_last.contiguous()
+    grad_q, grad_k, grad_v, grad_state = _gradients(q, k, v, wanted)
+    given = (q, k, v, slopes, lengths, int(continues), states, grad, grad_last)
+    made = (grad_q, grad_k, grad_v, grad_state if wanted else None)
+    _loops(v).run("backward", *_sizes(q, v, slopes, chunk), *given, *made)
+    return grad_q, grad_k, grad_v, grad_state
 
 
-@_backward.register_fake
+@torch.library.register_fake("zoo_transnormer::lightning", lib=_LIBRARY)
+def _(q: Tensor, k: Tensor, v: Tensor, *others: Any) -> tuple[Tensor, Tensor, Tensor]:
+    return _outputs(q, v, *others[-2:])
+
+
+@torch.library.register_fake("zoo_transnormer::lightning_backward", lib=_LIBRARY)
 def _(q: Tensor, k: Tensor, v: Tensor, *others: Any) -> tuple[Tensor, ...]:
-    state = q.new_empty(*q.shape[:2], q.shape[3], v.shape[3])
-    return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape), state
+    return _gradients(q, k, v, others[-1])
 
 
 # Half of a chunk's weights lie in the future and are not computed.
 @register_flop_formula(torch.ops.zoo_transnormer.lightning)
 def _(q: torch.Size, k: torch.Size, v: torch.Size, *others: Any, **_: Any) -> int:
     batch, heads, tokens, channels = q
-    return batch * heads * tokens * (others[-1] * (channels + v[-1]) + 4 * channels * v[-1])
+    chunk = others[3]
+    return batch * heads * tokens * (chunk * (channels + v[-1]) + 4 * channels * v[-1])
 
 
 @register_flop_formula(torch.ops.zoo_transnormer.lightning_backward)
@@ -145,16 +169,22 @@ def _(q: torch.Size, k: torch.Size, v: torch.Size, *others: Any, **_: Any) -> in
     return batch * heads * tokens * (chunk * (3 * channels + 2 * v[-1]) + 8 * channels * v[-1])
 
 
-def _carried(q: Tensor, v: Tensor, state: Tensor | None) -> Tensor:
-    """(B, H, D, E), to be written over: the state, or zeros."""
-    if state is None:
-        return q.new_zeros(*q.shape[:2], q.shape[3], v.shape[3])
-    return state.clone(memory_format=torch.contiguous_format)
-
-
-def _states(q: Tensor, v: Tensor, chunk: int) -> Tensor:
+def _sizes(q: Tensor, v: Tensor, slopes: Tensor, chunk: int) -> tuple[int, ...]:
+    """R, H, L, T, D, E, C, as `lightning.c` names them."""
     batch, heads, tokens, channels = q.shape
-    return q.new_empty(batch, heads, -(-tokens // chunk), v.shape[3], channels)
+    return batch * heads, heads, slopes.numel(), tokens, channels, v.shape[3], chunk
+
+
+def _outputs(q: Tensor, v: Tensor, chunk: int, learns: bool) -> tuple[Tensor, Tensor, Tensor]:
+    (batch, heads, tokens, channels), values = q.shape, v.shape[3]
+    chunks = -(-tokens // chunk) if learns else 0
+    last = v.new_empty(batch, heads, channels, values)
+    return torch.empty_like(v), last, v.new_empty(batch, heads, chunks, values, channels)
+
+
+def _gradients(q: Tensor, k: Tensor, v: Tensor, wanted: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    state = (*q.shape[:2], q.shape[3], v.shape[3]) if wanted else (0,)
+    return torch.empty_like(q), torch.empty_like(k), torch.empty_like(v), q.new_empty(state)
 
 
 def _loops(v: Tensor) -> Kernels:

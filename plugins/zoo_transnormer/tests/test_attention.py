@@ -387,23 +387,40 @@ def test_whole_vectors_and_what_is_left_of_them(widths, dtype):
         assert_same(found, expected, 1e-10 if dtype == torch.float64 else 2e-5)
 
 
-def test_only_the_state_or_only_the_outputs_are_wanted():
-    leaves = inputs(70)
-    for wanted in (0, 1):
+@pytest.mark.parametrize("before", ["nothing", "a constant", "a leaf"])
+@pytest.mark.parametrize("wanted", ["outputs", "state"])
+@pytest.mark.parametrize("tokens", [40, 200])
+def test_only_what_is_wanted_has_a_gradient(tokens, wanted, before):
+    q, k, v, s = inputs(tokens)
+    leaves = [q, k, v, s] if before == "a leaf" else [q, k, v]
+    state = None if before == "nothing" else s if before == "a leaf" else s.detach()
 
-        def loss(form, wanted=wanted) -> list[Tensor]:
-            return torch.autograd.grad(form(*leaves)[wanted].sin().sum(), leaves, allow_unused=True)
+    def loss(form) -> list[Tensor]:
+        out = form()[wanted == "state"].sin().sum()
+        return torch.autograd.grad(out, leaves, allow_unused=True, materialize_grads=True)
 
-        found = loss(
-            lambda q, k, v, s: lightning_attention(
-                q, k, v, DECAYS["alibi"], initial_state=s, output_final_state=True
-            )
-        )
-        expected = loss(lambda q, k, v, s: lightning_attention_recurrent(q, k, v, DECAYS["alibi"], s))
-        for one, other in zip(found, expected, strict=True):
-            torch.testing.assert_close(
-                torch.zeros(()) if one is None else one, torch.zeros_like(one) if other is None else other
-            )
+    found = loss(
+        lambda: lightning_attention(q, k, v, DECAYS["alibi"], initial_state=state, output_final_state=True)
+    )
+    expected = loss(lambda: lightning_attention_recurrent(q, k, v, DECAYS["alibi"], state))
+    assert_same(found, expected, 1e-12)
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_torch_knows_the_operations(padded, backend):
+    """What they promise of types, shapes and inputs that stay as they are."""
+    if backend == "torch":
+        pytest.skip("they are the loops in C")
+    q, k, v, state = (x.detach() for x in inputs(70))
+    lengths = torch.tensor([70, 30]) if padded else None
+    slopes = DECAYS["alibi"].double()
+    operations, checks = torch.ops.zoo_transnormer, ("test_schema", "test_faketensor")
+    given = (q, k, v, slopes, state, lengths, 64, True)
+    torch.library.opcheck(operations.lightning.default, given, test_utils=checks)
+    states = operations.lightning(*given)[2]
+    for wanted, last in ((True, None), (False, state)):
+        given = (q, k, v, slopes, lengths, states, 64, True, v, last, wanted)
+        torch.library.opcheck(operations.lightning_backward.default, given, test_utils=checks)
 
 
 def test_operations_are_counted():
