@@ -311,7 +311,7 @@ def test_large_data_are_bounded_and_say_what_is_left_out(monkeypatch: pytest.Mon
 def test_every_bundled_dataset_has_a_fitted_baseline_that_beats_the_naive_one() -> None:
     """At sizes where that takes a moment; of the recall tasks only what follows what is counted."""
     pytest.importorskip("sklearn")
-    sizes = {"examples": 200, "eval_examples": 200}
+    sizes = {"examples": 200, "eval_examples": 20}
     for spec in catalogue().specs("dataset"):
         if not isinstance(spec, DatasetSpec) or spec.files is not None or spec.plugin != "core":
             continue

@@ -26,6 +26,11 @@ def marks(case: Case) -> Any:
     return pytest.mark.slow if case.check.cost == "slow" and not sampled else ()
 
 
+def marks_in_a_stack(case: Case) -> Any:
+    """Work and derivatives are checked mixer by mixer; together they share order, states and padding."""
+    return pytest.mark.slow if case.check.name in ("cost", "gradient_values") else marks(case)
+
+
 def causal_mixers() -> list[str]:
     """Everything that may stand in one causal stack."""
     return [s.id for s in catalogue().specs("mixer") if isinstance(s, MixerSpec) and s.causal != "never"]
@@ -64,7 +69,7 @@ def test_conformance(case: Callable[[], None]) -> None:
         "core/transformer",
         params={"layers": causal_mixers(), "depth": len(causal_mixers())},
         slow=False,
-        marks=marks,
+        marks=marks_in_a_stack,
     ),
 )
 def test_conformance_of_all_mixers_in_one_stack(case: Callable[[], None]) -> None:

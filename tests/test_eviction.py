@@ -56,11 +56,22 @@ PLACE = (
         "same_seed",
         "meta_device",
         "shapes",
-        "reference",
     ),
     *("state_dict", "copies", "weights_file", "data_card", "data_kinds", "task_predicts", "callback_logs"),
     *("decoder_chooses", "transform_saves"),
 )
+
+#: The slow forms that checks compare with: whether they are there.
+REFERENCES = """
+import importlib
+import sys
+from zoo.catalogue import catalogue
+for kind in ("mixer", "model"):
+    for spec in catalogue().specs(kind):
+        if spec.plugin == sys.argv[1] and spec.reference:
+            module, _, name = spec.reference.partition(":")
+            assert callable(getattr(importlib.import_module(module), name))
+"""
 
 
 def build(source: Path, site: Path) -> None:
@@ -157,6 +168,8 @@ def test_plugin_could_leave(id: str, core_site: Path, tmp_path: Path) -> None:
     for sweep in sweeps:
         zoo(site, "sweep", f"{id}/{sweep.removesuffix(SWEEP_SUFFIX)}", "--list")
     assert check(site, id, *only) == {spec["id"] for spec in rows[id]["specs"]}
+    there = python(site, "-c", REFERENCES, id)
+    assert there.returncode == 0, there.stderr
 
 
 def check(site: Path, *arguments: str) -> set[str]:
