@@ -322,6 +322,9 @@ def test_a_mistyped_parameter_of_an_optimiser_is_told_before_anything_runs(recip
     Path("optim.yaml").write_text("include: [tiny.yaml]\nschema: 1\n" + good.replace("betas", "beta"))
     (mistake,) = validate("optim.yaml").mistakes
     assert mistake.path == "optim.params.beta" and "'betas'" in mistake.message
+    Path("optim.yaml").write_text("include: [tiny.yaml]\nschema: 1\n" + good.replace("betas", "weight_decay"))
+    (mistake,) = validate("optim.yaml").mistakes
+    assert mistake.path == "optim.params.weight_decay" and "optim.weight_decay" in mistake.message
 
 
 def test_optimisers_that_timm_does_not_know_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -211,9 +211,11 @@ class Check:
     def passed_on(self) -> None:
         """Parameters that go to timm's optimisers and schedules, and to Lightning's Trainer."""
         schedule = PLATEAU if self.section("schedule").get("name") == "plateau" else SCHEDULE
+        for key in sorted({"lr", "weight_decay"} & set(self.section("optim.params"))):
+            self.mistake(3, f"optim.params.{key}", f"has a place of its own: optim.{key}")
         # Only a schedule's keywords are all known; of the others' a newer library may have more.
         for path, names, all_known in (
-            ("optim.params", OPTIMISER, False),
+            ("optim.params", (*OPTIMISER, "lr", "weight_decay"), False),
             ("schedule.params", schedule, True),
             ("trainer.extra", TRAINER, False),
         ):
