@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,8 +19,8 @@ PICTURE = "slim_curves.png"
 
 def find(run: SavedRun, config: SearchConfig) -> Answer:
     """Widths of encoder and decoders for a budget and preferences, from the run's table."""
-    table = table_of(run, config.widths)
     preferences = parse_named(config.prefer, "preferences")
+    table = table_of(run, config.widths)
     found = search(table, parse_budget(config.budget, table), preferences, spend=config.spend)
     widths = ",".join(
         [f"encoder={found.encoder:g}", *(f"{task}={width:g}" for task, width in found.decoders.items())]
@@ -36,17 +38,18 @@ def find(run: SavedRun, config: SearchConfig) -> Answer:
 
 def export(run: SavedRun, config: ExportConfig) -> Answer:
     """Cut a network out, and write it as a program of torch.export, which needs no code of the zoo."""
+    from zoo_slimmable.configuration import tasks_of
     from zoo_slimmable.program import write_program
     from zoo_slimmable.table import calibrated, first_inputs
 
     model = run.model()
-    configuration = widths_of(config.widths)
+    configuration = widths_of(config.widths, tasks_of(model))
     try:
         calibrated(model, run, configuration)
     except ValueError as error:
         raise ZooError(f"--widths: {error}") from error
     tasks = tuple(filter(None, (task.strip() for task in config.tasks.split(","))))
-    name = config.name or "_".join(f"{n.rpartition('.')[2]}{w:g}" for n, w in configuration.items())
+    name = config.name or re.sub(r"[^\w.-]+", "_", str(config.widths).replace("=", "")).strip("_")
     path = run.folder / f"slim_{name}.pt2"
     done = write_program(model, first_inputs(run), path, tasks=tasks)
     text = (
@@ -98,23 +101,25 @@ def table_of(run: SavedRun, widths: tuple[float, ...]) -> ScoreTable:
     return ScoreTable.load(path)
 
 
-def widths_of(text: str | float) -> dict[str, float]:
-    """Widths as they are typed: one number, or "encoder=0.5,digit=0.25"."""
+def widths_of(text: str | float, tasks: Sequence[str]) -> dict[str, float]:
+    """Widths as they are typed, by name of a module: one number, or "encoder=0.5,digit=0.25".
+
+    Raises:
+        ZooError: it reads otherwise, or names a task that has no decoder of its own.
+    """
     from zoo_slimmable.configuration import DECODERS, ENCODER
 
-    if not isinstance(text, str):
-        return {"*": float(text)}
     try:
         return {"*": float(text)}
     except ValueError:
-        named = parse_named(text, "widths")
+        named = parse_named(str(text), "widths")
     if not named:
         raise ZooError("--widths: give one number, or names as in encoder=0.5,digit=0.25")
-    return {
-        ENCODER
-        if name in ("encoder", ENCODER)
-        else name
-        if "." in name or name == "*"
-        else f"{DECODERS}.{name}": w
-        for name, w in named.items()
-    }
+    places = {"encoder": ENCODER, **{task: f"{DECODERS}.{task}" for task in tasks}}
+    for name in named:
+        if name not in places and not re.search(r"[.*?[]", name) and name != ENCODER:
+            raise ZooError(
+                f"--widths: there is no part {name!r}. There is: {', '.join(places)}; layers go by their "
+                "names or patterns, as in backbone.stages.0*=0.5"
+            )
+    return {places.get(name, name): width for name, width in named.items()}

@@ -163,6 +163,10 @@ class ExportConfig(Config):
     tasks: str = param("", "decoders to keep, as digit,loops; none: all")
     name: str = param("", "of the file, slim_NAME.pt2 in the run's folder; none: made of the widths")
 
+    def check(self) -> Iterator[tuple[str, str]]:
+        if set(self.name) & set('/\\:*?"<>|'):
+            yield "name", f"must be part of a file's name, got {self.name!r}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class CurvesConfig(Config):

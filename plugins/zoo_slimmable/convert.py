@@ -5,6 +5,7 @@ The model is traced once, see `zoo_slimmable.tracing`, and its channels followed
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -103,7 +104,7 @@ def _example(model: nn.Module, config: SlimmableConfig) -> Tensor:
 
 def _traced(target: nn.Module, x: Tensor) -> fx.Graph:
     try:
-        return trace(target, x)
+        return trace(copy.deepcopy(target), x)  # what a forward keeps for later would be kept of the tracing
     except Exception as error:  # it fails in as many ways as there are ways to write a forward
         why = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
         raise ValueError(f"its forward cannot be traced ({why})") from error

@@ -152,7 +152,7 @@ class Graph:
         if given is None:
             self._hold(node, str(getattr(node.target, "__name__", node.target)))
             return None
-        if _shape(node) is None:
+        if _shape(node) is None and not isinstance(node.meta.get("value"), (tuple, list)):  # of parts: held
             return None
         if node.target in _POOLS:
             return given

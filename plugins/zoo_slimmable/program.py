@@ -48,7 +48,7 @@ def write_program(model: Model, x: Tensor, path: Path, *, tasks: tuple[str, ...]
     program = torch.export.export(small, (several,), dynamic_shapes=({0: torch.export.Dim.AUTO},))
     try:
         torch.export.save(program, path)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # the latter from torch: no such folder, no space
         raise ZooError(f"{path}: cannot be written: {error}") from error
     outputs = torch.export.load(path).module()(x)
     macs = cost.macs() if not tasks else Cost(small, x).macs()

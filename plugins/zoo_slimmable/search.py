@@ -200,16 +200,19 @@ def parse_named(text: str, what: str) -> dict[str, float]:
     """Numbers by name, "a=2,b=1".
 
     Raises:
-        ZooError: it reads otherwise.
+        ZooError: it reads otherwise, or has a name twice.
     """
     found: dict[str, float] = {}
     for part in filter(None, (each.strip() for each in text.split(","))):
         name, equals, value = part.partition("=")
+        name = name.strip()
+        if name in found:
+            raise ZooError(f"{what} name {name} twice: {text!r}")
         try:
-            found[name.strip()] = float(value)
+            found[name] = float(value)
         except ValueError:
             equals = ""
-        if not equals or name.strip() == "":
+        if not equals or not name:
             raise ZooError(f"{what} read 'name=number,name=number', got {part!r}")
     return found
 

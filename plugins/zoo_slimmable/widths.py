@@ -233,18 +233,25 @@ def _ratios(model: nn.Module, width: Width) -> dict[Channels, float]:
                 + ", ".join(names[:20])
                 + (f" and {len(names) - 20} more" if len(names) > 20 else "")
             )
-    chosen: dict[Channels, float] = {}
-    for channels, writers in found.items():
-        named: dict[str, float] = {}  # what the entries so far say of each layer
-        for pattern, ratio in width.items():
-            fitting = [name for name in writers if matches(name, pattern)]
-            if named and fitting and ratio != chosen[channels] and not named.keys() & set(fitting):
-                other = next(iter(named))
-                raise ValueError(
-                    f"{other} and {fitting[0]} write the same channels (their outputs are added), so that "
-                    f"they must have one width, not {named[other]:g} and {ratio:g}"
-                )
-            if fitting:
-                named |= dict.fromkeys(fitting, float(ratio))
-                chosen[channels] = float(ratio)
-    return chosen
+    chosen = {channels: _ratio(writers, width) for channels, writers in found.items()}
+    return {channels: ratio for channels, ratio in chosen.items() if ratio is not None}
+
+
+def _ratio(writers: list[str], width: Mapping[str, float]) -> float | None:
+    """What layers that write the same channels are given: the last entry that fits any; `None`: none does.
+
+    Raises:
+        ValueError: an entry for one of them says otherwise, and no later one is for that layer, too.
+    """
+    fitting = {pattern: [name for name in writers if matches(name, pattern)] for pattern in width}
+    last = {name: pattern for pattern, names in fitting.items() for name in names}
+    if not last:
+        return None
+    decides = [pattern for pattern in width if fitting[pattern]][-1]
+    for name, pattern in last.items():
+        if width[pattern] != width[decides] and not set(fitting[pattern]) & set(fitting[decides]):
+            raise ValueError(
+                f"{name} and {fitting[decides][0]} write the same channels (their outputs are added), so "
+                f"that they must have one width, not {width[pattern]:g} and {width[decides]:g}"
+            )
+    return float(width[decides])

@@ -159,6 +159,44 @@ def test_shared_and_reshaped_channels_stay_whole() -> None:
     assert "split (chunk)" in note and "shared is used more than once" in note
 
 
+def test_what_a_forward_keeps_for_later_is_not_kept_of_the_tracing() -> None:
+    """As timm's LeViT keeps the biases of its attention."""
+
+    class Keeping(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Conv2d(3, 16, 1), nn.Conv2d(16, 4, 1)
+            self.bias = nn.Parameter(torch.randn(16))
+            self.kept: list[Tensor] = []
+
+        def forward(self, x: Tensor) -> Tensor:
+            if not self.kept:
+                self.kept.append(2 * self.bias)
+            return self.last(F.relu(self.first(x))) + self.kept[0][:4, None, None]
+
+    model, x = Keeping(), torch.randn(2, 3, 4, 4)
+    make_slimmable(model, SlimmableConfig(input_size=(3, 4, 4)))
+    assert not model.kept and type(model(x)) is Tensor
+
+
+@pytest.mark.parametrize("parts", [lambda x: torch.split(x, 8, 1), lambda x: x.chunk(2, 1)])
+def test_parts_of_channels_stay_whole_however_they_are_taken(parts: Any) -> None:
+    class Split(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.free, self.last = nn.Conv2d(3, 16, 1), nn.Conv2d(8, 16, 1), nn.Conv2d(16, 4, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            a, b = parts(self.first(x))
+            return self.last(self.free(a * b))
+
+    model, x = Split(), torch.randn(2, 3, 4, 4)
+    make_slimmable(model, SlimmableConfig(input_size=(3, 4, 4)))
+    set_width(model, 0.5)
+    assert list(channels_of(model).values()) == [["free"]]
+    assert torch.equal(export_slim(model)(x), model(x))
+
+
 def test_the_zoos_timm_models_are_converted_by_name_and_others_refused(tmp_path: Path) -> None:
     inputs, targets = Image(channels=1, height=32, width=32), Classes(count=4)
     model = zoo.create_model("timm/test_resnet", inputs=inputs, targets=targets)

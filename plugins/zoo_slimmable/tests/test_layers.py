@@ -290,6 +290,7 @@ def test_widths_survive_copies_and_are_given_back() -> None:
         (float("nan"), "above 0 and at most 1, got nan"),
         ({"nothing": 0.5}, "no layer with a width is called 'nothing' or lies in it; there is: again, "),
         ({"first": 0.5, "again": 1.0}, "first and again write the same channels .* not 0.5 and 1"),
+        ({"*": 1.0, "first": 0.5, "again": 1.0}, "first and again write the same channels .* not 0.5 and 1"),
     ],
 )
 def test_a_width_that_cannot_be_changes_nothing(width: float | dict[str, float], message: str) -> None:
@@ -298,6 +299,17 @@ def test_a_width_that_cannot_be_changes_nothing(width: float | dict[str, float],
     with pytest.raises(ValueError, match=message):
         set_width(model, width)
     assert current_width(model) == 0.75
+
+
+def test_of_widths_by_name_the_last_that_fits_counts() -> None:
+    model = Branches()
+    for widths, expected in (
+        ({"first": 0.5, "*": 1.0}, 1.0),
+        ({"*": 1.0, "first": 0.5, "up": 0.5}, 0.5),
+        ({"*": 0.75, "again": 0.5, "up": 0.25, "first": 0.5}, {"first": 0.5, "up": 0.25}),
+    ):
+        set_width(model, widths)
+        assert current_width(model) == expected
 
 
 def test_heads_and_groups_are_not_torn_apart() -> None:

@@ -182,6 +182,8 @@ def test_what_people_type() -> None:
     for text in ("digit", "digit=a", "=1"):
         with pytest.raises(ZooError, match="preferences read 'name=number,name=number'"):
             parse_named(text, "preferences")
+    with pytest.raises(ZooError, match="preferences name digit twice: 'digit=1,loops=1, digit=2'"):
+        parse_named("digit=1,loops=1, digit=2", "preferences")
 
 
 def test_a_table_comes_back_from_its_file(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from zoo_slimmable.sandwich import Sandwich
 from zoo_slimmable.widths import channels_of, current_width, set_width, width_scope
 
 import zoo
-from zoo.plugin import Classes, Image, Multi, Values, ZooError
+from zoo.plugin import Classes, ConfigError, Image, Multi, Values, ZooError
 
 TARGETS = Multi(parts={"digit": Classes(count=4), "slant": Values(count=1)})
 DIGIT, SLANT = "head.decoders.digit", "head.decoders.slant"
@@ -245,14 +245,32 @@ def test_search_and_export_of_a_run(run: Any) -> None:
     subprocess.run([sys.executable, "-c", code, cut.data["path"]], check=True, timeout=120)
     one = export(run, ExportConfig(widths=0.5, tasks="loops"))
     assert one.data["same"] and one.data["outputs"] == [3]
+    layers = export(run, ExportConfig(widths="*=0.5, backbone.stages.1*=0.25,digit=1,loops=1"))
+    names = [Path(done.data["path"]).name for done in (cut, one, layers)]
+    assert names == ["slim_small.pt2", "slim_0.5.pt2", "slim_0.5_backbone.stages.1_0.25_digit1_loops1.pt2"]
     for config, message in (
         (ExportConfig(widths="encoder=2"), "--widths: a width must be above 0 and at most 1, got 2"),
-        (ExportConfig(widths="depth=0.5"), "--widths: no layer with a width is called 'head.decoders.depth'"),
+        (
+            ExportConfig(widths="depth=0.5"),
+            "no part 'depth'. There is: encoder, digit, loops, slant; layers go",
+        ),
+        (ExportConfig(widths="head.x=0.5"), "--widths: no layer with a width is called 'head.x'"),
+        (ExportConfig(widths="digit=1,digit=0.5"), "widths name digit twice"),
         (ExportConfig(widths="half"), "widths read 'name=number"),
         (ExportConfig(tasks="depth"), "no decoder for 'depth'. There is: digit, loops, slant"),
     ):
         with pytest.raises(ZooError, match=message):
             export(run, config)
+
+
+def test_a_program_that_cannot_be_written_is_said(run: Any) -> None:
+    with pytest.raises(ConfigError, match=r"name: must be part of a file's name, got '\.\./small'"):
+        ExportConfig(name="../small")
+    (run.folder / "slim_folder.pt2").mkdir()
+    from zoo_slimmable.commands import export
+
+    with pytest.raises(ZooError, match=r"slim_folder\.pt2: cannot be written"):
+        export(run, ExportConfig(name="folder"))
 
 
 def test_a_model_without_widths_is_refused_before_it_trains_long(tmp_path: Path) -> None:
