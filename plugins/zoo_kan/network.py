@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo_kan.layers import KANLinear
@@ -16,6 +17,8 @@ from zoo_kan.model import kan_layers, layer_inputs
 
 #: Added to a node's deviation before an edge's is divided by it, as in the paper's code.
 SMALL = 1e-4
+#: What may be left of a layer's inputs, of their deviation, once the nodes before it are taken away.
+REST = 1e-2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +37,8 @@ class Network:
     def of(cls, model: nn.Module, x: Tensor) -> Network:
         """The chain of a model's KAN layers, with what each is given for the examples x.
 
+        Norms may stand between them, and what scales and shifts each value; nothing that mixes them.
+
         Raises:
             ValueError: it has none, or they do not follow one another.
         """
@@ -49,7 +54,26 @@ class Network:
         inputs_of = layer_inputs(model, lambda: model(x))
         if len({len(given) for given in inputs_of.values()}) != 1 or inputs_of.keys() != layers.keys():
             raise ValueError("its KAN layers are no chain from the inputs to the outputs")
+        for before, name in pairwise(layers):
+            if not _follows(inputs_of[name], layers[before], inputs_of[before]):
+                raise ValueError(
+                    f"its KAN layers are no chain: {name} is given other things than what {before} gives "
+                    "(skip connections, layers of another kind)"
+                )
         return cls(layers=layers, inputs=inputs_of, scores=importance(layers, inputs_of))
+
+
+@torch.no_grad()
+def _follows(given: Tensor, before: KANLinear, its: Tensor) -> bool:
+    """Whether what a layer is given are the values of the layer before, each scaled and shifted, or a norm of
+    them."""
+    passed = before(its)
+    for values in (passed, F.layer_norm(passed, passed.shape[1:])):
+        a, b = values - values.mean(0), given - given.mean(0)
+        slope = (a * b).sum(0) / a.square().sum(0).clamp_min(1e-30)
+        if (b - slope * a).norm() <= REST * b.norm() + 1e-6:
+            return True
+    return False
 
 
 @torch.no_grad()
@@ -78,23 +102,41 @@ def _nodes(layer: KANLinear) -> Tensor:
     return torch.tensor([layer.node_of(o) for o in range(layer.sums)])
 
 
+def _strong(network: Network, name: str, edge: float) -> Tensor:
+    """Edges of a layer with a score of `edge` or more: bool (sums, I).
+
+    Of a product that has such an edge every factor without one keeps its largest.
+    """
+    layer = network.layers[name]
+    left, nodes = layer.edge_mask > 0, _nodes(layer)
+    keep = (network.scores[name] >= edge) & left
+    if layer.products:
+        size = layer.curves(network.inputs[name]).square().mean(0) * left
+        for factor in range(layer.out_features - layer.products, layer.sums):
+            if keep[nodes == nodes[factor]].any() and not keep[factor].any():
+                keep[factor, size[factor].argmax()] = left[factor].any()
+    return keep
+
+
 def _alive(layer: KANLinear, keep: Tensor) -> Tensor:
     """Which outputs an edge leads to, all factors of a product: bool (sums, I) -> (O,)."""
     reached, nodes = keep.any(1), _nodes(layer)
     return torch.stack([reached[nodes == node].all() for node in range(layer.out_features)])
 
 
+@torch.no_grad()
 def prune(model: nn.Module, x: Tensor, *, edge: float = 0.03, node: float = 0.01) -> Network:
     """Cut, in place, edges with a score below `edge` and all edges of nodes below `node`.
 
-    Then those that lead from nothing or to nothing. At least one edge stays.
+    Then those that lead from nothing or to nothing. At least one edge stays. Of a product that is kept every
+    factor keeps an edge, even where none varies: without a factor a product is 0.
 
     Returns:
         The network after it.
     """
     before = Network.of(model, x)
     names = list(before.layers)
-    keep = {name: score >= edge for name, score in before.scores.items()}
+    keep = {name: _strong(before, name, edge) for name in names}
     for name, after in pairwise(names):
         alive = before.scores[after].sum(0) >= node
         keep[name] &= alive[_nodes(before.layers[name])].unsqueeze(1)

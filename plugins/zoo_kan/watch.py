@@ -7,6 +7,7 @@ from typing import Any
 
 from zoo.callbacks import Callback, LiveRun
 from zoo_kan.config import GridsConfig
+from zoo_kan.layers import KANLinear
 from zoo_kan.model import kan_layers, layer_inputs
 from zoo_kan.splines import SplineBasis
 
@@ -24,12 +25,32 @@ class Grids(Callback):
         self.config = config or GridsConfig()
         self._said = False
 
-    def after_step(self, run: LiveRun, batch: Mapping[str, Any]) -> None:
-        layers = [layer for layer in kan_layers(run.model).values() if isinstance(layer.basis, SplineBasis)]
+    def on_start(self, run: LiveRun) -> None:
+        """Say what will not happen.
+
+        Raises:
+            ValueError: a refinement to come goes to grids no finer than there are.
+        """
+        layers = _on_splines(run)
         if not layers:
             if not self._said:
                 run.note("this model has no KAN layer on splines: its grids cannot be moved or refined")
                 self._said = True
+            return
+        coarsest = min(layer.grid_intervals for layer in layers)
+        for at, intervals in zip(self.config.refine_at, self.config.refine_to, strict=True):
+            if at > run.step and intervals <= coarsest:
+                raise ValueError(
+                    f"refine_to must go to finer grids than there are, {coarsest} intervals; got {intervals} "
+                    f"after update {at}"
+                )
+        late = [at for at in self.config.refine_at if at > run.steps]
+        if late:
+            run.note(f"the run ends after {run.steps} updates: grids are not refined at {late}")
+
+    def after_step(self, run: LiveRun, batch: Mapping[str, Any]) -> None:
+        layers = _on_splines(run)
+        if not layers:
             return
         drift = self._adapt(run, batch) if self._adapts(run) else 0.0
         intervals = dict(zip(self.config.refine_at, self.config.refine_to, strict=True)).get(run.step)
@@ -62,3 +83,8 @@ class Grids(Callback):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._said = bool(state["said"])
+
+
+def _on_splines(run: LiveRun) -> list[KANLinear]:
+    """The layers whose grids can be moved and refined."""
+    return [layer for layer in kan_layers(run.model).values() if isinstance(layer.basis, SplineBasis)]

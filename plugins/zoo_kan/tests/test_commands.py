@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import zoo
@@ -78,6 +80,62 @@ def test_a_formula_is_written_with_its_fit_and_that_of_the_network(
     assert text.startswith("y = ") and "R2 on test" in text and "head.layer" in text
 
 
+def test_a_wider_network_gives_a_formula_in_natural_units(
+    runs: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Zeros stand behind the two features. What is printed has the R2 that is printed."""
+    sympy = pytest.importorskip("sympy")
+    found = answer(capsys, "kan", "formula", runs("model.width=4"), "--library", "[x, x^2, sin, exp]")
+    generator = np.random.default_rng(1)
+    x1, x2 = generator.uniform(-1, 1, (2, 2000))
+    computed = sympy.lambdify(sympy.symbols("x1 x2"), found["formulas"][0], "numpy")(x1, x2)
+    y = np.exp(np.sin(np.pi * x1) + x2**2)
+    r2 = 1 - ((computed - y) ** 2).sum() / ((y - y.mean()) ** 2).sum()
+    assert r2 == pytest.approx(found["r2"][0], abs=0.03) and r2 > 0.5
+
+
+def test_a_formula_of_a_table_has_the_names_of_its_columns(
+    runs: Callable[..., str], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """price = 3 area + 50 where the kind is a house, 20 else; area in the hundreds."""
+    pytest.importorskip("sympy")
+    generator = np.random.default_rng(0)
+    area, house = generator.uniform(100, 300, 400), generator.integers(0, 2, 400)
+    rows = [
+        f"{a:.3f},{'house' if h else 'flat'},{3 * a + 20 + 30 * h:.3f}"
+        for a, h in zip(area, house, strict=True)
+    ]
+    table = tmp_path / "homes.csv"
+    table.write_text("\n".join(["area (m2),kind,price", *rows]))
+    run = runs(
+        f"data={{name: core/table, params: {{path: {table}, target: price}}}}",
+        "model={name: kan/kan, width: 3, params: {hidden: [1], sparsity: 0.0}}",
+        "trainer.max_steps=120",
+        "expect=null",
+    )
+    found = answer(capsys, "kan", "formula", run, "--library", "[x]", "--edge", "0.001")
+    assert found["r2"][0] > 0.99
+    assert main(["kan", "formula", run, "--library", "[x]", "--edge", "0.001"]) == 0
+    text = capsys.readouterr().out
+    slope = float(re.search(r"price = .*?([\d.]+)\*area_m2", text).group(1))  # type: ignore[union-attr]
+    assert slope == pytest.approx(3, rel=0.05)
+    assert "  area_m2: the column 'area (m2)'" in text
+    assert "  kind_house: 1 where kind is 'house', else 0" in text or "  kind_flat: 1 where" in text
+    drawn = answer(capsys, "kan", "plot", run)
+    assert drawn["notes"] == []
+
+
+def test_a_picture_says_what_its_ends_are_not(
+    runs: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    head = runs("model.head={name: core/regressor}")
+    assert answer(capsys, "kan", "plot", head)["notes"] == [
+        "g1, g2, ... are what backbone.layers.0 gives: something makes the answers of them"
+    ]
+    stem = answer(capsys, "kan", "plot", runs("model.stem=null", "model.width=3"))["notes"]
+    assert stem == ["h1, h2, ... are what backbone.layers.0 is given: something makes them of the data"]
+
+
 def test_without_sympy_it_is_said_what_brings_it(
     runs: Callable[..., str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -98,6 +156,7 @@ def test_without_sympy_it_is_said_what_brings_it(
         (PLAIN, ["formula"], "this model has no KAN layers"),
         (("model.params.norm=layer",), ["formula"], "does not get the features themselves"),
         (("model.head.params.norm=layer",), ["formula"], "something stands between the KAN layers"),
+        (("model.head={name: core/regressor}",), ["formula"], "the answers are not what the last KAN layer"),
     ],
 )
 def test_what_cannot_be_read_is_said(

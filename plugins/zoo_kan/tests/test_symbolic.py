@@ -155,3 +155,47 @@ def test_networks_that_are_no_chain_are_refused() -> None:
         Network.of(nn.Linear(2, 2), torch.zeros(3, 2))
     with pytest.raises(ValueError, match="no chain"):
         Network.of(nn.Sequential(KANLinear(2, 3), nn.Linear(3, 4), KANLinear(4, 1)), torch.zeros(3, 2))
+
+
+def test_a_product_with_a_constant_factor_is_no_zero() -> None:
+    """y = 0.8 x1^2, as a product of x1^2 and of a function of x2 that never varies."""
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        KANLinear(2, 1, products=1, base="none", grid_range=(-1.1, 1.1)),
+        KANLinear(1, 1, base="none", grid_range=(-1.1, 1.1)),
+    ).double()
+    at = torch.linspace(-1.1, 1.1 - 1e-9, 200, dtype=F64)[:, None]
+    first = torch.zeros(200, 2, 2, dtype=F64)
+    first[:, 0, 0], first[:, 1, 1] = at[:, 0] ** 2, 0.8
+    with torch.no_grad():
+        net[0].coef.copy_(curve2coef(at.expand(-1, 2), first, net[0].basis.grid, 3))
+        net[1].coef.copy_(curve2coef(at, at[:, None], net[1].basis.grid, 3))
+    x = 2 * torch.rand(300, 2, dtype=F64) - 1
+    before = net(x)
+    prune(net, x)
+    assert net[0].edge_mask.tolist() == [[1, 0], [0, 1]]
+    torch.testing.assert_close(net(x), before, atol=2e-3, rtol=0)
+
+
+class Between(nn.Module):
+    """Two KAN layers of 3 values, with something between them."""
+
+    def __init__(self, between: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.first, self.second, self.between = KANLinear(3, 3), KANLinear(3, 1), between
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(self.between(self.first(x)))
+
+
+def test_only_what_leaves_each_value_its_own_may_stand_between_the_layers() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(200, 3)
+    norm = nn.BatchNorm1d(3)
+    nn.init.uniform_(norm.weight)
+    for fits in (nn.Identity(), norm, nn.LayerNorm(3), lambda h: 2 * h - 1):
+        assert list(Network.of(Between(fits), x).layers) == ["first", "second"]
+    mixed = torch.randn(3, 3)
+    for mixes in (lambda h: h @ mixed, lambda h: h + x, lambda h: h.flip(1), torch.relu):
+        with pytest.raises(ValueError, match="second is given other things than what first gives"):
+            Network.of(Between(mixes), x)

@@ -85,6 +85,26 @@ def test_schedules_that_cannot_be(tmp_path: Path, params: dict[str, Any], messag
         zoo.load_recipe(recipe(tmp_path, callbacks={"kan/grids": params}))
 
 
+def test_grids_that_would_not_become_finer_are_refused_before_it_trains(tmp_path: Path) -> None:
+    for intervals in (3, 5):
+        changed = recipe(tmp_path, callbacks={"kan/grids": {"refine_at": [3], "refine_to": [intervals]}})
+        with pytest.raises(
+            ZooError, match=rf"kan/grids.*finer .* 5 intervals; got {intervals} after update 3"
+        ):
+            zoo.train(changed, quiet=True)
+
+
+def test_what_grids_will_not_do_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    late = recipe(tmp_path, callbacks={"kan/grids": {"refine_at": [3, 30], "refine_to": [10, 20]}})
+    zoo.train(late, quiet=True)
+    assert "kan/grids: the run ends after 8 updates: grids are not refined at [30]" in capsys.readouterr().err
+    plain = recipe(tmp_path)
+    plain["model"] = {"name": "core/mlp_net", "width": 8}
+    zoo.train(plain, quiet=True)
+    said = capsys.readouterr().err
+    assert said.count("this model has no KAN layer on splines") == 1
+
+
 def test_a_width_below_the_features_is_refused(tmp_path: Path) -> None:
     changed = recipe(tmp_path)
     changed["model"]["width"] = 5
