@@ -33,11 +33,7 @@ def power_iterate(weight: Tensor, u: Tensor, n: int = 1) -> tuple[Tensor, Tensor
     """
     if n < 1:
         raise ValueError(f"power_iterate: n must be at least 1, got {n}")
-    if u.shape != (*weight.shape[:-2], weight.shape[-1]):
-        raise ValueError(
-            f"power_iterate: expected u of shape {(*weight.shape[:-2], weight.shape[-1])} for a weight of "
-            f"{tuple(weight.shape)}, got {tuple(u.shape)}"
-        )
+    _fits("power_iterate", weight, u=u)
     with torch.no_grad(), full_precision(weight.device):
         weight, u = _wide(weight), _wide(u).to(_wide(weight).dtype)
         for _ in range(n):
@@ -54,7 +50,11 @@ def spectral_sigma(weight: Tensor, u: Tensor, v: Tensor) -> Tensor:
 
     Returns:
         (...), float32 or float64: at most the largest singular value, and equal to it once u and v converged.
+
+    Raises:
+        ValueError: the shapes do not fit.
     """
+    _fits("spectral_sigma", weight, u=u, v=v)
     with full_precision(weight.device):
         weight = _wide(weight)
         u, v = u.detach().to(weight.dtype), v.detach().to(weight.dtype)
@@ -70,7 +70,11 @@ def sigma_reparam_weight(weight: Tensor, gamma: Tensor, u: Tensor, v: Tensor) ->
 
     Args:
         weight: (..., m, n). gamma: (...), the norm it shall have. u: (..., n), v: (..., m).
+
+    Raises:
+        ValueError: the shapes do not fit.
     """
+    _fits("sigma_reparam_weight", weight, gamma=gamma, u=u, v=v)
     return _Reparametrized.apply(weight, gamma, u, v)[0]
 
 
@@ -196,6 +200,20 @@ def entropy_lower_bound(sigma_total: Tensor | float, keys: int) -> Tensor:
     others = (keys - 1) * torch.exp(-s * math.sqrt(keys / (keys - 1)))  # (T-1) b
     gap = s * math.sqrt(keys / (keys - 1))
     return torch.log1p(others) + gap * others / (1 + others)
+
+
+def _fits(function: str, weight: Tensor, **given: Tensor) -> None:
+    """weight: (..., m, n); gamma (...), u (..., n) and v (..., m), those that are given."""
+    if weight.dim() < 2:
+        raise ValueError(f"{function}: expected a weight (..., m, n), got {tuple(weight.shape)}")
+    *batch, rows, columns = weight.shape
+    expected = {"gamma": (*batch,), "u": (*batch, columns), "v": (*batch, rows)}
+    for name, tensor in given.items():
+        if tensor.shape != expected[name]:
+            raise ValueError(
+                f"{function}: expected {name} of shape {expected[name]} for a weight of "
+                f"{tuple(weight.shape)}, got {tuple(tensor.shape)}"
+            )
 
 
 def _matvec(weight: Tensor, x: Tensor) -> Tensor:

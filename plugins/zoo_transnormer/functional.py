@@ -263,9 +263,9 @@ def diag_attention(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    *,
     block: int = 64,
     kind: Literal["softmax", "relu"] = "softmax",
+    *,
     causal: bool,
     key_padding_mask: Tensor | None = None,
 ) -> Tensor:

@@ -152,6 +152,19 @@ def test_arithmetic_is_float32_under_autocast_and_for_half_weights() -> None:
     [
         (lambda: power_iterate(torch.ones(2, 3), torch.ones(3), 0), "n must be at least 1, got 0"),
         (lambda: power_iterate(torch.ones(2, 3), torch.ones(2)), r"expected u of shape \(3,\)"),
+        (lambda: power_iterate(torch.ones(3), torch.ones(3)), r"a weight \(..., m, n\), got \(3,\)"),
+        (
+            lambda: spectral_sigma(torch.ones(2, 3), torch.ones(2), torch.ones(3)),
+            r"expected u of shape \(3,\)",
+        ),
+        (
+            lambda: sigma_reparam_weight(torch.ones(2, 3), torch.tensor(1.0), torch.ones(3), torch.ones(3)),
+            r"expected v of shape \(2,\) for a weight of \(2, 3\), got \(3,\)",
+        ),
+        (
+            lambda: sigma_reparam_weight(torch.ones(2, 3), torch.ones(2), torch.ones(3), torch.ones(2)),
+            r"expected gamma of shape \(\)",
+        ),
         (lambda: attention_entropy(), "give either probs or logits="),
         (lambda: attention_entropy(torch.ones(1, 1, 1, 1), logits=torch.ones(1, 1, 1, 1)), "give either"),
         (

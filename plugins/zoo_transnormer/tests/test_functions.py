@@ -98,7 +98,7 @@ def test_diag_attention(tokens, causal):
             else:
                 weights = scores.relu() * seen
             expected.append(weights @ one[2])
-        found = diag_attention(q, k, v, block=8, kind=kind, causal=causal)
+        found = diag_attention(q, k, v, 8, kind, causal=causal)
         torch.testing.assert_close(found, torch.cat(expected, 2))
 
 
