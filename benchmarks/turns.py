@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -51,7 +52,7 @@ Step = tuple[Callable[[], object], Iterable[Tensor | None]]
 
 @torch.inference_mode()
 def one_more_token(steps: Mapping[int, Mapping[str, Step]], repeats: int) -> list[Row]:
-    """What a step costs: by the tokens seen before, by layer.
+    """What a step costs, in `repeats` turns or more: by the tokens seen before, by layer.
 
     A layer's lengths take turns, so that ups and downs of the machine meet all alike, and the second of two
     steps counts: the other lengths' states have pushed its own out of the CPU's cache.
@@ -59,8 +60,9 @@ def one_more_token(steps: Mapping[int, Mapping[str, Step]], repeats: int) -> lis
     rows: list[Row] = []
     for name in next(iter(steps.values())):
         turns = laps({str(seen): partial(_warmed, layers[name][0]) for seen, layers in steps.items()})
-        for _ in range(repeats):
-            times = next(turns)
+        turn, end = 0, time.perf_counter() + _LEAST_SECONDS
+        while turn < repeats or time.perf_counter() < end:
+            times, turn = next(turns), turn + 1
         rows += [
             {
                 "layer": name,
@@ -74,6 +76,8 @@ def one_more_token(steps: Mapping[int, Mapping[str, Step]], repeats: int) -> lis
 
 
 _SECOND = "second"
+#: A hundred turns of 50 µs would all fall into one bad moment of the machine.
+_LEAST_SECONDS = 2.0
 
 
 def _warmed(step: Callable[[], object]) -> Iterator[str]:
