@@ -47,12 +47,12 @@ typedef struct {
 /* Which part of a left factor is not zero: all of it, up to its diagonal, or from its diagonal on. */
 typedef enum { ALL, LOWER, UPPER } part;
 
-/* Row i's factor is at[i * step]. */
+/* The factor of row i is at[i * step]. */
 typedef struct {
     const REAL *at;
     int64_t step;
 } factors;
-#define NOTHING ((factors){0}) /* is there, or is to be kept */
+#define NOTHING ((factors){0}) /* as if all were 0: what was there is not even read */
 
 /* Up to 8 arrays, and how many of their numbers are wanted next; the first `done` of each are on their way. */
 typedef struct {
