@@ -136,6 +136,7 @@ def test_each_type_takes_what_it_should(annotation: Any, value: Any, expected: A
         ),
         (tuple[int, ...], 3, "expected a list of whole numbers, got the number 3."),
         (tuple[int, str], [1], "expected a list of 2: a whole number, a text, got the list [1]."),
+        (tuple[float, ...], "0.5,1", "expected a list of numbers, got the text '0.5,1'. As a list: [0.5,1]."),
         (list[list[str]], "a", "expected a list of lists of texts, got the text 'a'."),
         (tuple, "ab", "expected a list, got the text 'ab'."),
         (dict[str, int], [1], "expected a mapping, got the list [1]."),

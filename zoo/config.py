@@ -247,7 +247,8 @@ def _convert_union(value: Any, options: tuple[Any, ...]) -> Any:
 
 def _convert_sequence(value: Any, annotation: Any, origin: type, args: tuple[Any, ...]) -> Any:
     if not isinstance(value, (list, tuple)):
-        raise _misfit(value, type_name(annotation))
+        simple = isinstance(value, str) and args[-1:] == (Ellipsis,) and args[0] in (int, float, str)
+        raise _misfit(value, type_name(annotation), f" As a list: [{value}]." if simple else "")
     if origin is tuple and args and args[-1] is not Ellipsis:
         if len(value) != len(args):
             raise _misfit(value, type_name(annotation))

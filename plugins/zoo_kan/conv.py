@@ -28,8 +28,8 @@ class KANConv2d(nn.Module):
     patch. They stay as they are: `kan/grids` moves those of `KANLinear` only.
 
     Args:
-        kernel_size, stride, padding: as of `torch.nn.Conv2d`. Padding is with zeros, of the pixels: the
-            functions see them.
+        kernel_size, stride, padding: as of `torch.nn.Conv2d`, one number for both sides. Padding is with
+            zeros, of the pixels: the functions see them.
         grid_intervals, order, grid_range, basis, base, extrapolate: as of `KANLinear`.
 
     Raises:

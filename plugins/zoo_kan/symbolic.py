@@ -86,12 +86,17 @@ def symbolic_fit(
         simplicity: weight of a function's complexity against log2(1 - R2), in [0, 1]; as in the paper's code.
 
     Raises:
-        ValueError: other shapes, fewer than four points, an unknown name, or points that are not finite.
+        ValueError: other shapes, fewer than four points, no or an unknown name, a simplicity that is no
+            share, or points that are not finite.
     """
     names = list(LIBRARY) if library is None else list(library)
     unknown = [name for name in names if name not in LIBRARY]
     if unknown:
         raise ValueError(f"unknown function {unknown[0]!r}; there is: {', '.join(LIBRARY)}")
+    if not names:
+        raise ValueError(f"the library is empty; there is: {', '.join(LIBRARY)}")
+    if not 0 <= simplicity <= 1:
+        raise ValueError(f"simplicity must lie within 0 and 1, got {simplicity}")
     if x.dim() != 1 or x.shape != y.shape or len(x) < 4:
         raise ValueError(f"expected x and y (S,), S >= 4, got {tuple(x.shape)} and {tuple(y.shape)}")
     if not (x.isfinite().all() and y.isfinite().all()):

@@ -39,11 +39,14 @@ class Cost:
         """Multiply-accumulates for one example; FLOPs are twice as many.
 
         width: another width than the present one. below: only layers in the module of this name.
+
+        Raises:
+            ValueError: there is no such module, or the width cannot be.
         """
         if width is not None:
             with width_scope(self.model, width):
                 return self.macs(below=below)
-        modules = dict(self.model.named_modules())
+        modules = self._modules(below)
         return sum(
             _macs(modules[name], places) for name, places in self.places.items() if _lies_in(name, below)
         )
@@ -55,13 +58,20 @@ class Cost:
                 return self.parameters(below=below)
         counted = {id(p) for m in self.model.modules() if isinstance(m, Slimmable) for p in m.parameters()}  # type: ignore[attr-defined]
         total = 0
-        for name, module in self.model.named_modules():
+        for name, module in self._modules(below).items():
             if not _lies_in(name, below):
                 continue
             if isinstance(module, Slimmable):
                 total += module.active_parameters()
             total += sum(p.numel() for p in module.parameters(recurse=False) if id(p) not in counted)
         return total
+
+    def _modules(self, below: str) -> dict[str, nn.Module]:
+        """All modules by name, `below` among them."""
+        modules = dict(self.model.named_modules())
+        if below not in modules:
+            raise ValueError(f"the model has no module {below!r}, whose cost was asked for")
+        return modules
 
 
 @torch.no_grad()

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo_slimmable.layers import filled, like
+from zoo_slimmable.layers import check_inputs, filled, like
 from zoo_slimmable.widths import Channels, Slimmable
 
 #: Which channels stand before a batch norm, in groups that have one width each: the encoder's, a decoder's.
@@ -57,6 +57,7 @@ class SlimmableLayerNorm(_Norm, nn.LayerNorm):  # type: ignore[misc]
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (..., d) -> (..., d)."""
+        check_inputs(self, x.shape[-1])
         return F.layer_norm(x, (self.channels.active,), *self.used(), self.eps)
 
     def plain(self) -> nn.LayerNorm:
@@ -92,6 +93,7 @@ class SlimmableGroupNorm(_Norm, nn.GroupNorm):  # type: ignore[misc]
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (B, c, ...) -> (B, c, ...)."""
+        check_inputs(self, x.shape[1])
         return F.group_norm(x, self.channels.active // self.group, *self.used(), self.eps)
 
     def plain(self) -> nn.GroupNorm:
@@ -145,8 +147,9 @@ class SlimmableBatchNorm2d(_Norm, nn.BatchNorm2d):  # type: ignore[misc]
         """x: (B, c, H, W) -> (B, c, H, W).
 
         Raises:
-            ValueError: in evaluation, at a width without statistics.
+            ValueError: in evaluation, at a width without statistics; another number of channels.
         """
+        check_inputs(self, x.shape[1])
         return self._finish(self._normalise(x))
 
     def _normalise(self, x: Tensor) -> Tensor:

@@ -45,6 +45,8 @@ def test_what_cannot_be_fitted_is_refused() -> None:
         (lambda: symbolic_fit(x[:3], x[:3]), "S >= 4"),
         (lambda: symbolic_fit(x, x * math.nan), "finite"),
         (lambda: symbolic_fit(x, x, library=["cosinus"]), "unknown function 'cosinus'"),
+        (lambda: symbolic_fit(x, x, library=[]), "the library is empty; there is: x, x"),
+        (lambda: symbolic_fit(x, x, simplicity=1.5), "simplicity must lie within 0 and 1, got 1.5"),
     ):
         with pytest.raises(ValueError, match=message):
             call()

@@ -347,5 +347,11 @@ def test_layers_that_cannot_be_are_refused() -> None:
     a = Channels(16)
     layer = SlimmableLinear(a, 3)
     a.set(0.5)
-    with pytest.raises(ValueError, match=r"reads 8 of 16 channels at its present width, but is given 16"):
-        layer(torch.zeros(1, 16))
+    norms = (SlimmableLayerNorm(a), SlimmableGroupNorm(a), SlimmableBatchNorm2d(a))
+    for each, x in zip((layer, *norms), (torch.zeros(1, 16),) * 3 + (torch.zeros(1, 16, 2, 2),), strict=True):
+        with pytest.raises(ValueError, match=r"reads 8 of 16 channels at its present width, but is given 16"):
+            each(x)
+    cost = Cost(layer, torch.zeros(1, 8))
+    for ask in (cost.macs, cost.parameters):
+        with pytest.raises(ValueError, match="no module 'encoder', whose cost was asked for"):
+            ask(below="encoder")
