@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from zoo.layers import native as module
-from zoo.layers.native import kernels
+from zoo.layers.native import kernels, loops, obstacle
 from zoo.sources import cache_folder
 
 pytestmark = [
@@ -97,6 +97,32 @@ def test_none_where_there_is_no_compiler_or_none_is_wanted(source, monkeypatch):
     monkeypatch.setenv("PATH", "")
     assert kernels(source, torch.float32) is None
     module._compiled.cache_clear()
+
+
+def test_what_stands_against_them_is_said(source, monkeypatch):
+    x = torch.zeros(1)
+    assert obstacle(source, x) == "" and loops(source, x.dtype) is kernels(source, x.dtype)
+    assert obstacle(source, x.to("meta")) == "needs tensors on CPU, these are on meta"
+    assert obstacle(source, x.half()) == module.NEEDED and obstacle(source, x.half(), torch.float32) == ""
+    monkeypatch.setenv("ZOO_KERNELS", "0")
+    assert obstacle(source, x) == module.NEEDED
+    with pytest.raises(RuntimeError, match=r"loops.c needs a C compiler .*not torch.float32"):
+        loops(source, x.dtype)
+
+
+@pytest.mark.parametrize("graphs", [True, False])
+def test_graphs_are_an_obstacle_unless_what_calls_them_can_be_captured(source, graphs):
+    def ask(x: torch.Tensor) -> torch.Tensor:
+        return x + 1 if obstacle(source, x, graphs=graphs) else x + 2
+
+    x = torch.zeros(1)
+    assert torch.compile(ask, backend="eager", fullgraph=True)(x) == (2 if graphs else 1)
+
+    class Asking(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return ask(x)
+
+    assert torch.export.export(Asking(), (x,)).module()(x) == 1 and ask(x) == 2
 
 
 def test_tensors_that_c_would_read_wrongly_are_refused(source):

@@ -67,12 +67,9 @@ def scan_options(impl: str, block_size: int | None) -> None:
         raise ValueError(f"block_size must be a whole number of at least 1, got {block_size!r}")
 
 
-def native(available: bool) -> None:
-    if not available:
-        raise ValueError(
-            'impl="native" needs tensors on CPU, a C compiler (cc, gcc, clang or $CC), ZOO_KERNELS unset '
-            'and no graph to be captured in; impl="auto" takes it where it can be had'
-        )
+def native(obstacle: str) -> None:
+    if obstacle:
+        raise ValueError(f'impl="native" {obstacle}; impl="auto" takes it where it can be had')
 
 
 def finite_scores(scores: Tensor, key_mask: Tensor | None) -> None:

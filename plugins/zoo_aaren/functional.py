@@ -19,7 +19,7 @@ from torch import Tensor
 from zoo.layers.precision import full_precision, sum_dtype
 from zoo_aaren import checks
 from zoo_aaren.chunked import CHUNK, NEG_INF, chunked_scan
-from zoo_aaren.native import available, native_scan
+from zoo_aaren.native import native_scan, obstacle
 
 Impl = Literal["auto", "native", "dense", "blocked", "tree", "loop"]
 
@@ -191,8 +191,8 @@ def aaren_scan(
     else:
         rows = (state.m.flatten(0, 1), state.u.flatten(0, 1), state.w.flatten(0, 1))
         scores, values = scores.flatten(0, 1), values.flatten(0, 1)
-        if impl == "native" or (impl == "auto" and block_size is None and available(values)):
-            checks.native(available(values))
+        if impl == "native" or (impl == "auto" and block_size is None and not obstacle(values)):
+            checks.native(obstacle(values))
             out, rows = native_scan(scores, values, rows)
         else:
             chunk = tokens if impl == "dense" else block_size or CHUNK

@@ -12,17 +12,15 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from zoo.layers.native import Kernels, kernels
+from zoo.layers import native
 from zoo_aaren.chunked import CHUNK, chunked_scan
 
 SOURCE = Path(__file__).with_name("scan.c")
 
 
-def available(values: Tensor) -> bool:
-    """Whether `native_scan` can take them: on CPU, with a compiler at hand, not captured as a graph."""
-    if values.device.type != "cpu" or torch.compiler.is_compiling() or torch.compiler.is_exporting():
-        return False
-    return kernels(SOURCE, values.dtype) is not None
+def obstacle(values: Tensor) -> str:
+    """Why `native_scan` cannot take them, "needs ..."; empty where it can."""
+    return native.obstacle(SOURCE, values)
 
 
 def native_scan(
@@ -73,7 +71,9 @@ def _forward(
     scores, values = scores.contiguous(), values.contiguous()
     last = [x.clone(memory_format=torch.contiguous_format) for x in (m, u, w)]
     out, levels, sums = torch.empty_like(values), torch.empty_like(scores), torch.empty_like(scores)
-    _loops(values).run("forward", rows, tokens, width, scores, values, *last, out, levels, sums)
+    native.loops(SOURCE, values.dtype).run(
+        "forward", rows, tokens, width, scores, values, *last, out, levels, sums
+    )
     return out, last[0], last[1], last[2], levels, sums
 
 
@@ -102,7 +102,7 @@ def _backward(
     grad_scores, grad_values, grad_m = (torch.empty_like(given[i]) for i in (0, 1, 2))
     carried = [x.clone(memory_format=torch.contiguous_format) for x in (grad_u, grad_w)]
     made = (grad_scores, grad_values, grad_m, *carried)
-    _loops(values).run("backward", rows, tokens, width, *given, *made)
+    native.loops(SOURCE, values.dtype).run("backward", rows, tokens, width, *given, *made)
     return grad_scores, grad_values, grad_m, carried[0], carried[1]
 
 
@@ -142,9 +142,3 @@ def _(scores: torch.Size, values: torch.Size, *_: Any, **__: Any) -> int:
 def _(scores: torch.Size, values: torch.Size, *_: Any, **__: Any) -> int:
     """G like w, weighted for dv, and its products with v, and of g with o."""
     return 9 * values.numel()
-
-
-def _loops(values: Tensor) -> Kernels:
-    found = kernels(SOURCE, values.dtype)
-    assert found is not None, "see `available`"
-    return found

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.utils.flop_counter import register_flop_formula
 
-from zoo.layers.native import Kernels, kernels
+from zoo.layers import native
 
 SOURCE = Path(__file__).with_name("lightning.c")
 #: Tokens per chunk at most: what a chunk holds stays in the cache.
@@ -23,13 +23,8 @@ LONGEST_CHUNK = 128
 
 def obstacle(q: Tensor, dtype: torch.dtype) -> str:
     """Why `native_attention` cannot compute this; empty where it can. dtype: of the sums."""
-    if q.device.type != "cpu":
-        return f"the backend 'native' needs tensors on CPU, these are on {q.device.type}"
-    if torch.compiler.is_compiling() or torch.compiler.is_exporting():
-        return "the backend 'native' cannot be captured as a graph"
-    if kernels(SOURCE, dtype) is None:
-        return "the backend 'native' needs a C compiler (cc, gcc, clang or $CC) and ZOO_KERNELS unset"
-    return ""
+    reason = native.obstacle(SOURCE, q, dtype)
+    return f"the backend 'native' {reason}" if reason else ""
 
 
 def native_attention(
@@ -115,7 +110,7 @@ def _forward(
     out, last, states = _outputs(q, v, chunk, learns)
     given = (q, k, v, slopes, lengths, state)
     made = (out, last, states if learns else None)
-    _loops(v).run("forward", *_sizes(q, v, slopes, chunk), *given, *made)
+    native.loops(SOURCE, v.dtype).run("forward", *_sizes(q, v, slopes, chunk), *given, *made)
     return out, last, states
 
 
@@ -140,7 +135,7 @@ def _backward(
     grad_q, grad_k, grad_v, grad_state = _gradients(q, k, v, wanted)
     given = (q, k, v, slopes, lengths, int(continues), states, grad, grad_last)
     made = (grad_q, grad_k, grad_v, grad_state if wanted else None)
-    _loops(v).run("backward", *_sizes(q, v, slopes, chunk), *given, *made)
+    native.loops(SOURCE, v.dtype).run("backward", *_sizes(q, v, slopes, chunk), *given, *made)
     return grad_q, grad_k, grad_v, grad_state
 
 
@@ -185,9 +180,3 @@ def _outputs(q: Tensor, v: Tensor, chunk: int, learns: bool) -> tuple[Tensor, Te
 def _gradients(q: Tensor, k: Tensor, v: Tensor, wanted: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     state = (*q.shape[:2], q.shape[3], v.shape[3]) if wanted else (0,)
     return torch.empty_like(q), torch.empty_like(k), torch.empty_like(v), q.new_empty(state)
-
-
-def _loops(v: Tensor) -> Kernels:
-    found = kernels(SOURCE, v.dtype)
-    assert found is not None, "see `obstacle`"
-    return found

@@ -36,6 +36,7 @@ OPTIONS = ("-O3", "-std=gnu11", "-ffp-contract=fast", "-fno-math-errno", "-fopen
 PER_THREAD = 2**19
 #: The C name of the numbers, `REAL` in a source.
 REALS = {torch.float32: "float", torch.float64: "double"}
+NEEDED = "needs a C compiler (cc, gcc, clang or $CC) and ZOO_KERNELS unset"
 
 
 class Kernels:
@@ -80,6 +81,36 @@ def kernels(source: Path, dtype: torch.dtype) -> Kernels | None:
     if dtype not in REALS or os.environ.get("ZOO_KERNELS", "1") == "0":
         return None
     return _compiled(source, REALS[dtype])
+
+
+def obstacle(source: Path, x: Tensor, dtype: torch.dtype | None = None, *, graphs: bool = False) -> str:
+    """Why the functions of a C file cannot compute on tensors like x, "needs ..."; empty where they can.
+
+    dtype: of the numbers, that of x if not given. graphs: whether `torch.compile` may capture what calls
+    them, which takes custom operators throughout; an exported graph never holds them.
+    """
+    if x.device.type != "cpu":
+        return f"needs tensors on CPU, these are on {x.device.type}"
+    if torch.compiler.is_exporting() or (torch.compiler.is_compiling() and not graphs):
+        return "needs code that is not captured as a graph"
+    return "" if _found(source, x.dtype if dtype is None else dtype) else NEEDED
+
+
+def loops(source: Path, dtype: torch.dtype) -> Kernels:
+    """The functions of a C file for numbers of this type, where `obstacle` found none.
+
+    Raises:
+        RuntimeError: they cannot be had after all, as by a compiled graph that moved to another machine.
+    """
+    found = kernels(source, dtype)
+    if found is None:
+        raise RuntimeError(f"{source.name} {NEEDED}, and numbers in float32 or float64, not {dtype}")
+    return found
+
+
+@torch.compiler.assume_constant_result
+def _found(source: Path, dtype: torch.dtype) -> bool:
+    return kernels(source, dtype) is not None
 
 
 @functools.cache

@@ -8,13 +8,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from zoo_aaren import AarenState, aaren_combine, aaren_pool, aaren_scan, aaren_step
 from zoo_aaren.chunked import prefix_sums, suffix_sums
-from zoo_aaren.native import available
+from zoo_aaren.native import obstacle
 from zoo_aaren.reference import prefix_attention, recurrent_attention
 
 from zoo.layers import native
 from zoo.layers.operations import OperationCounter
 
-NEEDS_COMPILER = pytest.mark.skipif(not available(torch.zeros(1)), reason="no C compiler")
+NEEDS_COMPILER = pytest.mark.skipif(bool(obstacle(torch.zeros(1))), reason="no C compiler")
 FORMS = [
     pytest.param({"impl": "native"}, id="native", marks=NEEDS_COMPILER),
     pytest.param({"impl": "loop"}, id="loop"),
@@ -424,7 +424,7 @@ def test_without_kernels_auto_is_blocked(monkeypatch):
     scores, values = REGIMES["wide"], _values()
     monkeypatch.setenv("ZOO_KERNELS", "0")
     assert torch.equal(aaren_scan(scores, values), aaren_scan(scores, values, impl="blocked"))
-    with pytest.raises(ValueError, match='impl="native" needs tensors on CPU, a C compiler'):
+    with pytest.raises(ValueError, match='impl="native" needs a C compiler'):
         aaren_scan(scores, values, impl="native")
 
 
