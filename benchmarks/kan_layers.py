@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from turns import Row, keep_freed_memory, lines, show
+from turns import Row, keep_freed_memory, lines, show, show_machine
 from zoo_kan import KANLinear
 
 from zoo.bench import Time, laps
@@ -206,6 +206,7 @@ def main() -> None:
     tables: dict[str, list[Row]] = {}
     if "time" in options.only:
         keep_freed_memory()
+        show_machine()
         tables["time"], tables["bars"] = times(options.batch, options.repeats)
         show(f"Forward and backward, {list(SIZES)}, batch {options.batch}", lines(tables["time"]))
         show("Bars", lines(tables["bars"]))

@@ -1,19 +1,21 @@
-"""The sum over edges, block by block of features, with a backward of its own.
+"""The sum over edges, with a backward of its own.
 
 Shapes: N rows, I inputs, O outputs, K basis functions; I' inputs of a block.
 
 Written as plain operations, a KAN layer keeps some fifteen tensors of (N, I, K) for the way back. Here the
-values of the basis live only while their block of features is worked on, and the way back, which starts from
-x and the weights alone, computes them again. A block holds (I', K, N): all loops run along the rows, and what
-one pass leaves is still in the cache for the next one, the matrix product among them.
+way back starts from x and the weights alone and computes the basis again. Two forms:
 
-Every basis function of every input is computed, also where it is 0. Of cubic splines just 4 of G + 3 are not;
-but to put these 4 where they belong (`scatter_`) takes as long on a CPU as the closed form of all (measured,
-G = 5), and a product with the rows that they pick (`embedding_bag`) ten times.
+* Loops in C for B-splines on a CPU (`native.py`): only the k + 1 functions that are not 0 at an input are
+  computed and multiplied.
+* Block by block of features for everything else. Values of the basis live only while their block is worked
+  on. It holds (I', K, N): all loops run along the rows, and what one pass leaves is still in the cache for
+  the next one, the matrix product among them. Every function of every input is computed, also where it is
+  0: in tensor operations it takes longer to leave those out (`scatter_`, `embedding_bag`; measured, G = 5).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol, cast
 
 import torch
@@ -44,6 +46,28 @@ class Blocks(Protocol):
         """And their slopes, (I', K, N)."""
 
 
+#: Of x (N, I), coef (O, I, K) and base_weight (O, I).
+Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
+
+
+class Sums(Protocol):
+    """What computes `sum_over_edges` as a whole; nothing is kept in between."""
+
+    def forward(self, x: Tensor, coef: Tensor, base_weight: Tensor | None, base: str) -> Tensor:
+        """(N, O)."""
+
+    def backward(
+        self,
+        gradient: Tensor,
+        x: Tensor,
+        coef: Tensor,
+        base_weight: Tensor | None,
+        base: str,
+        wanted: Sequence[bool],
+    ) -> Gradients:
+        """Those gradients that are wanted, and `None` for others; gradient: (N, O)."""
+
+
 class Basis(nn.Module):
     """What every basis has. count: K, functions per input."""
 
@@ -70,6 +94,10 @@ class Basis(nn.Module):
     def blocks(self, columns: Tensor, size: int) -> Blocks:
         """The basis at inputs (I, N), which may be overwritten, by blocks of `size` features."""
         return _PlainBlocks(self, columns, size)
+
+    def sums(self, x: Tensor) -> Sums | None:
+        """What computes sums over edges at such inputs faster than block by block; `None`: nothing does."""
+        return None
 
 
 class _PlainBlocks:
@@ -139,65 +167,82 @@ class _Edges(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, coef: Tensor, base_weight: Tensor | None, basis: Basis, base: str
     ) -> Tensor:
-        ctx.basis, ctx.base = basis, base
-        ctx.compiled = torch.compiler.is_compiling()
-        weights = _planes(coef) if ctx.compiled else coef
+        ctx.basis, ctx.base, ctx.sums = basis, base, basis.sums(x)
+        # A compiler fuses plain operations better than blocks.
+        ctx.plain = ctx.sums is None and torch.compiler.is_compiling()
+        weights = _planes(coef) if ctx.plain else coef
         ctx.save_for_backward(x, weights, base_weight)
-        if ctx.compiled:  # a compiler fuses plain operations better than blocks
+        if ctx.plain:
             return _plain(x, weights, base_weight, basis, base)
-        columns, size, count = _columns(x), _block_size(x, basis), basis.count
-        y = coef.new_zeros(len(coef), len(x))
-        if base_weight is not None:
-            y.addmm_(base_weight, branch(columns, base))
-        blocks = basis.blocks(columns, size)
-        for block, part in enumerate(coef.flatten(1).split(size * count, dim=1)):
-            y.addmm_(part, blocks.values(block).flatten(0, 1))
-        return y.T.contiguous()
+        if ctx.sums is None:
+            return _by_blocks(x, coef, base_weight, basis, base)
+        return cast(Tensor, ctx.sums.forward(x, coef, base_weight, base))
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        x, coef, base_weight = ctx.saved_tensors  # in compiled code the planes of coef
-        if ctx.compiled or torch.is_grad_enabled():  # the latter: it is to be differentiated again
-            planes = coef if ctx.compiled else _planes(coef)
-            return (*_plain_backward(gradient, x, planes, base_weight, ctx.basis, ctx.base), None, None)
-        wants_x, wants_coef, wants_base = ctx.needs_input_grad[:3]
-        columns, by_output, gradient = _columns(x), gradient.T.contiguous(), gradient.contiguous()
-        of_base = of_branch = None
-        if base_weight is not None and wants_base:
-            of_base = by_output @ branch(columns, ctx.base).T
-        if base_weight is not None and wants_x:
-            of_branch = base_weight.T @ by_output
-            if ctx.base == "silu":
-                of_branch = torch.ops.aten.silu_backward(of_branch, columns)
-        size, count = _block_size(x, ctx.basis), ctx.basis.count
-        blocks = ctx.basis.blocks(columns, size)
-        flat = coef.flatten(1).T.contiguous()  # (I K, O)
-        of_x, of_flat = _room(x), torch.empty_like(flat)
-        parts = (flat.split(size * count), of_x.split(size), of_flat.split(size * count))
-        for block, (weights, of_inputs, of_weights) in enumerate(zip(*parts, strict=True)):
-            values, slopes = blocks.both(block)
-            matrix = values.flatten(0, 1)
-            if wants_coef:
-                torch.mm(matrix, gradient, out=of_weights)
-            if wants_x:
-                torch.mm(weights, by_output, out=matrix)  # the gradient of the values, in their place
-                torch.sum(matrix.view_as(slopes).mul_(slopes), 1, out=of_inputs)
-        if wants_x and blocks.chain is not None:
-            of_x.mul_(blocks.chain)
-        if of_branch is not None:
-            of_x.add_(of_branch)
-        return (
-            of_x.T.contiguous() if wants_x else None,
-            of_flat.T.contiguous().view_as(coef) if wants_coef else None,
-            of_base,
-            None,
-            None,
-        )
+        x, coef, base_weight = ctx.saved_tensors  # where operations are plain, the planes of coef
+        known = gradient, x, coef, base_weight
+        if ctx.plain:
+            found = _plain_backward(*known, ctx.basis, ctx.base)
+        elif torch.is_grad_enabled() and not torch.compiler.is_compiling():  # to be differentiated again
+            found = _plain_backward(gradient, x, _planes(coef), base_weight, ctx.basis, ctx.base)
+        elif ctx.sums is not None:
+            found = ctx.sums.backward(*known, ctx.base, ctx.needs_input_grad[:3])
+        else:
+            found = _backward_by_blocks(*known, ctx.basis, ctx.base, ctx.needs_input_grad)
+        return (*found, None, None)
+
+
+def _by_blocks(x: Tensor, coef: Tensor, base_weight: Tensor | None, basis: Basis, base: str) -> Tensor:
+    columns, size, count = _columns(x), _block_size(x, basis), basis.count
+    y = coef.new_zeros(len(coef), len(x))
+    if base_weight is not None:
+        y.addmm_(base_weight, branch(columns, base))
+    blocks = basis.blocks(columns, size)
+    for block, part in enumerate(coef.flatten(1).split(size * count, dim=1)):
+        y.addmm_(part, blocks.values(block).flatten(0, 1))
+    return y.T.contiguous()
+
+
+def _backward_by_blocks(
+    gradient: Tensor, x: Tensor, coef: Tensor, base_weight: Tensor | None, basis: Basis, base: str, wants: Any
+) -> Gradients:
+    """The gradients of x, coef and base_weight, as far as wanted."""
+    columns, by_output, gradient = _columns(x), gradient.T.contiguous(), gradient.contiguous()
+    of_base = of_branch = None
+    if base_weight is not None and wants[2]:
+        of_base = by_output @ branch(columns, base).T
+    if base_weight is not None and wants[0]:
+        of_branch = base_weight.T @ by_output
+        if base == "silu":
+            of_branch = torch.ops.aten.silu_backward(of_branch, columns)
+    size, count = _block_size(x, basis), basis.count
+    blocks = basis.blocks(columns, size)
+    flat = coef.flatten(1).T.contiguous()  # (I K, O)
+    of_x, of_flat = _room(x), torch.empty_like(flat)
+    parts = (flat.split(size * count), of_x.split(size), of_flat.split(size * count))
+    for block, (weights, of_inputs, of_weights) in enumerate(zip(*parts, strict=True)):
+        values, slopes = blocks.both(block)
+        matrix = values.flatten(0, 1)
+        if wants[1]:
+            torch.mm(matrix, gradient, out=of_weights)
+        if wants[0]:
+            torch.mm(weights, by_output, out=matrix)  # the gradient of the values, in their place
+            torch.sum(matrix.view_as(slopes).mul_(slopes), 1, out=of_inputs)
+    if wants[0] and blocks.chain is not None:
+        of_x.mul_(blocks.chain)
+    if of_branch is not None:
+        of_x.add_(of_branch)
+    return (
+        of_x.T.contiguous() if wants[0] else None,
+        of_flat.T.contiguous().view_as(coef) if wants[1] else None,
+        of_base,
+    )
 
 
 def _plain_backward(
     gradient: Tensor, x: Tensor, planes: Tensor, base_weight: Tensor | None, basis: Basis, base: str
-) -> tuple[Tensor, Tensor, Tensor | None]:
+) -> Gradients:
     """The gradients of x, coef and base_weight, in operations that autograd can follow."""
     of_values = (gradient @ planes.T).unflatten(1, (basis.count, -1))  # (N, K, I)
     of_x = (of_values * basis.slopes(x)).sum(1)

@@ -11,8 +11,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from zoo_kan import functional
-from zoo_kan.edges import Basis, Blocks
+from zoo_kan import functional, native
+from zoo_kan.edges import Basis, Blocks, Sums
 
 Extrapolate = Literal["zero", "clamp", "linear"]
 EXTRAPOLATE: tuple[Extrapolate, ...] = ("zero", "clamp", "linear")
@@ -183,6 +183,11 @@ class SplineBasis(Basis):
             chain, beyond = chain * ((columns >= low) & (columns <= high)), 0
         places = columns.sub_(low).mul_(per_step).clamp_(-beyond, self.intervals + beyond)
         return _CubicBlocks(places, chain, count=self.count, size=size)
+
+    def sums(self, x: Tensor) -> Sums | None:
+        if native.obstacle(x, self.order):
+            return None
+        return native.SplineSums(self.grid, self.order, EXTRAPOLATE.index(self.extrapolate))
 
     # -- the two forms: closed for cubic splines on equal steps, else the recursion ----------------
 

@@ -13,11 +13,24 @@ from torch import nn
 from zoo_kan import KANLinear
 from zoo_kan.bases import make_basis
 from zoo_kan.edges import _plain, _planes
+from zoo_kan.native import obstacle
 from zoo_kan.reference import kan_linear
 from zoo_kan.splines import EXTRAPOLATE, SplineBasis
 
 F64 = torch.float64
 BASES = ["bspline", "rbf", "chebyshev", "fourier"]
+
+
+@pytest.fixture(params=["loops", "torch"], autouse=True)
+def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Everything here holds for the loops in C and for tensor operations."""
+    if request.param == "torch":
+        monkeypatch.setenv("ZOO_KERNELS", "0")
+    elif reason := obstacle(torch.zeros(1), 3):
+        pytest.skip(reason)
+    elif request.node.callspec.params.get("basis", "bspline") != "bspline":
+        pytest.skip("only splines have loops in C")
+    return str(request.param)
 
 
 def layer(inputs: int = 3, outputs: int = 2, *, seed: int = 0, **options: Any) -> KANLinear:
@@ -207,6 +220,7 @@ def test_export_and_compile_equal_eager() -> None:
     x, other = inputs(6, 4), inputs(6, 4, seed=5)
     exported = torch.export.export(made, (x,)).module()
     torch.testing.assert_close(exported(other), made(other))
+    assert "zoo_kan" not in str(exported.graph)  # so that it runs where the zoo is not
     compiled: Any = torch.compile(made, backend="aot_eager")
     made.update_grid(inputs(100, 4))
     made.refine(10)
