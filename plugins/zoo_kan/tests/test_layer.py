@@ -26,6 +26,7 @@ def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
     """Everything here holds for the loops in C and for tensor operations."""
     if request.param == "torch":
         monkeypatch.setenv("ZOO_KERNELS", "0")
+        torch.compiler.reset()  # graphs that hold the loops
     elif reason := obstacle(torch.zeros(1), 3):
         pytest.skip(reason)
     elif request.node.callspec.params.get("basis", "bspline") != "bspline":
