@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -41,7 +41,8 @@ class SplineSums:
 
     def forward(self, x: Tensor, coef: Tensor, base_weight: Tensor | None, base: str) -> Tensor:
         """Of x (N, I), with coef (O, I, K) and base_weight (O, I): the sums, (N, O)."""
-        return _forward(x, coef, base_weight, self.grid, self._choices(base_weight, base))
+        choices = self._choices(base_weight, base)
+        return cast(Tensor, torch.ops.zoo_kan.splines.default(x, coef, base_weight, self.grid, choices))
 
     def backward(
         self,
@@ -55,7 +56,9 @@ class SplineSums:
         """The gradients of x, coef and base_weight, those that are wanted; gradient: (N, O), of the sums."""
         wanted = [*wanted[:2], wanted[2] and base_weight is not None]
         choices = self._choices(base_weight, base)
-        found = _backward(gradient, x, coef, base_weight, self.grid, choices, wanted)
+        found = torch.ops.zoo_kan.splines_backward.default(
+            gradient, x, coef, base_weight, self.grid, choices, wanted
+        )
         of_x, of_coef, of_base = (t if is_ else None for t, is_ in zip(found, wanted, strict=True))
         return of_x, of_coef, of_base
 
@@ -64,7 +67,17 @@ class SplineSums:
         return [self.order, self.extrapolate, 0 if base_weight is None else 1 + BASES.index(base)]
 
 
-@torch.library.custom_op("zoo_kan::splines", mutates_args=())
+# Operations of torch, so that compiled code, its counter of operations and its fake tensors know them. Those
+# that `torch.library.custom_op` makes, in fewer words, take longer to be called.
+_LIBRARY = torch.library.Library("zoo_kan", "DEF")
+_LIBRARY.define("splines(Tensor x, Tensor coef, Tensor? base_weight, Tensor grid, int[] choices) -> Tensor")
+_LIBRARY.define(
+    "splines_backward(Tensor gradient, Tensor x, Tensor coef, Tensor? base_weight, Tensor grid,"
+    " int[] choices, bool[] wanted) -> (Tensor, Tensor, Tensor)"
+)
+
+
+@torch.library.impl(_LIBRARY, "splines", "CPU")
 def _forward(
     x: Tensor, coef: Tensor, base_weight: Tensor | None, grid: Tensor, choices: Sequence[int]
 ) -> Tensor:
@@ -75,12 +88,12 @@ def _forward(
     return sums
 
 
-@_forward.register_fake
+@torch.library.register_fake("zoo_kan::splines", lib=_LIBRARY)
 def _(x: Tensor, coef: Tensor, *_: Any) -> Tensor:
     return x.new_empty(x.shape[0], coef.shape[0])
 
 
-@torch.library.custom_op("zoo_kan::splines_backward", mutates_args=())
+@torch.library.impl(_LIBRARY, "splines_backward", "CPU")
 def _backward(
     gradient: Tensor,
     x: Tensor,
@@ -99,7 +112,7 @@ def _backward(
     return found
 
 
-@_backward.register_fake
+@torch.library.register_fake("zoo_kan::splines_backward", lib=_LIBRARY)
 def _(gradient: Tensor, x: Tensor, coef: Tensor, *others: Any) -> tuple[Tensor, Tensor, Tensor]:
     return _made(x, coef, others[-1])
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from zoo_kan import KANLinear
 from zoo_kan.edges import _plain, _planes, sum_over_edges
 from zoo_kan.functional import extend_grid
-from zoo_kan.native import HIGHEST_ORDER, SplineSums, _backward, _forward, obstacle
+from zoo_kan.native import HIGHEST_ORDER, SplineSums, obstacle
 from zoo_kan.splines import EXTRAPOLATE, SplineBasis
 
 from zoo.layers import native
@@ -148,10 +148,12 @@ def test_the_operators_keep_the_rules_of_torch(base: bool) -> None:
     x, gradient = torch.randn(7, 3, dtype=F64), torch.randn(7, 5, dtype=F64)
     choices = [2, 1, int(base)]
     tests = ("test_schema", "test_faketensor")
-    torch.library.opcheck(_forward, (x, coef, base_weight, basis.grid, choices), test_utils=tests)
+    torch.library.opcheck(
+        torch.ops.zoo_kan.splines.default, (x, coef, base_weight, basis.grid, choices), test_utils=tests
+    )
     for wanted in ([True, True, base], [False, True, False], [True, False, False]):
         arguments = (gradient, x, coef, base_weight, basis.grid, choices, wanted)
-        torch.library.opcheck(_backward, arguments, test_utils=tests)
+        torch.library.opcheck(torch.ops.zoo_kan.splines_backward.default, arguments, test_utils=tests)
 
 
 def test_operations_are_counted() -> None:
