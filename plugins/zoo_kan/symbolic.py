@@ -28,14 +28,15 @@ class Function:
     """A candidate. complexity: what a simple formula would rather avoid.
 
     free: which of a and b are no mere repetition of c and d: "ab", "a" (exp), "b" (powers), "" (the line).
-    power: p where f is x^p, so that a^p goes into c.
+    scales: f(a u) is a multiple of f(u), which goes into c. mirrors: so is f(-u): a is taken above 0.
     """
 
     name: str
     f: Callable[[Tensor], Tensor]
     complexity: float
     free: str = "ab"
-    power: int | None = None
+    scales: bool = False
+    mirrors: bool = False
 
 
 def _signed(x: Tensor) -> Tensor:
@@ -45,19 +46,19 @@ def _signed(x: Tensor) -> Tensor:
 LIBRARY: dict[str, Function] = {
     each.name: each
     for each in (
-        Function(name="x", f=lambda x: x, complexity=1, free="", power=1),
-        Function(name="x^2", f=lambda x: x**2, complexity=2, free="b", power=2),
-        Function(name="x^3", f=lambda x: x**3, complexity=3, free="b", power=3),
-        Function(name="x^4", f=lambda x: x**4, complexity=3, free="b", power=4),
-        Function(name="1/x", f=lambda x: 1 / x, complexity=2, free="b", power=-1),
-        Function(name="1/x^2", f=lambda x: 1 / x**2, complexity=2, free="b", power=-2),
+        Function(name="x", f=lambda x: x, complexity=1, free="", scales=True),
+        Function(name="x^2", f=lambda x: x**2, complexity=2, free="b", scales=True),
+        Function(name="x^3", f=lambda x: x**3, complexity=3, free="b", scales=True),
+        Function(name="x^4", f=lambda x: x**4, complexity=3, free="b", scales=True),
+        Function(name="1/x", f=lambda x: 1 / x, complexity=2, free="b", scales=True),
+        Function(name="1/x^2", f=lambda x: 1 / x**2, complexity=2, free="b", scales=True),
         Function(name="sqrt", f=lambda x: _signed(x).sqrt(), complexity=2),
         Function(name="exp", f=torch.exp, complexity=2, free="a"),
         Function(name="log", f=lambda x: _signed(x).log(), complexity=2),
-        Function(name="sin", f=torch.sin, complexity=2),
-        Function(name="tanh", f=torch.tanh, complexity=3),
-        Function(name="abs", f=torch.abs, complexity=3, free="b"),
-        Function(name="gaussian", f=lambda x: (-(x**2)).exp(), complexity=3),
+        Function(name="sin", f=torch.sin, complexity=2, mirrors=True),
+        Function(name="tanh", f=torch.tanh, complexity=3, mirrors=True),
+        Function(name="abs", f=torch.abs, complexity=3, free="b", scales=True),
+        Function(name="gaussian", f=lambda x: (-(x**2)).exp(), complexity=3, mirrors=True),
     )
 }
 
@@ -110,8 +111,10 @@ def symbolic_fit(
         function = LIBRARY[name]
         a, b = _search(function, (x - mean) / size, y)
         a, b = a / size, b - a * mean / size
-        if function.power is not None and a != 0:  # (a x + b)^p = a^p (x + b / a)^p
+        if function.scales:  # as (a x + b)^p = a^p (x + b / a)^p
             a, b = 1.0, b / a
+        elif function.mirrors and a < 0:
+            a, b = -a, -b
         c, d, r2 = _line(function.f(a * x + b), y)
         score = simplicity * function.complexity + (1 - simplicity) * math.log2(1 + EXACT - min(r2, 1.0))
         found.append(Fit(name=name, a=a, b=b, c=c, d=d, r2=r2, score=score))
