@@ -92,7 +92,7 @@ class Graph:
         return None
 
     def _module(self, node: fx.Node, name: str) -> Flow | None:
-        module, given = self.modules[name], self._flow(node.args[0])
+        module, given = self.modules[name], self._given(node)
         if self.calls[name] > 1 and next(module.parameters(), None) is not None:
             self._hold(node, f"{name} is used more than once")
             return None
@@ -104,7 +104,7 @@ class Graph:
         if type(module) is nn.Linear:
             return self._linear(node, name, module, given)
         if given is None:
-            return None
+            return self._hold(node, name)
         if norm_dim(module) is not None:
             return self._norm(name, module, given, node)
         if isinstance(module, SAME_CHANNELS):
@@ -112,7 +112,7 @@ class Graph:
             return given if kept else self._held(given, f"{name} ({type(module).__name__})")
         if isinstance(module, nn.Flatten):
             return self._flatten(node, given, module.start_dim)
-        return self._held(given, f"{name} ({type(module).__name__})")
+        return self._hold(node, f"{name} ({type(module).__name__})")
 
     def _conv(self, node: fx.Node, name: str, module: Any, given: Flow | None) -> Flow:
         reads = self._reads(str(node.target), given, 1, module.in_channels)
@@ -146,12 +146,11 @@ class Graph:
     def _function(self, node: fx.Node) -> Flow | None:
         if node.target in _ELEMENTWISE:
             return self._together(node)
-        given = self._flow(node.args[0]) if node.args else None
+        given, name = self._given(node), str(getattr(node.target, "__name__", node.target))
         if node.target is torch.cat:
             return self._concatenated(node)
         if given is None:
-            self._hold(node, str(getattr(node.target, "__name__", node.target)))
-            return None
+            return self._hold(node, name)
         if _shape(node) is None and not isinstance(node.meta.get("value"), (tuple, list)):  # of parts: held
             return None
         if node.target in _POOLS:
@@ -159,7 +158,7 @@ class Graph:
         if node.target is torch.flatten:
             start: Any = node.args[1] if len(node.args) > 1 else node.kwargs.get("start_dim", 0)
             return self._flatten(node, given, int(start))
-        return self._held(given, str(getattr(node.target, "__name__", node.target)))
+        return self._hold(node, name)
 
     def _method(self, node: fx.Node) -> Flow | None:
         method, given = str(node.target), self._flow(node.args[0])
@@ -168,8 +167,7 @@ class Graph:
         if method in _ELEMENTWISE_METHODS:
             return self._together(node)
         if given is None:
-            self._hold(node, method)
-            return None
+            return self._hold(node, method)
         rest: tuple[Any, ...] = node.args[1:]
         if method == "mean":
             asked: Any = node.kwargs.get("dim", rest[0] if rest else range(len(_shape(node.args[0]))))
@@ -186,7 +184,7 @@ class Graph:
             return Flow(given.sets, {a: b, b: a}.get(given.dim, given.dim))
         if method == "flatten":
             return self._flatten(node, given, int(rest[0]) if rest else 0)
-        return self._held(given, method)
+        return self._hold(node, method)
 
     def _together(self, node: fx.Node) -> Flow | None:
         """Entry by entry: what is combined has the same channels, or one number for all of them."""
@@ -216,7 +214,9 @@ class Graph:
         return whole
 
     def _concatenated(self, node: fx.Node) -> Flow | None:
-        parts: Any = node.args[0]
+        parts: Any = node.args[0] if node.args else node.kwargs["tensors"]
+        if isinstance(parts, fx.Node):  # parts of something, which is held as a whole
+            return self._hold(node, "cat")
         dim: Any = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)
         flows = [self._flow(part) for part in parts]
         where = int(dim) % len(_shape(node))
@@ -238,6 +238,10 @@ class Graph:
         return self._held(given, "flatten")
 
     # -- sets --
+
+    def _given(self, node: fx.Node) -> Flow | None:
+        """Of what a module or function takes first."""
+        return self._flow(next(iter((*node.args, *node.kwargs.values())), None))
 
     def _flow(self, arg: Any) -> Flow | None:
         return self.flows.get(arg) if isinstance(arg, fx.Node) else None
@@ -271,13 +275,16 @@ class Graph:
             root.why = root.why or by
         return None
 
-    def _hold(self, node: fx.Node, by: str) -> None:
+    def _hold(self, node: fx.Node, by: str) -> Flow | None:
+        """Keep the width of all that a node takes; whatever comes out has other channels."""
+
         def visit(arg: fx.Node) -> None:
             flow = self._flow(arg)
             if flow is not None:
                 self._held(flow, by)
 
         fx.map_arg((node.args, node.kwargs), visit)
+        return None
 
     # -- what comes out --
 

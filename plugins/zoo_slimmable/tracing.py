@@ -79,15 +79,25 @@ class Tracer(fx.Tracer):
         """Attributes of modules are read through here."""
         return attr_val if self.computing else super().getattr(attr, attr_val, parameter_proxy_cache)
 
+    def create_node(self, kind: str, target: Any, *args: Any, **kwargs: Any) -> fx.Node:
+        node = super().create_node(kind, target, *args, **kwargs)
+        if kind == "get_attr":  # tensors that a forward makes come by no other way
+            node.meta["value"] = self._value(kind, target, (), {})
+        return node
+
     def create_proxy(self, kind: str, target: Any, args: Any, kwargs: Any, *more: Any, **others: Any) -> Any:
         proxy = super().create_proxy(kind, target, args, kwargs, *more, **others)
-        given = map_aggregate((args, kwargs), lambda a: a.value if isinstance(a, Known) else a)
-        self.computing = True
-        try:
-            proxy.node.meta["value"] = self._compute(kind, target, *given)  # type: ignore[misc]
-        finally:
-            self.computing = False
+        given: Any = map_aggregate((args, kwargs), lambda a: a.value if isinstance(a, Known) else a)
+        proxy.node.meta["value"] = self._value(kind, target, *given)
         return proxy
+
+    def _value(self, kind: str, target: Any, args: Any, kwargs: Any) -> Any:
+        """What a node is; modules and attributes are then what they are, and not recorded."""
+        before, self.computing = self.computing, True
+        try:
+            return self._compute(kind, target, args, kwargs)
+        finally:
+            self.computing = before
 
     @torch.no_grad()
     def _compute(self, kind: str, target: Any, args: Any, kwargs: Any) -> Any:

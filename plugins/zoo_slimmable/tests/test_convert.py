@@ -179,6 +179,42 @@ def test_what_a_forward_keeps_for_later_is_not_kept_of_the_tracing() -> None:
     assert not model.kept and type(model(x)) is Tensor
 
 
+class Crossing(nn.Module):
+    """Two convolutions of as many channels that meet in an operation."""
+
+    def __init__(self, meet: Any) -> None:
+        super().__init__()
+        self.a, self.b, self.last = nn.Conv2d(3, 16, 1), nn.Conv2d(3, 16, 1), nn.Conv2d(16, 4, 1)
+        self.bilinear, self.meet = nn.Bilinear(4, 4, 4), meet
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.meet(self, F.relu(self.a(x)), F.relu(self.b(x))))
+
+
+@pytest.mark.parametrize(
+    "meet",
+    [
+        lambda net, a, b: torch.matmul(a, b),
+        lambda net, a, b: a.matmul(b),
+        lambda net, a, b: torch.maximum(a, b),
+        lambda net, a, b: net.bilinear(a, b),
+        lambda net, a, b: torch.where(a > 0, a, b),
+        lambda net, a, b: a * torch.linspace(0, 1, 16)[:, None, None] + b,
+        lambda net, a, b: torch.cat(torch.chunk(a * b, 2, 1)[::-1], 1),
+        lambda net, a, b: torch.cat(tensors=(a[:, :8], b[:, 8:]), dim=1),
+        lambda net, a, b: torch.cat(tensors=[a, b], dim=1)[:, :16],
+    ],
+)
+def test_what_meets_in_an_operation_stays_whole_on_both_sides(meet: Any) -> None:
+    torch.manual_seed(0)
+    model, x = Crossing(meet), torch.randn(2, 3, 4, 4)
+    names = [name for name, _ in model.named_modules()]
+    with pytest.raises(ValueError, match="no channels of it can be slimmed"):
+        make_slimmable(model, SlimmableConfig(input_size=(3, 4, 4)))
+    assert names == [name for name, _ in model.named_modules()] and model(x).shape == (2, 4, 4, 4)
+    assert not any(name.startswith("_tensor_constant") for name in vars(model))
+
+
 @pytest.mark.parametrize("parts", [lambda x: torch.split(x, 8, 1), lambda x: x.chunk(2, 1)])
 def test_parts_of_channels_stay_whole_however_they_are_taken(parts: Any) -> None:
     class Split(nn.Module):
