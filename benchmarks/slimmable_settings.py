@@ -5,7 +5,8 @@
 
 Each setting is a run of the recipe (with the overrides of `--set`); what is done is kept in
 runs/slimmable_settings, so that it can go on another day. `--split val` prints the figures on validation
-data, by which settings are chosen. The last lines are the tables of plugins/zoo_slimmable/README.md.
+data, by which settings are chosen; `--split hidden` those on the images of train whose answers were kept
+back. The last lines are the tables of plugins/zoo_slimmable/README.md.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ BUDGETS = (0.3, 0.5, 0.7)
 RECIPES = {
     "slim/shapes": (64, 16, 0.1),
     "slim/digits_mtl": (64, 32, 0.1),
-    "slim/digits_few_labels": (64, 32, 1.0),
+    "slim/digits_few_labels": (64, 32, 1.5),
     "slim/fashion_mnist_mtl": (64, 32, 0.1),
 }
 SANDWICH = "callbacks.slim/sandwich"
@@ -48,6 +49,7 @@ def settings_of(recipe: str) -> dict[str, list[str]]:
         "distilled": [f"{SANDWICH}.distill={weight}"],
         "distilled at once": [f"{SANDWICH}.distill={weight}", f"{SANDWICH}.distill_from=0.0"],
         "distilled x 10": [f"{SANDWICH}.distill={10 * weight}"],
+        "prefix": [f"{SANDWICH}.distill={weight}", f"{SANDWICH}.distance=prefix"],
         "attention": [f"{SANDWICH}.distill={weight}", f"{SANDWICH}.distance=attention"],
         "answers": [f"{SANDWICH}.distill=0.0", f"{SANDWICH}.answers=0.5"],
         "uniform": [f"{SANDWICH}.distill=0.0", f"{SANDWICH}.uniform=true"],
@@ -70,9 +72,39 @@ def measure(recipe: str, setting: str, seed: int, overrides: Sequence[str] = ())
     seconds = time.process_time() - start
     if result.run is None or result.status != "finished":
         raise SystemExit(f"{setting}, seed {seed}: the run is {result.status}; start again to train it anew")
-    table_of(Saved(result.run), (1.0,) if setting.startswith("alone") else WIDTHS)
+    saved, widths = Saved(result.run), (1.0,) if setting.startswith("alone") else WIDTHS
+    table_of(saved, widths)
     table = json.loads((result.run.path / "slim_table.json").read_text())
+    if recipe == "slim/digits_few_labels":
+        table["quality"]["hidden"] = hidden(saved, widths)
     return {"seconds": seconds, "table": table}
+
+
+def hidden(saved: Any, widths: Sequence[float]) -> list[list[list[float]]]:
+    """As the table's quality, on the images of train whose answers were kept back from training."""
+    import torch
+    from zoo_slimmable.configuration import groups_of
+    from zoo_slimmable.table import calibrated
+
+    import zoo
+    from zoo.plugin import IGNORE
+
+    model, given, every = saved.model().eval(), saved.splits(), zoo.create_dataset("core/digits_mtl")
+    kept = (given.train.targets["digit"] == IGNORE).nonzero()[:, 0]
+    known = {name: target[kept] for name, target in every.train.targets.items()}
+    slant = every.decode(known["slant"])
+    groups = groups_of(model)
+
+    @torch.no_grad()
+    def quality(encoder: float, decoder: float) -> list[float]:
+        calibrated(model, saved, {g: encoder if g == groups[0] else decoder for g in groups})
+        outputs = torch.cat([model(x) for x in given.train.inputs[kept].split(256)])
+        answers = model.plan.targets.split(outputs)
+        right = [(answers[n].argmax(1) == known[n]).double().mean() for n in ("digit", "loops")]
+        unexplained = (given.decode(answers["slant"]) - slant).square().mean() / slant.var(correction=0)
+        return [*map(float, right), 1 - float(unexplained)]
+
+    return [[quality(encoder, decoder) for decoder in sorted(widths)] for encoder in sorted(widths)]
 
 
 def quality(found: Mapping[str, Any], width: float, split: str) -> list[float]:
@@ -153,7 +185,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
     parser.add_argument("--only", nargs="*", default=["plain", "distilled", "uniform", "alone"])
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="of every run")
-    parser.add_argument("--split", choices=["val", "test"], default="test")
+    parser.add_argument("--split", choices=["val", "test", "hidden"], default="test")
     options = parser.parse_args()
     OUT.mkdir(parents=True, exist_ok=True)
     path = OUT / ("_".join([options.recipe, *options.set]).replace("/", "_") + ".json")

@@ -109,8 +109,8 @@ class SandwichConfig(Config):
     )
     distance: Literal["prefix", "attention", "relation"] = param(
         "prefix",
-        "of features; prefix: of the first channels; attention: of where they are large; relation: of the "
-        "cosines between examples",
+        "of features; prefix: of the first channels; attention: of where they are large; relation: of how "
+        "places and examples relate, of which all channels of full width count",
     )
     answers: float = param(
         0.0, "weight of the distance between answers and those of full width; 0: none", at_least=0

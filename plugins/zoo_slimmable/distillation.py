@@ -44,13 +44,16 @@ def attention_distance(narrow: Tensor, wide: Tensor) -> Tensor:
 
 
 def relation_distance(narrow: Tensor, wide: Tensor) -> Tensor:
-    """||G/||G|| - G'/||G'|| ||^2 of the cosines G (B, B) between examples' mean features. 0 to 4."""
-    grams = []
-    for each in (narrow, wide):
-        pooled = F.normalize(each.movedim(_channels(each), 1).flatten(2).mean(2), dim=1)  # (B, c)
-        gram = pooled @ pooled.T
-        grams.append(gram / gram.norm())
-    return (grams[0] - grams[1]).square().sum()
+    """||G/||G|| - G'/||G'|| ||^2 of the relations G (n, n) of all n places of all examples. 0 to 2.
+
+    G = X X^T of features X (n, c) less their mean. It is twice what linear centred kernel alignment lacks to
+    1 (Kornblith et al. 2019, arXiv:1905.00414), and is made of products of channels, (c, C), without G. All
+    wide channels count, whichever narrow ones hold what they say.
+    """
+    a, b = (each.movedim(_channels(each), -1).flatten(0, -2) for each in (narrow, wide))
+    a, b = a - a.mean(0), b - b.mean(0)
+    alike = (a.T @ b).square().sum() / ((a.T @ a).norm() * (b.T @ b).norm()).clamp_min(1e-12)
+    return 2 - 2 * alike
 
 
 #: Distances of features by name.

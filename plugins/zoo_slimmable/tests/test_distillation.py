@@ -71,10 +71,23 @@ def test_distances_are_those_of_their_formulas() -> None:
     torch.testing.assert_close(DISTANCES["attention"](a, b), torch.stack(rows).mean())
     grams = []
     for x in (a, b):
-        pooled = x.mean((2, 3))
-        gram = torch.stack([torch.stack([F.cosine_similarity(r, s, dim=0) for s in pooled]) for r in pooled])
-        grams.append(gram / gram.square().sum().sqrt())
+        places = torch.stack([x[n, :, r, c] for n in range(3) for r in range(2) for c in range(5)])
+        apart = places - places.mean(0)
+        grams.append(apart @ apart.T / (apart @ apart.T).norm())  # (30, 30)
     torch.testing.assert_close(DISTANCES["relation"](a, b), (grams[0] - grams[1]).square().sum())
+
+
+def test_relations_do_not_ask_which_channel_says_it() -> None:
+    """Turned features relate their places as before, and shifted ones, too; constant ones relate none."""
+    torch.manual_seed(0)
+    wide = torch.randn(3, 8, 2, 5).double()
+    turn = torch.linalg.qr(torch.randn(8, 8).double())[0]
+    turned = torch.einsum("nchw,cd->ndhw", wide, turn)
+    assert DISTANCES["relation"](turned + 1, wide).item() == pytest.approx(0, abs=1e-12)
+    constant = torch.ones(3, 4, 2, 5).double().requires_grad_()
+    distance = DISTANCES["relation"](constant, wide)
+    distance.backward()
+    assert distance.item() == 2 and constant.grad is not None and bool(constant.grad.isfinite().all())
 
 
 def test_answers_are_compared_where_something_is_asked() -> None:
