@@ -27,7 +27,7 @@ BUDGETS = (0.3, 0.5, 0.7)
 RECIPES = {
     "slim/shapes": (64, 16, 0.1),
     "slim/digits_mtl": (64, 32, 0.1),
-    "slim/digits_few_labels": (64, 32, 1.5),
+    "slim/digits_few_labels": (64, 32, 0.75),
     "slim/fashion_mnist_mtl": (64, 32, 0.1),
 }
 SANDWICH = "callbacks.slim/sandwich"
