@@ -77,7 +77,7 @@ class Basis(nn.Module):
         """x: (..., I) -> (..., I, K), in float32 (float64 for float64 inputs) also under autocast."""
         with full_precision(x.device):
             rows = x.reshape(-1, x.shape[-1]).to(sum_dtype(x.dtype))
-            return self.values(rows).transpose(1, 2).unflatten(0, x.shape[:-1])
+            return self.values(rows).transpose(1, 2).reshape(*x.shape, self.count)
 
     def values(self, x: Tensor, features: int = 1) -> Tensor:
         """x: (N, I) -> (N, K, I); or, with the features first (`features=0`), (I, N) -> (I, K, N)."""

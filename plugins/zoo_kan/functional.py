@@ -49,9 +49,11 @@ def bspline_basis(x: Tensor, grid: Tensor, order: int, *, derivative: int = 0) -
     derivative that is not 0 everywhere is the `order`-th.
 
     Raises:
-        ValueError: shapes that do not fit, or a grid that is not increasing or not finite.
+        ValueError: shapes that do not fit, whole numbers, or a grid that is not increasing or not finite.
     """
     check_grid(grid)
+    if not x.is_floating_point():
+        raise ValueError(f"expected x in a floating-point type, got {x.dtype}: x.float() is one")
     if grid.dim() != 2 or x.shape[-1:] != grid.shape[:1]:
         raise ValueError(f"expected x (..., I) and grid (I, M), got {tuple(x.shape)} and {tuple(grid.shape)}")
     check_sizes(grid.shape[1] - 1 - 2 * order, order)
@@ -59,7 +61,7 @@ def bspline_basis(x: Tensor, grid: Tensor, order: int, *, derivative: int = 0) -
         raise ValueError(f"derivative must be at least 0, got {derivative}")
     rows = x.reshape(-1, x.shape[-1])
     planes = spline_planes(rows, grid.to(x.dtype), order, derivative=derivative)
-    return planes.transpose(1, 2).unflatten(0, x.shape[:-1])
+    return planes.transpose(1, 2).reshape(*x.shape, planes.shape[1])
 
 
 def spline_planes(x: Tensor, grid: Tensor, order: int, *, features: int = 1, derivative: int = 0) -> Tensor:

@@ -132,10 +132,12 @@ class KANLinear(nn.Module):
         """x: (..., I) -> (..., O).
 
         Raises:
-            ValueError: another number of features.
+            ValueError: another number of features, or whole numbers.
         """
         if x.shape[-1] != self.in_features:
             raise ValueError(f"expected x (..., {self.in_features}), got {tuple(x.shape)}")
+        if not x.is_floating_point():
+            raise ValueError(f"expected x in a floating-point type, got {x.dtype}: x.float() is one")
         if self.sparsity and self.training:
             self._seen = x
         with full_precision(x.device):
@@ -143,7 +145,7 @@ class KANLinear(nn.Module):
             coef, base = self.effective_coef().to(rows.dtype), self.effective_base()
             base = None if base is None else base.to(rows.dtype)
             y = sum_over_edges(rows, coef, base, self.basis, self.base)
-            y = y.unflatten(0, x.shape[:-1]).to(x.dtype)
+            y = y.reshape(*x.shape[:-1], self.sums).to(x.dtype)
         return self.multiply(y if self.bias is None else y + self.bias)
 
     @property

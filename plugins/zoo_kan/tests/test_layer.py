@@ -208,6 +208,8 @@ def test_leading_shapes_and_no_rows() -> None:
     x = inputs(24).view(2, 3, 4, 3)
     torch.testing.assert_close(made(x).flatten(0, 2), made(x.flatten(0, 2)))
     assert made(x[:0]).shape == (0, 3, 4, 2)
+    torch.testing.assert_close(made(x[0, 0, 0]), made(x)[0, 0, 0])
+    assert made.basis(x[0, 0, 0]).shape == (3, made.basis.count)
 
 
 def test_curves_sum_to_the_outputs() -> None:
@@ -326,6 +328,11 @@ def test_sizes_that_cannot_be(options: dict[str, Any], message: str) -> None:
 def test_another_number_of_features_is_refused() -> None:
     with pytest.raises(ValueError, match=r"expected x \(\.\.\., 3\)"):
         layer()(inputs(2, 4))
+
+
+def test_whole_numbers_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"floating-point type, got torch\.int64"):
+        layer()(inputs(2).long())
 
 
 def test_weights_of_another_grid_are_taken_by_state_dict() -> None:

@@ -69,6 +69,8 @@ def test_values_worked_out_by_hand() -> None:
         torch.tensor([[0.25]], dtype=F64), uniform_grid(0, 2, 2, 1, features=1, dtype=F64), 1
     )
     torch.testing.assert_close(hats[0, 0], torch.tensor([0.75, 0.25, 0], dtype=F64))
+    one = bspline_basis(torch.tensor([0.25], dtype=F64), uniform_grid(0, 2, 2, 1, features=1, dtype=F64), 1)
+    assert torch.equal(one, hats[0])
     grid = uniform_grid(0, 3, 3, 3, features=1, dtype=F64)
     x = torch.tensor([[1.0], [1.5]], dtype=F64)
     by_hand = torch.tensor([[0, 8, 32, 8, 0, 0], [0, 1, 23, 23, 1, 0]], dtype=F64) / 48
@@ -154,6 +156,7 @@ def test_what_cannot_be_is_refused() -> None:
         (lambda: bspline_basis(x, good.clone().index_fill(1, torch.tensor([2]), math.nan), 3), "finite"),
         (lambda: bspline_basis(x, good[:, :7], 3), "at least one interval, got 0"),
         (lambda: bspline_basis(x, good, -1), "at least 0, got -1"),
+        (lambda: bspline_basis(x.long(), good, 3), r"floating-point type, got torch\.int64"),
         (lambda: bspline_basis(x, good, 3, derivative=-1), "derivative"),
         (lambda: bspline_basis(torch.zeros(4, 3), good, 3), r"expected x \(\.\.\., I\) and grid"),
         (lambda: uniform_grid(1, 1, 5, 3, features=1), "low to high"),
