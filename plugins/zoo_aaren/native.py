@@ -40,7 +40,7 @@ class _Scan(torch.autograd.Function):
 
     @staticmethod
     def forward(scores: Tensor, values: Tensor, m: Tensor, u: Tensor, w: Tensor) -> Any:
-        return _forward(scores, values, m, u, w)
+        return torch.ops.zoo_aaren.scan.default(scores, values, m, u, w)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -59,10 +59,24 @@ class _Scan(torch.autograd.Function):
                 return out, u, w
 
             return torch.func.vjp(plain, scores, values, m, u, w)[1]((grad_out, grad_u, grad_w))
-        return tuple(_backward(scores, values, m, u, w, out, levels, sums, grad_out, grad_u, grad_w))
+        given = (scores, values, m, u, w, out, levels, sums, grad_out, grad_u, grad_w)
+        return tuple(torch.ops.zoo_aaren.scan_backward.default(*given))
 
 
-@torch.library.custom_op("zoo_aaren::scan", mutates_args=())
+# Operations of torch, so that `vmap`, its counter of operations and its fake tensors know them. Those that
+# `torch.library.custom_op` makes, in fewer words, take longer to be called.
+_LIBRARY = torch.library.Library("zoo_aaren", "DEF")
+_LIBRARY.define(
+    "scan(Tensor scores, Tensor values, Tensor m, Tensor u, Tensor w)"
+    " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
+)
+_LIBRARY.define(
+    "scan_backward(Tensor scores, Tensor values, Tensor m, Tensor u, Tensor w, Tensor out, Tensor levels,"
+    " Tensor sums, Tensor grad_out, Tensor grad_u, Tensor grad_w) -> (Tensor, Tensor, Tensor, Tensor, Tensor)"
+)
+
+
+@torch.library.impl(_LIBRARY, "scan", "CPU")
 def _forward(
     scores: Tensor, values: Tensor, m: Tensor, u: Tensor, w: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -77,12 +91,12 @@ def _forward(
     return out, last[0], last[1], last[2], levels, sums
 
 
-@_forward.register_fake
+@torch.library.register_fake("zoo_aaren::scan", lib=_LIBRARY)
 def _(scores: Tensor, values: Tensor, m: Tensor, u: Tensor, w: Tensor) -> tuple[Tensor, ...]:
     return tuple(x.new_empty(x.shape) for x in (values, m, u, w, scores, scores))
 
 
-@torch.library.custom_op("zoo_aaren::scan_backward", mutates_args=())
+@torch.library.impl(_LIBRARY, "scan_backward", "CPU")
 def _backward(
     scores: Tensor,
     values: Tensor,
@@ -106,7 +120,7 @@ def _backward(
     return grad_scores, grad_values, grad_m, carried[0], carried[1]
 
 
-@_backward.register_fake
+@torch.library.register_fake("zoo_aaren::scan_backward", lib=_LIBRARY)
 def _(scores: Tensor, values: Tensor, m: Tensor, u: Tensor, w: Tensor, *_: Tensor) -> tuple[Tensor, ...]:
     return tuple(x.new_empty(x.shape) for x in (scores, values, m, u, w))
 
@@ -122,14 +136,14 @@ def _folded(operation: Any, info: Any, in_dims: tuple[int | None, ...], *tensors
     return tuple(x.unflatten(0, (size, -1)) for x in outputs), (0,) * len(outputs)
 
 
-@_forward.register_vmap
+@torch.library.register_vmap("zoo_aaren::scan", lib=_LIBRARY)
 def _(info: Any, in_dims: tuple[int | None, ...], *tensors: Tensor) -> Any:
-    return _folded(_forward, info, in_dims, *tensors)
+    return _folded(torch.ops.zoo_aaren.scan, info, in_dims, *tensors)
 
 
-@_backward.register_vmap
+@torch.library.register_vmap("zoo_aaren::scan_backward", lib=_LIBRARY)
 def _(info: Any, in_dims: tuple[int | None, ...], *tensors: Tensor) -> Any:
-    return _folded(_backward, info, in_dims, *tensors)
+    return _folded(torch.ops.zoo_aaren.scan_backward, info, in_dims, *tensors)
 
 
 @register_flop_formula(torch.ops.zoo_aaren.scan)
