@@ -26,8 +26,9 @@ class RbfBasis(Basis):
 
     def __init__(self, *, count: int = 8, low: float = -2.0, high: float = 2.0) -> None:
         super().__init__()
-        if count < 2 or not low < high:
-            raise ValueError(f"need at least 2 bumps from low to high, got {count} from {low} to {high}")
+        if count < 2:
+            raise ValueError(f"need at least 2 bumps, got {count}")
+        functional.check_range(low, high)
         self.count = count
         self.register_buffer("middles", torch.linspace(low, high, count))
         self.per_step = (count - 1) / (high - low)

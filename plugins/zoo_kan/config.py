@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -34,6 +35,9 @@ class EdgesConfig(Config):
     def check(self) -> Iterator[tuple[str, str]]:
         if not self.low < self.high:
             yield "high", f"must be above low ({self.low:g}), got {self.high:g}"
+        for name in ("low", "high", "sparsity"):
+            if not math.isfinite(getattr(self, name)):
+                yield name, f"must be finite, got {getattr(self, name):g}"
         if self.basis != "bspline" and self.grid_intervals + self.order < 2:
             yield "grid_intervals", f"basis {self.basis} needs grid_intervals + order of at least 2"
 

@@ -15,6 +15,7 @@ from zoo.plugin import Image
 from zoo_kan.bases import make_basis
 from zoo_kan.config import KanConvConfig
 from zoo_kan.edges import branch, expand
+from zoo_kan.functional import check_floating, check_whole
 from zoo_kan.layers import NOISE
 from zoo_kan.model import pick
 from zoo_kan.splines import Extrapolate
@@ -55,10 +56,8 @@ class KANConv2d(nn.Module):
         sizes = {"in_channels": in_channels, "out_channels": out_channels, "kernel_size": kernel_size}
         sizes["stride"] = stride
         for name, size in sizes.items():
-            if size < 1:
-                raise ValueError(f"{name} must be at least 1, got {size}")
-        if padding < 0:
-            raise ValueError(f"padding must be at least 0, got {padding}")
+            check_whole(name, size, at_least=1)
+        check_whole("padding", padding, at_least=0)
         if base not in ("silu", "identity", "none"):
             raise ValueError(f"base must be one of silu, identity, none, got {base!r}")
         self.in_channels, self.stride, self.padding, self.base = in_channels, stride, padding, base
@@ -84,10 +83,11 @@ class KANConv2d(nn.Module):
         """x: (B, C, H, W) -> (B, O, H', W').
 
         Raises:
-            ValueError: another number of channels.
+            ValueError: another number of channels, or not of a floating-point type.
         """
         if x.dim() != 4 or x.shape[1] != self.in_channels:
             raise ValueError(f"expected x (B, {self.in_channels}, H, W), got {tuple(x.shape)}")
+        check_floating(x)
         with full_precision(x.device):
             padded = F.pad(x, (self.padding,) * 4).to(sum_dtype(x.dtype))
             pixels = padded.permute(0, 2, 3, 1)  # (B, H, W, C)

@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.layers import full_precision, sum_dtype
+from zoo_kan.functional import check_floating
 
 #: Basis values in a block, 256 KiB of float32: three such tensors and what else a block needs fit a cache.
 #: Smaller blocks lose more to calls than they gain.
@@ -74,7 +75,12 @@ class Basis(nn.Module):
     count: int
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: (..., I) -> (..., I, K), in float32 (float64 for float64 inputs) also under autocast."""
+        """x: (..., I) -> (..., I, K), in float32 (float64 for float64 inputs) also under autocast.
+
+        Raises:
+            ValueError: not of a floating-point type.
+        """
+        check_floating(x)
         with full_precision(x.device):
             rows = x.reshape(-1, x.shape[-1]).to(sum_dtype(x.dtype))
             return self.values(rows).transpose(1, 2).reshape(*x.shape, self.count)

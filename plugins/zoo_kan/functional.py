@@ -9,6 +9,9 @@ Boor, "A Practical Guide to Splines" (1978) for the recursion and for inserting 
 
 from __future__ import annotations
 
+import math
+from numbers import Integral
+
 import torch
 from torch import Tensor
 
@@ -22,11 +25,10 @@ def uniform_grid(
     """Equally spaced knots, `intervals` steps from `low` to `high` and `order` more on each side: (I, M).
 
     Raises:
-        ValueError: no interval, a negative order, or `low` not below `high`.
+        ValueError: no interval, a negative order, `low` not below `high`, or ends that are not finite.
     """
     check_sizes(intervals, order)
-    if not low < high:
-        raise ValueError(f"a grid runs from low to high: got {low} and {high}")
+    check_range(low, high)
     steps = torch.arange(-order, intervals + order + 1, dtype=torch.float64)
     return (low + steps * ((high - low) / intervals)).to(dtype).repeat(features, 1)
 
@@ -52,8 +54,7 @@ def bspline_basis(x: Tensor, grid: Tensor, order: int, *, derivative: int = 0) -
         ValueError: shapes that do not fit, whole numbers, or a grid that is not increasing or not finite.
     """
     check_grid(grid)
-    if not x.is_floating_point():
-        raise ValueError(f"expected x in a floating-point type, got {x.dtype}: x.float() is one")
+    check_floating(x)
     if grid.dim() != 2 or x.shape[-1:] != grid.shape[:1]:
         raise ValueError(f"expected x (..., I) and grid (I, M), got {tuple(x.shape)} and {tuple(grid.shape)}")
     check_sizes(grid.shape[1] - 1 - 2 * order, order)
@@ -179,11 +180,39 @@ def check_grid(grid: Tensor) -> None:
 
 
 def check_sizes(intervals: int, order: int) -> None:
-    """Raises ValueError for a grid without intervals or a negative order."""
-    if order < 0:
-        raise ValueError(f"the order of a spline must be at least 0, got {order}")
-    if intervals < 1:
+    """Raises ValueError for a grid without intervals, a negative order, or numbers that are not whole."""
+    check_whole("the order of a spline", order, at_least=0)
+    if not isinstance(intervals, Integral) or intervals < 1:
         raise ValueError(
-            f"a grid needs at least one interval, got {intervals} (a grid of order {order} has "
-            f"{2 * order} knots outside its core)"
+            f"a grid needs at least one interval, and a whole number of them, got {intervals} (a grid of "
+            f"order {order} has {2 * order} knots outside its core)"
         )
+
+
+def check_whole(name: str, size: object, *, at_least: int) -> None:
+    """Raises ValueError for what is no whole number of at least `at_least`."""
+    if not isinstance(size, Integral) or size < at_least:
+        raise ValueError(f"{name} must be at least {at_least}, and a whole number, got {size!r}")
+
+
+def check_range(low: float, high: float) -> None:
+    """Raises ValueError for ends of a grid that are not finite or do not increase."""
+    if not 0 < high - low < math.inf:
+        raise ValueError(f"a grid runs from low to high, both finite: got {low} and {high}")
+
+
+def check_inputs(x: Tensor, features: int) -> None:
+    """Inputs of a layer, (..., features).
+
+    Raises:
+        ValueError: another number of features, or not of a floating-point type.
+    """
+    if x.shape[-1:] != (features,):
+        raise ValueError(f"expected x (..., {features}), got {tuple(x.shape)}")
+    check_floating(x)
+
+
+def check_floating(x: Tensor) -> None:
+    """Raises ValueError for inputs that are not of a floating-point type, as a sum over edges is."""
+    if not x.is_floating_point():
+        raise ValueError(f"x must be of a floating-point type, got {x.dtype}: convert it, e.g. by x.float()")

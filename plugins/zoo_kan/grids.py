@@ -5,6 +5,7 @@ Shapes: S samples, I input features, G grid intervals. All in float64.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -31,12 +32,12 @@ def moved(core: Tensor, x: Tensor, *, uniform_share: float, margin: float) -> Mo
     `SMALLEST_GAP` of the mean one, for each feature by itself.
 
     Raises:
-        ValueError: `uniform_share` outside [0, 1], a negative `margin`.
+        ValueError: `uniform_share` outside [0, 1], a negative or infinite `margin`.
     """
     if not 0 <= uniform_share <= 1:
         raise ValueError(f"uniform_share must lie within 0 and 1, got {uniform_share}")
-    if margin < 0:
-        raise ValueError(f"margin must be at least 0, got {margin}")
+    if not 0 <= margin < math.inf:
+        raise ValueError(f"margin must be at least 0 and finite, got {margin}")
     intervals = core.shape[1] - 1
     core = core.double()
     x = torch.where(x.isfinite(), x.double(), torch.nan)

@@ -82,17 +82,16 @@ class KANLinear(nn.Module):
         sparsity: float = 0.0,
     ) -> None:
         super().__init__()
-        if in_features < 1 or out_features < 1:
-            raise ValueError(
-                f"in_features and out_features must be at least 1: {in_features}, {out_features}"
-            )
+        functional.check_whole("in_features", in_features, at_least=1)
+        functional.check_whole("out_features", out_features, at_least=1)
+        functional.check_whole("products", products, at_least=0)
+        functional.check_whole("factors", factors, at_least=2)
         if base not in ("silu", "identity", "none"):
             raise ValueError(f"base must be one of silu, identity, none, got {base!r}")
-        if not 0 <= products <= out_features or factors < 2:
-            raise ValueError(
-                f"0 to {out_features} of the outputs can be products, of at least 2 factors: got "
-                f"products={products}, factors={factors}"
-            )
+        if products > out_features:
+            raise ValueError(f"0 to {out_features} of the outputs can be products, got {products}")
+        if not 0 <= sparsity < math.inf:
+            raise ValueError(f"sparsity must be at least 0 and finite, got {sparsity}")
         self.in_features = in_features
         self.out_features = out_features
         self.products = products
@@ -132,12 +131,9 @@ class KANLinear(nn.Module):
         """x: (..., I) -> (..., O).
 
         Raises:
-            ValueError: another number of features, or whole numbers.
+            ValueError: another number of features, or not of a floating-point type.
         """
-        if x.shape[-1] != self.in_features:
-            raise ValueError(f"expected x (..., {self.in_features}), got {tuple(x.shape)}")
-        if not x.is_floating_point():
-            raise ValueError(f"expected x in a floating-point type, got {x.dtype}: x.float() is one")
+        functional.check_inputs(x, self.in_features)
         if self.sparsity and self.training:
             self._seen = x
         with full_precision(x.device):
@@ -176,7 +172,12 @@ class KANLinear(nn.Module):
         return self.coef * factor.unsqueeze(-1)
 
     def curves(self, x: Tensor) -> Tensor:
-        """phi_oi(x_i), not summed up: x (S, I) -> (S, O, I). Memory S O I: for looking at edges."""
+        """phi_oi(x_i), not summed up: x (S, I) -> (S, O, I). Memory S O I: for looking at edges.
+
+        Raises:
+            ValueError: another number of features, or not of a floating-point type.
+        """
+        functional.check_inputs(x, self.in_features)
         curves = torch.einsum("sik,oik->soi", self.basis(x).to(x.dtype), self.effective_coef())
         base = self.effective_base()
         return curves if base is None else curves + branch(x, self.base).unsqueeze(1) * base
@@ -208,12 +209,10 @@ class KANLinear(nn.Module):
             most_drift: refuse, and change nothing, where the outputs would move by more (relative).
 
         Raises:
-            ValueError: the basis has no grid; no samples or of another width; the drift is larger.
+            ValueError: the basis has no grid; no samples, of another width or not of a floating-point type;
+                the drift is larger.
         """
-        spline = self._spline()
-        x = x.reshape(-1, x.shape[-1])
-        if x.shape[-1] != self.in_features or not len(x):
-            raise ValueError(f"expected samples (S, {self.in_features}), S >= 1, got {tuple(x.shape)}")
+        spline, x = self._spline(), self._samples(x)
         found = grids.moved(spline.core(), x, uniform_share=uniform_share, margin=margin)
         grid = functional.extend_grid(found.core, spline.order)
         grid[found.frozen] = spline.grid.double()[found.frozen]
@@ -221,7 +220,7 @@ class KANLinear(nn.Module):
         old_grid, old_coef = spline.grid, self.coef.detach().clone()
         samples = torch.where(x.isfinite(), x, sites[:1].to(x))
         before = self(samples)
-        old = functional.coef2curve(sites, self.coef.double(), spline.grid.double(), spline.order)
+        old = self._splines_at(sites)
         spline.set_grid(grid)
         fitted = functional.curve2coef(sites, old, spline.grid.double(), spline.order).to(self.coef)
         self.coef.copy_(torch.where(found.frozen[:, None], self.coef, fitted))
@@ -253,9 +252,10 @@ class KANLinear(nn.Module):
         of it must go: `optimizer.state.pop(layer.coef, None)`.
 
         Raises:
-            ValueError: a coarser grid, or a basis without one.
+            ValueError: a coarser grid, a number that is not whole, or a basis without a grid.
         """
         spline = self._spline()
+        functional.check_sizes(grid_intervals, spline.order)
         old = spline.intervals
         if grid_intervals < old:
             raise ValueError(
@@ -270,11 +270,27 @@ class KANLinear(nn.Module):
             coef = torch.einsum("oik,ikl->oil", self.coef.double(), matrix)
         else:
             sites = grids.between(core, 4 * (spline.order + 1))
-            curves = functional.coef2curve(sites, self.coef.double(), spline.grid.double(), spline.order)
-            coef = functional.curve2coef(sites, curves, grid, spline.order)
+            coef = functional.curve2coef(sites, self._splines_at(sites), grid, spline.order)
+        spline.take_sizes({"grid": tuple(grid.shape)})
         spline.set_grid(grid)
         self._resize(coef.to(self.coef).contiguous())
         return self
+
+    def _splines_at(self, x: Tensor) -> Tensor:
+        """The spline of each edge but for w_s, outside of its grid as `extrapolate` has it: x (S, I), float64
+        -> (S, O, I)."""
+        return torch.einsum("sik,oik->soi", self.basis(x), self.coef.double())
+
+    def _samples(self, x: Tensor) -> Tensor:
+        """x (..., I) as samples (S, I).
+
+        Raises:
+            ValueError: none, of another width or not of a floating-point type.
+        """
+        if x.shape[-1:] != (self.in_features,) or not x.numel():
+            raise ValueError(f"expected samples (..., {self.in_features}), one or more, got {tuple(x.shape)}")
+        functional.check_floating(x)
+        return x.reshape(-1, self.in_features)
 
     def _resize(self, coef: Tensor) -> None:
         """Other coefficients, of another shape, in the same Parameter: optimisers hold on to it."""
@@ -289,8 +305,12 @@ class KANLinear(nn.Module):
     # -- importance --------------------------------------------------------------------------
 
     def edge_scores(self, x: Tensor) -> Tensor:
-        """The standard deviation of each edge's function over samples x (..., I): (O, I), differentiable."""
-        return scores.edge_deviations(self, x.reshape(-1, x.shape[-1]))
+        """The standard deviation of each edge's function over samples x (..., I): (O, I), differentiable.
+
+        Raises:
+            ValueError: no samples, of another width or not of a floating-point type.
+        """
+        return scores.edge_deviations(self, self._samples(x))
 
     def regularization_loss(
         self, x: Tensor | None = None, *, l1: float = 1.0, entropy: float = 2.0
@@ -299,6 +319,9 @@ class KANLinear(nn.Module):
 
         x: samples (..., I): s is the deviation of each edge over them. Without samples s is the mean size of
             an edge's coefficients, which is cheaper and says less.
+
+        Raises:
+            ValueError: as `edge_scores`.
         """
         sizes = scores.edge_sizes(self) if x is None else self.edge_scores(x)
         return scores.penalty(sizes, l1=l1, entropy=entropy)
@@ -307,6 +330,10 @@ class KANLinear(nn.Module):
         """`sparsity` times `regularization_loss` of the last inputs in training mode, once; else `None`."""
         seen, self._seen = self._seen, None
         return None if seen is None else self.sparsity * self.regularization_loss(seen)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the inputs that `penalty` waits for: with their graph they cannot be copied or saved."""
+        return {**self.__dict__, "_seen": None}
 
     def prune_(self, keep: Tensor) -> KANLinear:
         """Cut the edges where `keep`, bool (O, I), is False; those cut before stay cut.

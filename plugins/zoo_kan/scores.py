@@ -27,8 +27,9 @@ def edge_deviations(layer: KANLinear, x: Tensor) -> Tensor:
     phi_oi = w_oi . psi(x_i) with the K + 1 functions psi, so that its variance is w_oi' M_i w_oi with their
     covariance M_i: no tensor of N O I numbers. The graph reaches weights and x.
     """
-    functions = layer.basis(x).to(x.dtype)  # (N, I, K)
     weights = layer.effective_coef()  # (O, I, K)
+    x = x.to(weights.dtype)
+    functions = layer.basis(x).to(x.dtype)  # (N, I, K)
     base = layer.effective_base()
     if base is not None:
         functions = torch.cat([branch(x, layer.base).unsqueeze(-1), functions], dim=-1)

@@ -91,7 +91,8 @@ class SplineBasis(Basis):
             feature are equally spaced, which allows the closed form of cubic splines; both forms are equal.
 
     Raises:
-        ValueError: no interval, a negative order, ends that do not increase, an unknown `extrapolate`.
+        ValueError: no interval, a negative order, ends that do not increase or are not finite, an unknown
+            `extrapolate`.
     """
 
     grid: Tensor
@@ -136,7 +137,13 @@ class SplineBasis(Basis):
         return self.grid[:, self.order : self.order + self.intervals + 1]
 
     def set_grid(self, grid: Tensor) -> None:
-        """Take another grid (I, M), of any size."""
+        """Take other knots, as many: (I, M). `KANLinear.refine` changes their number, with the weights'.
+
+        Raises:
+            ValueError: another shape, or knots that do not increase or are not finite.
+        """
+        if grid.shape != self.grid.shape:
+            raise ValueError(f"expected a grid {tuple(self.grid.shape)}, got {tuple(grid.shape)}")
         functional.check_grid(grid)
         # A resized buffer has to stay the same tensor for nobody: it is replaced.
         self.grid = grid.to(self.grid)
@@ -258,7 +265,7 @@ class SplineBasis(Basis):
             self.note_grid()
 
     def take_sizes(self, shapes: dict[str, tuple[int, ...]]) -> None:
-        """Make room for a grid of the size that is about to be loaded."""
+        """Make room for a grid of the size that is about to be loaded or set."""
         if shapes.get("grid", self.grid.shape) != tuple(self.grid.shape):
             self.grid = self.grid.new_empty(shapes["grid"])
 

@@ -59,6 +59,8 @@ def test_the_model_halves_sides_and_has_its_layers_features() -> None:
     [
         ({"in_channels": 0}, "in_channels must be at least 1"),
         ({"kernel_size": 0}, "kernel_size must be at least 1"),
+        ({"kernel_size": 3.0}, "kernel_size must be at least 1, and a whole number"),
+        ({"padding": 0.5}, "padding must be at least 0, and a whole number"),
         ({"stride": 0}, "stride must be at least 1"),
         ({"padding": -1}, "padding must be at least 0"),
         ({"base": "relu"}, "base must be one of"),
@@ -70,6 +72,8 @@ def test_sizes_that_cannot_be(options: dict[str, Any], message: str) -> None:
         KANConv2d(**{"in_channels": 1, "out_channels": 1, "kernel_size": 3, **options})
 
 
-def test_another_number_of_channels_is_refused() -> None:
+def test_other_channels_and_whole_numbers_are_refused() -> None:
     with pytest.raises(ValueError, match=r"expected x \(B, 3, H, W\)"):
         KANConv2d(3, 2, 3)(torch.zeros(1, 2, 5, 5))
+    with pytest.raises(ValueError, match=r"floating-point type, got torch.uint8: convert it"):
+        KANConv2d(3, 2, 3)(torch.zeros(1, 3, 5, 5, dtype=torch.uint8))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -151,6 +152,30 @@ def test_too_much_drift_is_refused_and_nothing_changed() -> None:
     assert made.basis.uniform
 
 
+@pytest.mark.parametrize("extrapolate", ["clamp", "linear"])
+@pytest.mark.parametrize("intervals", [20, 37])
+def test_what_goes_on_beyond_a_grid_goes_on_when_it_moves_there(extrapolate: Any, intervals: int) -> None:
+    """A refit is of the function as it is, not of splines that fade outside their grid."""
+    made = KANLinear(1, 1, base="none", extrapolate=extrapolate, grid_intervals=20).double()
+    at = torch.linspace(-1, 1, 500, dtype=F64)[:, None]
+    with torch.no_grad():
+        made.coef.copy_(curve2coef(at, at.exp()[..., None], made.basis.grid, 3))
+    x = torch.tensor([[-2.5], [2.0], [2.9]], dtype=F64)
+    before = made(x)
+    made.refine(intervals)  # beyond the grid of both, the same
+    torch.testing.assert_close(made(x), before, rtol=1e-3, atol=1e-2)
+    made.update_grid(torch.rand(2000, 1, dtype=F64) * 6 - 3, uniform_share=1.0)
+    torch.testing.assert_close(made(x), before, rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize("intervals", [7.5, 10.0])
+def test_refining_takes_whole_numbers(intervals: Any) -> None:
+    made = layer()
+    with pytest.raises(ValueError, match=f"a whole number of them, got {intervals}"):
+        made.refine(intervals)
+    assert made.grid_intervals == 5
+
+
 def test_samples_that_cannot_be() -> None:
     made = layer()
     for call, message in (
@@ -158,6 +183,7 @@ def test_samples_that_cannot_be() -> None:
         (lambda: made.update_grid(torch.zeros(5, 2, dtype=F64)), "expected samples"),
         (lambda: made.update_grid(torch.zeros(5, 3, dtype=F64), uniform_share=2), "uniform_share"),
         (lambda: made.update_grid(torch.zeros(5, 3, dtype=F64), margin=-1), "margin"),
+        (lambda: made.update_grid(torch.zeros(5, 3, dtype=F64), margin=math.inf), "margin"),
     ):
         with pytest.raises(ValueError, match=message):
             call()

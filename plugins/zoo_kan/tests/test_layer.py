@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 import math
 import shutil
 from typing import Any
@@ -307,14 +308,23 @@ def test_pruned_edges_have_no_effect_and_no_gradient() -> None:
     ("options", "message"),
     [
         ({"in_features": 0}, "at least 1"),
+        ({"out_features": 2.0}, "out_features must be at least 1, and a whole number, got 2.0"),
         ({"grid_intervals": 0}, "at least one interval"),
+        ({"grid_intervals": 2.5}, "a whole number of them, got 2.5"),
         ({"order": -1}, "order"),
+        ({"order": 3.0}, "order of a spline must be at least 0, and a whole number, got 3.0"),
         ({"grid_range": (1.0, -1.0)}, "low to high"),
+        ({"grid_range": (-math.inf, 1.0)}, "both finite: got -inf and 1.0"),
+        ({"grid_range": (-1.0, math.nan)}, "both finite"),
+        ({"grid_range": (-1.0, math.inf), "basis": "rbf"}, "both finite"),
+        ({"sparsity": -1.0}, "sparsity must be at least 0"),
+        ({"sparsity": math.inf}, "sparsity must be at least 0 and finite"),
         ({"basis": "hats"}, "bspline, rbf"),
         ({"base": "relu"}, "base must be"),
         ({"extrapolate": "mirror"}, "extrapolate must be"),
         ({"products": 9}, "of the outputs can be products"),
-        ({"products": 1, "factors": 1}, "at least 2 factors"),
+        ({"products": 1, "factors": 1}, "factors must be at least 2"),
+        ({"products": 0.5}, "products must be at least 0, and a whole number"),
         ({"basis": "rbf", "grid_intervals": 1, "order": 0}, "at least 2 bumps"),
         ({"basis": "chebyshev", "grid_intervals": 1, "order": 0}, "degree"),
         ({"basis": "fourier", "grid_intervals": 1, "order": 0}, "one wave"),
@@ -325,14 +335,55 @@ def test_sizes_that_cannot_be(options: dict[str, Any], message: str) -> None:
         KANLinear(**{"in_features": 2, "out_features": 2, **options})
 
 
-def test_another_number_of_features_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"expected x \(\.\.\., 3\)"):
-        layer()(inputs(2, 4))
+@pytest.mark.parametrize("call", ["forward", "curves", "edge_scores", "regularization_loss", "update_grid"])
+def test_inputs_that_cannot_be(call: str) -> None:
+    """No other number of features, and no whole numbers, whose sums would be cut to whole ones."""
+    call_ = getattr(layer(), call)
+    with pytest.raises(ValueError, match=r"expected (x|samples) \(\.\.\., 3\).* got \(2, 4\)"):
+        call_(inputs(2, 4))
+    with pytest.raises(ValueError, match=r"expected (x|samples) \(\.\.\., 3\).* got \(\)"):
+        call_(torch.tensor(0.5))
+    with pytest.raises(ValueError, match=r"floating-point type, got torch.int64: convert it"):
+        call_(torch.ones(2, 3, dtype=torch.int64))
 
 
-def test_whole_numbers_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"floating-point type, got torch\.int64"):
-        layer()(inputs(2).long())
+def test_scores_take_inputs_of_another_type_than_the_weights() -> None:
+    made, x = layer(sparsity=0.1).float(), inputs(50).bfloat16()
+    made(x)
+    penalty = made.penalty()
+    assert penalty is not None
+    torch.testing.assert_close(penalty, 0.1 * made.regularization_loss(x.float()))
+
+
+def test_scores_need_samples() -> None:
+    with pytest.raises(ValueError, match=r"one or more, got \(0, 3\)"):
+        layer().edge_scores(inputs(0))
+
+
+@pytest.mark.parametrize("basis", BASES)
+def test_bases_take_no_whole_numbers(basis: str) -> None:
+    with pytest.raises(ValueError, match="floating-point type"):
+        make_basis(basis, features=2)(torch.ones(4, 2, dtype=torch.int32))
+
+
+def test_grids_of_another_shape_are_refused() -> None:
+    made = layer()
+    before = made.basis.grid
+    for other in (before[:2], before[:, :-1], before[0]):
+        with pytest.raises(ValueError, match=r"expected a grid \(3, 12\), got"):
+            made.basis.set_grid(other)
+    assert made.basis.grid is before
+
+
+def test_a_layer_is_copied_and_saved_between_a_forward_and_its_penalty() -> None:
+    made = layer(sparsity=0.1)
+    made(inputs(4).requires_grad_() * 2)  # no leaf: what autograd cannot copy
+    other = copy.deepcopy(made)
+    buffer = io.BytesIO()
+    torch.save(made, buffer)
+    assert other.penalty() is None and made.penalty() is not None
+    x = inputs(4)
+    torch.testing.assert_close(other(x), made(x))
 
 
 def test_weights_of_another_grid_are_taken_by_state_dict() -> None:

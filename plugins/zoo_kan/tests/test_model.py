@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -30,6 +31,11 @@ from zoo.plugin import ConfigError, Values, Vector
         (lambda: KanConfig(grid_intervals=0), "grid_intervals"),
         (lambda: KanConfig(order=-1), "order"),
         (lambda: KanConfig(low=1.0, high=1.0), r"high: must be above low \(1\), got 1"),
+        (lambda: KanConfig(low=-math.inf), "low: must be finite, got -inf"),
+        (lambda: KanHeadConfig(high=math.inf), "high: must be finite, got inf"),
+        (lambda: KanFeedForwardConfig(sparsity=math.inf), "sparsity: must be finite, got inf"),
+        (lambda: KanConfig(grid_intervals=2.5), "grid_intervals"),  # type: ignore[arg-type]
+        (lambda: KanConfig(order=3.0), "order"),  # type: ignore[arg-type]
         (lambda: KanConfig(dropout_prob=1.0), "dropout_prob"),
         (lambda: KanConfig(sparsity=-1.0), "sparsity"),
         (lambda: KanHeadConfig(basis="rbf", grid_intervals=1, order=0), "basis rbf needs .* at least 2"),
