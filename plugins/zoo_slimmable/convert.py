@@ -1,6 +1,7 @@
 """Make an existing convolutional or transformer backbone slimmable, in place: same weights, same names.
 
-The model is traced once, see `zoo_slimmable.tracing`, and its channels followed, see `zoo_slimmable.graph`.
+The model is traced in evaluation and in training, see `zoo_slimmable.tracing`, and its channels are followed
+in both, see `zoo_slimmable.graph`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from torch import Tensor, fx, nn
 from zoo.layers import Model
 from zoo.plugin import Image, Transformed
 from zoo_slimmable.config import SlimmableConfig
-from zoo_slimmable.graph import Graph, Set
+from zoo_slimmable.graph import Graph, Set, Sides
 from zoo_slimmable.norms import SlimmableBatchNorm2d, SwitchableBatchNorm2d
 from zoo_slimmable.timm_layers import is_attention, slim_attention, slim_layer
 from zoo_slimmable.tracing import trace
@@ -49,7 +50,8 @@ def make_slimmable(model: nn.Module, config: SlimmableConfig) -> list[str]:
         found = [name for name, module in target.named_modules() if kind(module)]
         return [name for name in found if not any(matches(name, pattern) for pattern in config.exclude)]
 
-    graph = Graph(target, _traced(target, _example(model, config)))
+    x = _example(model, config)
+    graph = Graph(target, _traced(target, x, training=False), _traced(target, x, training=True))
     layers, attentions = graph.free(config.exclude), named(is_attention)
     if not (layers or attentions):
         why = "; ".join(sorted(set(graph.reasons())))
@@ -102,17 +104,18 @@ def _example(model: nn.Module, config: SlimmableConfig) -> Tensor:
     return torch.zeros(2, *size, dtype=like.dtype, device=like.device)
 
 
-def _traced(target: nn.Module, x: Tensor) -> fx.Graph:
+def _traced(target: nn.Module, x: Tensor, *, training: bool) -> fx.Graph:
     try:
-        return trace(copy.deepcopy(target), x)  # what a forward keeps for later would be kept of the tracing
+        return trace(
+            copy.deepcopy(target), x, training=training
+        )  # what a forward keeps for later would be kept of the tracing
     except Exception as error:  # it fails in as many ways as there are ways to write a forward
         why = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-        raise ValueError(f"its forward cannot be traced ({why})") from error
+        mode = " in training" if training else ""
+        raise ValueError(f"its forward cannot be traced{mode} ({why})") from error
 
 
-def _convert(
-    target: nn.Module, layers: dict[str, tuple[tuple[Set, ...], tuple[Set, ...]]], *, divisor: int
-) -> None:
+def _convert(target: nn.Module, layers: dict[str, Sides], *, divisor: int) -> None:
     made: dict[Set, Channels] = {}
 
     def channels(sets: tuple[Set, ...]) -> tuple[Channels, ...]:

@@ -61,24 +61,56 @@ class Flow:
         self.sets, self.dim = sets, dim
 
 
-class Graph:
-    """What the graph says of channels: which layers read and write which sets."""
+#: What a layer reads, and what it writes.
+Sides = tuple[tuple[Set, ...], tuple[Set, ...]]
 
-    def __init__(self, target: nn.Module, graph: fx.Graph) -> None:
+
+class Graph:
+    """What the graphs of a model, of evaluation and of training, say of channels: which layers read and write
+    which sets."""
+
+    def __init__(self, target: nn.Module, *graphs: fx.Graph) -> None:
         self.modules = dict(target.named_modules())
-        self.calls = Counter(str(node.target) for node in graph.nodes if node.op == "call_module")
+        self.calls: Counter[str] = Counter()
+        for graph in graphs:
+            self.calls |= _calls(graph)
         self.flows: dict[fx.Node, Flow | None] = {}
+        self.called: set[str] = set()
+        #: layer -> what it writes
+        self.written: dict[str, Set] = {}
         #: layer -> what it reads, what it writes
-        self.sides: dict[str, tuple[tuple[Set, ...], tuple[Set, ...]]] = {}
-        for node in graph.nodes:
-            self.flows[node] = self._visit(node)
-        for node in graph.nodes:
+        self.sides: dict[str, Sides] = {}
+        for graph in graphs:
+            self._walk(graph)
+        for node in (node for graph in graphs for node in graph.nodes):
             owner = str(node.target).rpartition(".")[0]
             if node.op == "get_attr" and owner in self.sides:
                 for each in (*self.sides[owner][0], *self.sides[owner][1]):
                     each.root().why = f"the weights of {owner} are used outside it"
 
     # -- the walk --
+
+    def _walk(self, graph: fx.Graph) -> None:
+        """Follow one more graph. A layer has sides in all graphs that call it, the same ones, or is held."""
+        before, self.sides = self.sides, {}
+        for node in graph.nodes:
+            self.flows[node] = self._visit(node)
+        again = _calls(graph).keys() & self.called
+        self.called |= _calls(graph).keys()
+        for name in again & (before.keys() | self.sides.keys()):
+            self._agree(name, before.get(name), self.sides.get(name))
+        self.sides = before | self.sides
+
+    def _agree(self, name: str, one: Sides | None, other: Sides | None) -> None:
+        """Tie the sides that a layer has in two graphs; where they do not fit, hold them."""
+        pairs = list(zip(one, other, strict=True)) if one and other else []
+        if pairs and all([s.size for s in a] == [s.size for s in b] for a, b in pairs):
+            for a, b in pairs:
+                for left, right in zip(a, b, strict=True):
+                    self._tie(left, right)
+            return
+        for sets in (*(one or ()), *(other or ())):
+            self._held(Flow(sets, 0), f"{name} is used otherwise in training")
 
     def _visit(self, node: fx.Node) -> Flow | None:
         if node.op == "call_module":
@@ -125,7 +157,7 @@ class Graph:
                 each.root().why = f"{name} has {module.groups} groups"
         writes = (self._new(module.out_channels, name),)
         if module.groups > 1:
-            writes[0].why = f"{name} has {module.groups} groups"
+            writes[0].root().why = f"{name} has {module.groups} groups"
         self.sides[name] = (reads, writes)
         return Flow(writes, 1)
 
@@ -247,7 +279,8 @@ class Graph:
         return self.flows.get(arg) if isinstance(arg, fx.Node) else None
 
     def _new(self, size: int, writer: str) -> Set:
-        return Set(size, writer)
+        """What a layer writes, the same in all graphs."""
+        return self.written.setdefault(writer, Set(size, writer))
 
     def _count(self, flow: Flow) -> int:
         return sum(each.size for each in flow.sets)
@@ -288,7 +321,7 @@ class Graph:
 
     # -- what comes out --
 
-    def free(self, exclude: Sequence[str]) -> dict[str, tuple[tuple[Set, ...], tuple[Set, ...]]]:
+    def free(self, exclude: Sequence[str]) -> dict[str, Sides]:
         """The layers to convert, with what they read and write; none where every set is held.
 
         exclude: names or patterns of modules whose outputs are held, too.
@@ -319,6 +352,11 @@ class Graph:
             return []
         reasons = [f"{_some(names, 2)} ({why})" for why, names in by.items()]
         return [f"these layers keep all their outputs: {_some(reasons, 4)}"]
+
+
+def _calls(graph: fx.Graph) -> Counter[str]:
+    """How often each module is called."""
+    return Counter(str(node.target) for node in graph.nodes if node.op == "call_module")
 
 
 def _shape(node: Any) -> Any:

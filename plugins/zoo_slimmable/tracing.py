@@ -115,12 +115,9 @@ class Tracer(fx.Tracer):
         return None
 
 
-def trace(model: nn.Module, x: Tensor) -> fx.Graph:
-    """The graph of a model for an input, in evaluation mode. What tracing raises, it raises."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        return Tracer(x).trace(model)
-    finally:
-        for module, training in modes.items():
-            module.training = training
+def trace(model: nn.Module, x: Tensor, *, training: bool) -> fx.Graph:
+    """The graph of a model for an input, in training or evaluation mode. What tracing raises, it raises.
+
+    The model is a copy's: its mode and the statistics of its norms change.
+    """
+    return Tracer(x).trace(model.train(training))

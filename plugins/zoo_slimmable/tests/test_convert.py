@@ -215,6 +215,54 @@ def test_what_meets_in_an_operation_stays_whole_on_both_sides(meet: Any) -> None
     assert not any(name.startswith("_tensor_constant") for name in vars(model))
 
 
+class Trained(nn.Module):
+    """A network that does something else in training."""
+
+    def __init__(self, way: Any) -> None:
+        super().__init__()
+        self.a, self.norm, self.b = nn.Conv2d(3, 16, 1), nn.BatchNorm2d(16), nn.Conv2d(16, 16, 1)
+        self.more, self.other, self.last = nn.Conv2d(16, 16, 1), nn.Conv2d(3, 16, 1), nn.Conv2d(16, 4, 1)
+        self.post, self.way = nn.BatchNorm2d(16), way
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm(self.a(x))
+        return self.last(F.relu(self.way(self, x, y) if self.training else self.b(self.post(y))))
+
+
+@pytest.mark.parametrize(
+    ("way", "slimmed"),
+    [
+        (lambda net, x, y: net.b(y) + net.more(y), [{"a"}, {"b", "more"}]),
+        (lambda net, x, y: net.b(y + net.other(x)), [{"a", "other"}, {"b"}]),
+        (lambda net, x, y: net.b(torch.maximum(y, net.other(x))), [{"b"}]),
+        (lambda net, x, y: net.b(y) * torch.linspace(0, 1, 16)[:, None, None], [{"a"}]),
+        (lambda net, x, y: net.b(net.norm(y)), [{"b"}]),
+        (lambda net, x, y: net.b(x[:, :1].repeat(1, 16, 1, 1)), [{"b"}]),
+        (lambda net, x, y: net.b(y) + net.post(x[:, :1].repeat(1, 16, 1, 1)), []),
+        (lambda net, x, y: net.b(net.post(x[:, :1].repeat(1, 16, 1, 1))), [{"b"}]),
+        (lambda net, x, y: net.b(torch.cat([net.other(x)[:, :8], y[:, 8:]], 1)), [{"b"}]),
+    ],
+)
+def test_what_is_done_in_training_only_is_seen(way: Any, slimmed: list[set[str]]) -> None:
+    torch.manual_seed(0)
+    model, x = Trained(way), torch.randn(2, 3, 4, 4)
+    before, mode = copy.deepcopy(model), model.training
+    config = SlimmableConfig(input_size=(3, 4, 4))
+    if not slimmed:
+        with pytest.raises(ValueError, match="no channels of it can be slimmed"):
+            make_slimmable(model, config)
+        return
+    make_slimmable(model, config)
+    assert [set(names) - {"norm", "post"} for names in channels_of(model).values()] == slimmed
+    assert model.training is mode
+    for training in (True, False):
+        assert torch.equal(model.train(training)(x), before.train(training)(x))
+    set_width(model, 0.5)
+    assert model.train()(x).shape == (2, 4, 4, 4)
+    calibrate(model, [x])
+    assert model.eval()(x).shape == (2, 4, 4, 4)
+
+
 @pytest.mark.parametrize("parts", [lambda x: torch.split(x, 8, 1), lambda x: x.chunk(2, 1)])
 def test_parts_of_channels_stay_whole_however_they_are_taken(parts: Any) -> None:
     class Split(nn.Module):
