@@ -263,6 +263,13 @@ def test_what_is_done_in_training_only_is_seen(way: Any, slimmed: list[set[str]]
     assert model.eval()(x).shape == (2, 4, 4, 4)
 
 
+def test_a_forward_that_fails_in_training_is_refused() -> None:
+    model = Trained(lambda net, x, y: net.b(x))
+    with pytest.raises(ValueError, match=r"cannot be traced in training .*expected input"):
+        make_slimmable(model, SlimmableConfig(input_size=(3, 4, 4)))
+    assert type(model.a) is nn.Conv2d
+
+
 @pytest.mark.parametrize("parts", [lambda x: torch.split(x, 8, 1), lambda x: x.chunk(2, 1)])
 def test_parts_of_channels_stay_whole_however_they_are_taken(parts: Any) -> None:
     class Split(nn.Module):
