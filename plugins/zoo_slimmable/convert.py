@@ -106,9 +106,8 @@ def _example(model: nn.Module, config: SlimmableConfig) -> Tensor:
 
 def _traced(target: nn.Module, x: Tensor, *, training: bool) -> fx.Graph:
     try:
-        return trace(
-            copy.deepcopy(target), x, training=training
-        )  # what a forward keeps for later would be kept of the tracing
+        # Of a copy: what a forward keeps for later would be kept of the tracing.
+        return trace(copy.deepcopy(target), x, training=training)
     except Exception as error:  # it fails in as many ways as there are ways to write a forward
         why = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
         mode = " in training" if training else ""
