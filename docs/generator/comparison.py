@@ -36,7 +36,7 @@ seeds, and fewer than 400 images in the test split.
 
 These are small models, with settings that suit the transformer and are the same for all: they show how a
 comparison is made and read, not which architecture is best. A text model trains for half a minute, Titans'
-for two and a half; all thirty took 11 minutes, two at a time, on two cores with little other work. Larger and
+for two and a half; all thirty took 9 minutes, two at a time, on two cores. Larger and
 trained longer, the transformer reaches 1.76 bits per character on the same text (recipe `core/sotu_small`); a
 baseline in the notes may do better than a model here.
 """
@@ -60,7 +60,7 @@ def notes(comparison: Comparison) -> list[str]:
         f"{comparison.metric}: {better}; mean ± standard deviation over seeds "
         f"{', '.join(map(str, first.seeds))}; differences paired by seed, p after Holm's correction.",
         *comparison.notes,
-        f"{dates}, {first.machine}, 2 CPU cores, two runs at a time beside a little other work: times of "
+        f"{dates}, {first.machine}, 2 CPU cores, two runs at a time on a shared machine: times of "
         "steps are rough.",
     ]
 
