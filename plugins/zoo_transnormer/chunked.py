@@ -64,7 +64,7 @@ def chunked_attention(
     q, k, v = (x.reshape(-1, chunk, x.shape[-1]).contiguous() for x in (q, k, v))  # (R N, C, ...)
     scan = _plainly if torch.compiler.is_exporting() else _Chunked.apply
     out, state = scan(q, k, v, slopes.expand(lead).flatten(), state.flatten(0, 1), lengths)
-    out = out.view(lead.numel(), -1, v.shape[-1])[:, :tokens]
+    out = out.view(lead[0] * lead[1], -1, v.shape[-1])[:, :tokens]
     return out.unflatten(0, lead), state.unflatten(0, lead)
 
 

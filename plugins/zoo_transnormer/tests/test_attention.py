@@ -406,6 +406,17 @@ def test_only_what_is_wanted_has_a_gradient(tokens, wanted, before):
     assert_same(found, expected, 1e-12)
 
 
+def test_a_graph_is_that_of_any_batch():
+    class Attending(torch.nn.Module):
+        def forward(self, q, k, v):
+            return lightning_attention(q, k, v, DECAYS["alibi"])[0]
+
+    given, others = ([x.detach() for x in inputs(130, batch=batch)[:3]] for batch in (2, 5))
+    several = {0: torch.export.Dim.DYNAMIC}
+    graph = torch.export.export(Attending(), tuple(given), dynamic_shapes=(several, several, several))
+    assert_same([graph.module()(*others)], [Attending()(*others)], 1e-12)
+
+
 @pytest.mark.parametrize("padded", [False, True])
 def test_torch_knows_the_operations(padded, backend):
     """What they promise of types, shapes and inputs that stay as they are."""
