@@ -16,6 +16,7 @@ from zoo.data.own.samples import forecast_table as write_room
 from zoo.data.own.samples import write_csv
 from zoo.errors import ZooError
 from zoo.kinds import Forecast, Series
+from zoo.testing import conformance_cases
 
 
 @pytest.fixture(autouse=True)
@@ -55,6 +56,17 @@ def test_windows_lie_within_their_part_and_ask_the_target(tmp_path: Path) -> Non
     assert example["input"][-1].abs().max() == 0  # relative to the last step
     batch = splits.test.__getitems__([0, 3])
     assert torch.equal(batch["target"][0], example["target"])
+
+
+def test_a_step_that_was_not_measured_is_a_target_all_the_same(tmp_path: Path) -> None:
+    rows = [[i, "" if i % 40 == 30 else 100 + i] for i in range(400)]
+    write_csv(tmp_path / "gaps.csv", ["people", "warmth"], rows)
+    params = {"path": str(tmp_path / "gaps.csv"), "target": "warmth", "length": 24, "horizon": 6}
+    splits = zoo.create_dataset("core/forecast_table", **params)
+    assert any(splits.train[i]["target"].isnan().any() for i in range(len(splits.train)))
+    cases = conformance_cases("core/forecast_table", params=params)
+    (case,) = (each.values[0] for each in cases if each.values[0].check.name == "data_kinds")
+    case()
 
 
 def test_forecasts_come_back_in_natural_units(tmp_path: Path) -> None:

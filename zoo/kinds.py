@@ -286,7 +286,10 @@ class Actions(Config):
 
 @dataclass(frozen=True, kw_only=True)
 class Forecast(Config):
-    """What comes after a series, float (B, horizon, channels): the first channels of the input, continued."""
+    """What comes after a series, float (B, horizon, channels): the first channels of the input, continued.
+
+    NaN where a step was not measured: it neither trains nor counts.
+    """
 
     kind: ClassVar[str] = "forecast"
     channels: int = param(at_least=1)

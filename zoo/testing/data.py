@@ -230,7 +230,8 @@ def _check_target(y: Any, kind: Any, x: Tensor, where: str) -> None:
         values = isinstance(kind, Values)
         shape = (kind.count,) if values else (cast(Forecast, kind).horizon, kind.channels)
         require(tuple(y.shape) == shape, f"{where}: target of shape {tuple(y.shape)}, {kind} declared")
-        known = y[~y.isnan()] if values and kind.missing else y
+        may_miss = not isinstance(kind, Values) or kind.missing  # a step that was not measured
+        known = y[~y.isnan()] if may_miss else y
         require(
             y.dtype == torch.float32 and bool(known.isfinite().all()),
             f"{where}: target is not finite float32",
