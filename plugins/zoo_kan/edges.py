@@ -21,6 +21,7 @@ from typing import Any, Protocol, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from zoo.layers import full_precision, sum_dtype
 from zoo_kan.functional import check_floating
@@ -125,12 +126,20 @@ def sum_over_edges(x: Tensor, coef: Tensor, base_weight: Tensor | None, basis: B
 
     base: "silu" or "identity", the function b. Differentiable any number of times (the first by blocks).
     """
+    if _followed():
+        return _plain(x, _planes(coef), base_weight, basis, base)
     return cast(Tensor, _Edges.apply(x, coef, base_weight, basis, base))
 
 
 def expand(x: Tensor, basis: Basis) -> Tensor:
     """The basis functions themselves, x (N, I) -> (N, K, I); for the way back x alone is kept."""
-    return cast(Tensor, _Expanded.apply(x, basis))
+    return basis.values(x) if _followed() else cast(Tensor, _Expanded.apply(x, basis))
+
+
+def _followed() -> bool:
+    """Whether a transform of `torch.func` or forward-mode differentiation is under way, which follow plain
+    operations alone."""
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
 class _Expanded(torch.autograd.Function):

@@ -36,6 +36,7 @@ def uniform_grid(
 def extend_grid(core: Tensor, order: int) -> Tensor:
     """`order` more knots on each side of a core grid (I, G + 1), at its mean step: (I, G + 1 + 2 order)."""
     check_grid(core)
+    check_whole("the order of a spline", order, at_least=0)
     intervals = core.shape[-1] - 1
     step = (core[..., -1:] - core[..., :1]) / intervals
     outside = torch.arange(1, order + 1, dtype=core.dtype, device=core.device)
@@ -46,9 +47,10 @@ def bspline_basis(x: Tensor, grid: Tensor, order: int, *, derivative: int = 0) -
     """Values of every B-spline, or of its derivative: x (..., I), grid (I, M) -> (..., I, K).
 
     The recursion of Cox and de Boor (the paper's B_i) on the half-open
-    intervals [t_j, t_j+1), with 0 / 0 = 0 where knots coincide. Within the core of the grid, from knot k to
-    knot M - 1 - k, the values sum to 1; outside they fade, and beyond the last knot they are 0. The highest
-    derivative that is not 0 everywhere is the `order`-th.
+    intervals [t_j, t_j+1), with 0 / 0 = 0 where knots coincide; the last interval holds its end, too. Within
+    the core of the grid, from knot k to knot M - 1 - k, the values sum to 1; outside they fade, and beyond
+    the last knot they are 0, at infinity too. NaN gives NaN. The highest derivative that is not 0 everywhere
+    is the `order`-th.
 
     Raises:
         ValueError: shapes that do not fit, whole numbers, or a grid that is not increasing or not finite.
@@ -58,22 +60,31 @@ def bspline_basis(x: Tensor, grid: Tensor, order: int, *, derivative: int = 0) -
     if grid.dim() != 2 or x.shape[-1:] != grid.shape[:1]:
         raise ValueError(f"expected x (..., I) and grid (I, M), got {tuple(x.shape)} and {tuple(grid.shape)}")
     check_sizes(grid.shape[1] - 1 - 2 * order, order)
-    if derivative < 0:
-        raise ValueError(f"derivative must be at least 0, got {derivative}")
+    check_whole("derivative", derivative, at_least=0)
     rows = x.reshape(-1, x.shape[-1])
     planes = spline_planes(rows, grid.to(x.dtype), order, derivative=derivative)
     return planes.transpose(1, 2).reshape(*x.shape, planes.shape[1])
 
 
-def spline_planes(x: Tensor, grid: Tensor, order: int, *, features: int = 1, derivative: int = 0) -> Tensor:
+def spline_planes(
+    x: Tensor, grid: Tensor, order: int, *, features: int = 1, derivative: int = 0, end: int = -1
+) -> Tensor:
     """`bspline_basis` in planes, with nothing checked: x (N, I), grid (I, M) -> (N, K, I).
 
     With the features first (`features=0`): x (I, N) -> (I, K, N).
+
+    end: the knot that belongs to the interval before it, for x that do not go beyond.
     """
     if derivative > order:
         return x.new_zeros(x.shape[0], grid.shape[1] - order - 1, x.shape[1])
     x, knots = x.unsqueeze(1), grid.T.unsqueeze(0) if features == 1 else grid.unsqueeze(-1)
-    basis = ((x >= knots[:, :-1]) & (x < knots[:, 1:])).to(x.dtype)
+    reach = knots[:, -1:] - knots[:, :1]
+    x = x.clamp(knots[:, :1] - reach, knots[:, -1:] + reach)  # infinity times 0 is no 0
+    low, high, last = knots[:, :-1], knots[:, 1:], knots[:, end].unsqueeze(1)
+    in_last = (low < last) & (high == last)
+    basis = torch.where(x == last, in_last, (x >= low) & (x < high)).to(x.dtype)
+    if order == 0:
+        basis = torch.where(x.isnan(), x, basis)
     for p in range(1, order - derivative + 1):
         per_span = _per_span(knots, p)
         left = (x - knots[:, : -p - 1]) * per_span[:, :-1]
@@ -106,10 +117,12 @@ def curve2coef(x: Tensor, y: Tensor, grid: Tensor, order: int) -> Tensor:
     the coefficients decides: the curve goes on as straight as it can, and everything stays finite.
 
     Raises:
-        ValueError: shapes that do not fit, no sample, or one that is not finite.
+        ValueError: shapes that do not fit, whole numbers for y, no sample, or one that is not finite.
     """
     if x.dim() != 2 or y.dim() != 3 or (y.shape[0], y.shape[2]) != tuple(x.shape):
         raise ValueError(f"expected x (S, I) and y (S, O, I), got {tuple(x.shape)} and {tuple(y.shape)}")
+    if not y.is_floating_point():  # whose type the coefficients have
+        raise ValueError(f"y must be of a floating-point type, got {y.dtype}: convert it, e.g. by y.float()")
     if not len(x):
         raise ValueError("a curve cannot be fitted to no samples")
     if not (x.isfinite().all() and y.isfinite().all()):
@@ -182,7 +195,7 @@ def check_grid(grid: Tensor) -> None:
 def check_sizes(intervals: int, order: int) -> None:
     """Raises ValueError for a grid without intervals, a negative order, or numbers that are not whole."""
     check_whole("the order of a spline", order, at_least=0)
-    if not isinstance(intervals, Integral) or intervals < 1:
+    if not isinstance(intervals, Integral) or isinstance(intervals, bool) or intervals < 1:
         raise ValueError(
             f"a grid needs at least one interval, and a whole number of them, got {intervals} (a grid of "
             f"order {order} has {2 * order} knots outside its core)"
@@ -191,7 +204,7 @@ def check_sizes(intervals: int, order: int) -> None:
 
 def check_whole(name: str, size: object, *, at_least: int) -> None:
     """Raises ValueError for what is no whole number of at least `at_least`."""
-    if not isinstance(size, Integral) or size < at_least:
+    if not isinstance(size, Integral) or isinstance(size, bool) or size < at_least:
         raise ValueError(f"{name} must be at least {at_least}, and a whole number, got {size!r}")
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -136,6 +136,10 @@ class KANLinear(nn.Module):
         functional.check_inputs(x, self.in_features)
         if self.sparsity and self.training:
             self._seen = x
+        return self._given(x)
+
+    def _given(self, x: Tensor) -> Tensor:
+        """`forward`, of which `penalty` does not know."""
         with full_precision(x.device):
             rows = x.reshape(-1, self.in_features).to(sum_dtype(x.dtype))
             coef, base = self.effective_coef().to(rows.dtype), self.effective_base()
@@ -219,12 +223,12 @@ class KANLinear(nn.Module):
         sites = grids.sites(x, spline.core(), found.core, per_interval=4 * (spline.order + 1))
         old_grid, old_coef = spline.grid, self.coef.detach().clone()
         samples = torch.where(x.isfinite(), x, sites[:1].to(x))
-        before = self(samples)
+        before = self._given(samples)
         old = self._splines_at(sites)
         spline.set_grid(grid)
         fitted = functional.curve2coef(sites, old, spline.grid.double(), spline.order).to(self.coef)
         self.coef.copy_(torch.where(found.frozen[:, None], self.coef, fitted))
-        moved = (self(samples) - before).abs().max().item()
+        moved = (self._given(samples) - before).abs().max().item()
         deviation = before.std(correction=0).item()
         drift = Drift(
             largest=moved,
@@ -271,7 +275,7 @@ class KANLinear(nn.Module):
         else:
             sites = grids.between(core, 4 * (spline.order + 1))
             coef = functional.curve2coef(sites, self._splines_at(sites), grid, spline.order)
-        spline.take_sizes({"grid": tuple(grid.shape)})
+        spline.resize(grid.shape[1])
         spline.set_grid(grid)
         self._resize(coef.to(self.coef).contiguous())
         return self
@@ -350,17 +354,22 @@ class KANLinear(nn.Module):
     # -- sizes that change -------------------------------------------------------------------
 
     def take_sizes(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        """Make room for weights that are about to be loaded, of another number of grid intervals."""
-        wanted = shapes.get("coef")
-        if wanted is None or wanted == tuple(self.coef.shape) or not isinstance(self.basis, SplineBasis):
+        """Make room for weights that are about to be loaded, of another number of grid intervals.
+
+        Only for splines of the same order, whose grid and coefficients fit each other: what does not is left
+        to be refused.
+        """
+        coef, grid = (shapes.get(name, ()) for name in ("coef", "basis.grid"))
+        if not isinstance(self.basis, SplineBasis) or len(coef) != 3 or coef == tuple(self.coef.shape):
             return
-        if len(wanted) == 3 and wanted[:2] == tuple(self.edge_mask.shape):
-            self._resize(self.coef.new_empty(wanted))
+        knots = coef[2] + self.basis.order + 1
+        if coef[:2] == tuple(self.edge_mask.shape) and grid == (self.in_features, knots):
+            self.basis.resize(knots)
+            self._resize(self.coef.new_empty(coef))
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        saved = cast("Tensor | None", state_dict.get(f"{prefix}coef"))
-        if saved is not None:
-            self.take_sizes({"coef": tuple(saved.shape)})
+        saved = {name: state_dict.get(f"{prefix}{name}") for name in ("coef", "basis.grid")}
+        self.take_sizes({name: tuple(t.shape) for name, t in saved.items() if t is not None})
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def extra_repr(self) -> str:

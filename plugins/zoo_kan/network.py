@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zoo.layers import evaluating
 from zoo_kan.layers import KANLinear
 from zoo_kan.model import kan_layers, layer_inputs
 
@@ -35,12 +36,13 @@ class Network:
 
     @classmethod
     def of(cls, model: nn.Module, x: Tensor) -> Network:
-        """The chain of a model's KAN layers, with what each is given for the examples x.
+        """The chain of a model's KAN layers, with what each is given for the examples x, in evaluation.
 
         Norms may stand between them, and what scales and shifts each value; nothing that mixes them.
 
         Raises:
-            ValueError: it has none, or they do not follow one another.
+            ValueError: it has none, they do not follow one another, fewer than two examples, or numbers that
+                are not finite.
         """
         layers = kan_layers(model)
         if not layers:
@@ -51,7 +53,15 @@ class Network:
                 raise ValueError(
                     f"its KAN layers are no chain: one gives {outputs} values, the next takes {inputs}"
                 )
-        inputs_of = layer_inputs(model, lambda: model(x))
+        if len(x) < 2:
+            raise ValueError(f"what matters shows in how outputs vary over examples: give two, not {len(x)}")
+        with evaluating(model):
+            inputs_of = layer_inputs(model, lambda: model(x))
+        for name, given in inputs_of.items():
+            if not given.isfinite().all():
+                raise ValueError(
+                    f"{name} is given NaN or infinite numbers: leave such examples out, or fill their gaps"
+                )
         if len({len(given) for given in inputs_of.values()}) != 1 or inputs_of.keys() != layers.keys():
             raise ValueError("its KAN layers are no chain from the inputs to the outputs")
         for before, name in pairwise(layers):

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 def bspline(x: float, knots: list[float], j: int, order: int) -> float:
     """B_j,order(x) by the recursion of Cox and de Boor, term by term, 0 / 0 = 0."""
-    if order == 0:
-        return float(knots[j] <= x < knots[j + 1])
+    if order == 0:  # the last interval holds its end, too
+        return float(knots[j] <= x < knots[j + 1] or knots[j] < x == knots[j + 1] == knots[-1])
     left, right = knots[j + order] - knots[j], knots[j + order + 1] - knots[j + 1]
     value = 0.0
     if left > 0:

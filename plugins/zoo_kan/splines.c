@@ -147,10 +147,11 @@ static void sort(work *w, const REAL *knots, int64_t rows, const REAL *x) {
     const layer *l = &w->l;
     sorted *s = &w->s;
     wholes interval[ROWS / LANES];
+    REAL end = knots[l->beyond == ZERO ? l->M - 1 + l->k : l->M - 1]; /* belongs to the interval before it */
     for (int64_t n = 0; n < rows; n += LANES) {
         vec place = held(l, knots, load(x + n));
         wholes c = {0};
-        for (int64_t m = 1; m < l->M - 1; m++) c -= place >= knots[l->k + m];
+        for (int64_t m = 1; m < l->M - 1 && knots[l->k + m] < end; m++) c -= place >= knots[l->k + m];
         interval[n / LANES] = c;
     }
     memset(s->to, 0, sizeof(int64_t) * (l->M - 1));
@@ -207,7 +208,7 @@ INLINE void functions(int k, const layer *l, const input *in, int64_t c, vec x, 
         values[p] = carried;
     }
     slopes[k] = (REAL)k * before;
-    wholes none = (place < in->knots[k]) | (place >= in->knots[l->M - 1 + k]);
+    wholes none = (place < in->knots[k]) | (place > in->knots[l->M - 1 + k]);
     wholes held_still = (x < in->knots[2 * k]) | (x > in->knots[l->M - 1]);
     for (int j = 0; j <= k; j++) {
         values[j] = pick(none, zeros, values[j]);

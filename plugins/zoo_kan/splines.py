@@ -140,11 +140,13 @@ class SplineBasis(Basis):
         """Take other knots, as many: (I, M). `KANLinear.refine` changes their number, with the weights'.
 
         Raises:
-            ValueError: another shape, or knots that do not increase or are not finite.
+            ValueError: another shape, knots that do not increase or are not finite, or a core that covers
+                nothing.
         """
         if grid.shape != self.grid.shape:
             raise ValueError(f"expected a grid {tuple(self.grid.shape)}, got {tuple(grid.shape)}")
         functional.check_grid(grid)
+        functional.check_grid(grid[:, self.order : self.order + self.intervals + 1])
         # A resized buffer has to stay the same tensor for nobody: it is replaced.
         self.grid = grid.to(self.grid)
         self.note_grid()
@@ -162,7 +164,10 @@ class SplineBasis(Basis):
             if buffer is not None:
                 device = fn(buffer.float()).device
                 wide = name == "grid" and device.type != "mps"  # which has no float64
-                self._buffers[name] = buffer.to(device, torch.float64 if wide else torch.float32)
+                move = torch.empty_like if buffer.is_meta else torch.Tensor.to  # `to_empty` leaves meta
+                self._buffers[name] = move(
+                    buffer, device=device, dtype=torch.float64 if wide else torch.float32
+                )
         return self
 
     def values(self, x: Tensor, features: int = 1) -> Tensor:
@@ -204,19 +209,26 @@ class SplineBasis(Basis):
 
     def _values(self, x: Tensor, features: int) -> Tensor:
         if not self._closed:
-            return functional.spline_planes(x, self.grid.to(x.dtype), self.order, features=features)
+            return self._recursion(x, features)
         a = (2 * _A - (self._places(x, features).unsqueeze(1) - self._middles(x)).abs()).relu()
         b = (a - _A).relu()
         return a * a * a - 4 * (b * b * b)
 
     def _slopes(self, x: Tensor, features: int) -> Tensor:
         if not self._closed:
-            grid = self.grid.to(x.dtype)
-            return functional.spline_planes(x, grid, self.order, features=features, derivative=1)
+            return self._recursion(x, features, derivative=1)
         distance = self._places(x, features).unsqueeze(1) - self._middles(x)
         c, e = _cut(distance, 2 * _A), _cut(distance, _A)
         per_input = (_A * self._per_step(x, features)).expand_as(x).unsqueeze(1)
         return (c * (4 * _A - c.abs()) - 4 * (e * (2 * _A - e.abs()))) * (3 * per_input)
+
+    def _recursion(self, x: Tensor, features: int, derivative: int = 0) -> Tensor:
+        end = -1 if self.extrapolate == "zero" else -1 - self.order
+        # Where inputs are held to the core, the slope at its end is that of its last interval.
+        knots = self.grid.to(x.dtype)
+        return functional.spline_planes(
+            x, knots, self.order, features=features, derivative=derivative, end=end
+        )
 
     def _places(self, x: Tensor, features: int) -> Tensor:
         """A times the steps from the grid's start, of the shape of x."""
@@ -257,17 +269,13 @@ class SplineBasis(Basis):
         return low, high, self.intervals / (high - low)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        saved = state_dict.get(f"{prefix}grid")
-        if saved is not None and saved.dim() == 2 and saved.shape[0] == self.grid.shape[0]:
-            self.take_sizes({"grid": tuple(saved.shape)})
         super()._load_from_state_dict(state_dict, prefix, *rest)
         if not self.grid.is_meta:
             self.note_grid()
 
-    def take_sizes(self, shapes: dict[str, tuple[int, ...]]) -> None:
-        """Make room for a grid of the size that is about to be loaded or set."""
-        if shapes.get("grid", self.grid.shape) != tuple(self.grid.shape):
-            self.grid = self.grid.new_empty(shapes["grid"])
+    def resize(self, knots: int) -> None:
+        """Make room for a grid of so many knots, that is about to be loaded or set."""
+        self.grid = self.grid.new_empty(len(self.grid), knots)
 
 
 def _cut(x: Tensor, at: float) -> Tensor:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from zoo.layers.mlp_net import MlpNet as MlpNet
     from zoo.layers.model import Model as Model
     from zoo.layers.model import build_model as build_model
+    from zoo.layers.modes import evaluating as evaluating
     from zoo.layers.native import Kernels as Kernels
     from zoo.layers.native import kernels as kernels
     from zoo.layers.norm import make_norm as make_norm
@@ -66,6 +67,7 @@ _MODULE_OF = {
     "MlpNet": "mlp_net",
     "Model": "model",
     "build_model": "model",
+    "evaluating": "modes",
     "Kernels": "native",
     "kernels": "native",
     "make_norm": "norm",

@@ -16,6 +16,7 @@ from zoo.callbacks import Callback
 from zoo.catalogue import Catalogue, Part, blaming
 from zoo.data.batch import mask_of
 from zoo.errors import ZooError
+from zoo.layers.modes import evaluating
 from zoo.runs import Run
 from zoo.training.lightning import pl
 from zoo.training.module import Objective
@@ -139,14 +140,8 @@ class _Live:
 
     @torch.no_grad()
     def forward(self, batch: Mapping[str, Any]) -> Tensor:
-        modes = {module: module.training for module in self.model.modules()}
-        self.model.eval()
-        try:
-            with self._trainer.strategy.precision_plugin.forward_context():
-                return self.model(batch["input"], mask=mask_of(dict(batch)))
-        finally:
-            for module, training in modes.items():
-                module.training = training
+        with evaluating(self.model), self._trainer.strategy.precision_plugin.forward_context():
+            return self.model(batch["input"], mask=mask_of(dict(batch)))
 
     def log(self, values: Mapping[str, float]) -> None:
         self._module.write(values)

@@ -176,6 +176,23 @@ def test_refining_takes_whole_numbers(intervals: Any) -> None:
     assert made.grid_intervals == 5
 
 
+def test_a_grid_that_covers_nothing_is_refused() -> None:
+    made = layer()
+    before = made.basis.grid.clone()
+    grid = before.clone()
+    grid[1, 3:-3] = 0.2
+    grid[1, :3], grid[1, -3:] = -1, 1
+    with pytest.raises(ValueError, match="covers nothing"):
+        made.basis.set_grid(grid)
+    assert torch.equal(made.basis.grid, before)
+
+
+def test_samples_of_a_grid_are_no_inputs_of_the_penalty() -> None:
+    made = layer(sparsity=0.1).train()
+    made.update_grid(torch.randn(50, 3, dtype=F64))
+    assert made.penalty() is None
+
+
 def test_samples_that_cannot_be() -> None:
     made = layer()
     for call, message in (

@@ -14,6 +14,7 @@ from torch import nn
 from zoo_kan import KANLinear
 from zoo_kan.bases import make_basis
 from zoo_kan.edges import _plain, _planes
+from zoo_kan.functional import curve2coef, extend_grid
 from zoo_kan.native import obstacle
 from zoo_kan.reference import kan_linear
 from zoo_kan.splines import EXTRAPOLATE, SplineBasis
@@ -180,6 +181,61 @@ def test_extrapolation_is_what_it_is_called() -> None:
         torch.testing.assert_close(values[kind][1:3], values["zero"][1:3], rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+@pytest.mark.parametrize("extrapolate", ["clamp", "linear"])
+@pytest.mark.parametrize("order", [0, 1, 2, 3])
+def test_beyond_the_grid_goes_on_what_is_within(order: int, extrapolate: Any, dtype: torch.dtype) -> None:
+    """A line of slope 2 on the grid, or steps of order 0, also where all knots outside lie on its ends."""
+    core = torch.tensor([[-1.0, -0.3, 0.5, 1.0]], dtype=F64)
+    ends = torch.cat([core[:, :1].repeat(1, order), core, core[:, -1:].repeat(1, order)], dim=1)
+    for grid in (extend_grid(core, order), ends):
+        made = KANLinear(1, 1, order=order, grid_intervals=3, base="none", extrapolate=extrapolate)
+        made = made.to(dtype)
+        made.basis.set_grid(grid)
+        at = torch.linspace(-1, 1, 60, dtype=F64)[:, None]
+        line = 2 * (at if order else at.floor() + 0.5)[..., None]
+        with torch.no_grad():
+            made.coef.copy_(curve2coef(at, line, grid, order))
+        x = torch.tensor([[-7.0], [-1.0], [1.0], [1.1], [9.0]], dtype=dtype, requires_grad=True)
+        y = made(x)
+        (slope,) = torch.autograd.grad(y.sum(), x)
+        on, goes = x.detach().clamp(-1, 1), order > 0
+        expected = 2 * (x.detach() if extrapolate == "linear" and goes else on) if goes else made(on)
+        torch.testing.assert_close(y.detach(), expected.detach(), rtol=1e-4, atol=1e-4)
+        assert y.detach().abs().min() > 0.5
+        inside = torch.tensor([0.0, 1.0, 1.0, 0.0, 0.0], dtype=dtype)[:, None]
+        inside = inside if extrapolate == "clamp" else torch.ones_like(inside)
+        torch.testing.assert_close(slope, 2 * goes * inside, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("basis", BASES)
+@pytest.mark.parametrize("extrapolate", EXTRAPOLATE)
+def test_transforms_of_functions(basis: str, extrapolate: Any) -> None:
+    """`vmap`, of rows and of layers; gradients of each example; derivatives forwards."""
+    if basis != "bspline" and extrapolate != "zero":
+        pytest.skip("only splines have a grid")
+    made, x = layer(basis=basis, extrapolate=extrapolate), inputs(5)
+    weights = {name: p.detach() for name, p in made.named_parameters()}
+    torch.testing.assert_close(torch.func.vmap(made)(x), made(x))
+
+    def loss(weights: dict[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
+        return torch.func.functional_call(made, weights, (x,)).square().sum()
+
+    each = torch.func.vmap(torch.func.grad(loss), (None, 0))(weights, x)
+    made(x).square().sum().backward()
+    for name, parameter in made.named_parameters():
+        torch.testing.assert_close(each[name].sum(0), parameter.grad)
+    two = {name: torch.stack([p, 2 * p]) for name, p in weights.items()}
+    both = torch.func.vmap(lambda w: torch.func.functional_call(made, w, (x,)))(two)
+    torch.testing.assert_close(both, torch.stack([made(x), 2 * made(x)]))
+    jacobian: Any = torch.autograd.functional.jacobian(lambda x: made(x).sum(0), x)  # (O, S, I)
+    torch.testing.assert_close(torch.func.jacfwd(lambda x: made(x).sum(0))(x), jacobian)
+    with torch.autograd.forward_ad.dual_level():
+        y = made(torch.autograd.forward_ad.make_dual(x, torch.ones_like(x)))
+        tangent = torch.autograd.forward_ad.unpack_dual(y).tangent
+    torch.testing.assert_close(tangent, jacobian.sum(2).T)
+
+
 @pytest.mark.parametrize("basis", BASES)
 @pytest.mark.parametrize("scale", [0.0, 1.0, 1e3])
 def test_float32_is_finite_and_close_to_float64(basis: str, scale: float) -> None:
@@ -312,6 +368,7 @@ def test_pruned_edges_have_no_effect_and_no_gradient() -> None:
         ({"grid_intervals": 0}, "at least one interval"),
         ({"grid_intervals": 2.5}, "a whole number of them, got 2.5"),
         ({"order": -1}, "order"),
+        ({"order": True}, "a whole number, got True"),
         ({"order": 3.0}, "order of a spline must be at least 0, and a whole number, got 3.0"),
         ({"grid_range": (1.0, -1.0)}, "low to high"),
         ({"grid_range": (-math.inf, 1.0)}, "both finite: got -inf and 1.0"),
@@ -397,6 +454,26 @@ def test_weights_of_another_grid_are_taken_by_state_dict() -> None:
     assert fresh.grid_intervals == 10 and fresh.basis.uniform == made.basis.uniform
     with pytest.raises(RuntimeError, match="size mismatch"):
         nn.Sequential(layer(4, 2)).load_state_dict(net.state_dict())
+
+
+def test_weights_of_another_order_are_refused() -> None:
+    """Also where there are as many coefficients; the layer stays of one piece."""
+    quadratic = layer(order=2, grid_intervals=6)
+    for intervals in (5, 9):
+        made = layer(grid_intervals=intervals)
+        with pytest.raises(RuntimeError, match=r"size mismatch for basis\.grid"):
+            made.load_state_dict(quadratic.state_dict())
+        assert made.grid_intervals == intervals and made.coef.shape[2] == intervals + 3
+        assert made(inputs(4)).isfinite().all()
+
+
+def test_a_layer_without_memory_gets_it_and_its_weights() -> None:
+    made = layer().float()
+    with torch.device("meta"):
+        other = KANLinear(3, 2)
+    other.to_empty(device="cpu").load_state_dict(made.state_dict())
+    x = inputs(5).float()
+    torch.testing.assert_close(other(x), made(x), rtol=0, atol=0)
 
 
 def test_nan_stays_in_its_row() -> None:

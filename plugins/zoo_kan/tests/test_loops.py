@@ -90,6 +90,18 @@ def test_inputs_that_are_all_equal_or_on_knots() -> None:
     assert_same(basis.grid.T.contiguous(), coef, base, basis)
 
 
+@pytest.mark.parametrize("order", [0, 1, 2])
+@pytest.mark.parametrize("extrapolate", EXTRAPOLATE)
+def test_inputs_on_knots_of_low_orders_and_far_out(order: int, extrapolate: Any) -> None:
+    torch.manual_seed(0)
+    basis = basis_of(2, order, 4, kind="repeated", extrapolate=extrapolate)
+    far = torch.tensor([[1e200, -1e200]], dtype=F64)
+    if extrapolate != "linear":
+        far = torch.cat([far, torch.tensor([[math.inf, -math.inf]], dtype=F64)])
+    coef, _ = weights(4, basis, base=False)
+    assert_same(torch.cat([basis.grid.T, far if order else basis.grid.T + 1]), coef, None, basis)
+
+
 def test_a_higher_order_is_left_to_tensor_operations() -> None:
     made = KANLinear(2, 2, order=HIGHEST_ORDER + 1).double()
     x = torch.rand(4, 2, dtype=F64)

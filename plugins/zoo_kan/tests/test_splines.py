@@ -49,6 +49,25 @@ def _scipy(knots: list[float], j: int, order: int, x: np.ndarray) -> np.ndarray:
     return np.where(inside, BSpline(padded, np.pad(one, order), order)(x), 0.0)
 
 
+@pytest.mark.parametrize("order", range(6))
+@pytest.mark.parametrize("repeated", [False, True])
+def test_the_end_of_the_grid_belongs_to_it(order: int, repeated: bool) -> None:
+    """Also where all knots outside lie on the ends, as scipy has it."""
+    core = torch.tensor([[-1.0, -0.2, 0.1, 0.9, 1.3]], dtype=F64)
+    grid = extend_grid(core, order)
+    if repeated:
+        grid = torch.cat([core[:, :1].repeat(1, order), core, core[:, -1:].repeat(1, order)], dim=1)
+    x = core[0, [0, 2, 4]]
+    theirs = BSpline.design_matrix(x.numpy(), grid[0].numpy(), order).toarray()
+    ours = bspline_basis(x[:, None], grid, order)[:, 0]
+    torch.testing.assert_close(ours, torch.from_numpy(theirs), rtol=0, atol=1e-14)
+    slow = [[bspline(v, grid[0].tolist(), j, order) for j in range(ours.shape[1])] for v in x.tolist()]
+    torch.testing.assert_close(ours, torch.tensor(slow, dtype=F64), rtol=0, atol=1e-14)
+    beyond = torch.tensor([[grid[0, -1] + 1e-9], [math.inf], [-math.inf], [1e300]], dtype=F64)
+    assert not bspline_basis(beyond, grid, order).any()
+    assert bspline_basis(torch.tensor([[math.nan]], dtype=F64), grid, order).isnan().any()
+
+
 @pytest.mark.parametrize("order", range(1, 6))
 def test_derivatives_equal_scipy_up_to_the_order(order: int) -> None:
     grid = grids(order)["irregular"]
@@ -93,7 +112,7 @@ def test_the_values_sum_to_one_within_the_grid_and_vanish_outside(
     x = torch.tensor(places, dtype=F64)[:, None] * core[0, -1]
     total = bspline_basis(x, grid, order).sum(-1)
     torch.testing.assert_close(total, torch.ones_like(total), rtol=0, atol=1e-12)
-    beyond = torch.stack([grid[0, 0] - 1e-9, grid[0, -1]])[:, None]
+    beyond = torch.stack([grid[0, 0] - 1e-9, grid[0, -1] + 1e-9])[:, None]
     assert not bspline_basis(beyond, grid, order).any()
 
 
@@ -158,13 +177,16 @@ def test_what_cannot_be_is_refused() -> None:
         (lambda: bspline_basis(x, good, -1), "at least 0, .* got -1"),
         (lambda: bspline_basis(x.long(), good, 3), r"floating-point type, got torch\.int64"),
         (lambda: bspline_basis(x, good, 3, derivative=-1), "derivative"),
+        (lambda: bspline_basis(x, good, 3, derivative=0.5), "derivative must be .* a whole number"),
         (lambda: bspline_basis(torch.zeros(4, 3), good, 3), r"expected x \(\.\.\., I\) and grid"),
         (lambda: uniform_grid(1, 1, 5, 3, features=1), "low to high"),
         (lambda: uniform_grid(-1, 1, 0, 3, features=1), "at least one interval"),
         (lambda: extend_grid(torch.zeros(2, 1), 3), "at least two knots"),
+        (lambda: extend_grid(good, -1), "at least 0, .* got -1"),
         (lambda: curve2coef(x[:0], torch.zeros(0, 1, 2), good, 3), "no samples"),
         (lambda: curve2coef(x * math.nan, torch.zeros(4, 1, 2), good, 3), "finite"),
         (lambda: curve2coef(x, torch.zeros(4, 2), good, 3), "expected x"),
+        (lambda: curve2coef(x, torch.zeros(4, 1, 2).long(), good, 3), "y must be of a floating-point type"),
         (lambda: coef2curve(x, torch.zeros(1, 2, 5), good, 3), r"\(O, 2, 8\)"),
     ]
     for call, message in cases:

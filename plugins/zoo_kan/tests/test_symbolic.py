@@ -172,6 +172,23 @@ def test_networks_that_are_no_chain_are_refused() -> None:
         Network.of(nn.Sequential(KANLinear(2, 3), nn.Linear(3, 4), KANLinear(4, 1)), torch.zeros(3, 2))
 
 
+def test_examples_that_show_nothing_are_refused() -> None:
+    net, x = network()
+    with pytest.raises(ValueError, match="how outputs vary over examples: give two, not 1"):
+        Network.of(net, x[:1])
+    with pytest.raises(ValueError, match="0 is given NaN or infinite numbers"):
+        prune(net, torch.where(x > 0, x, math.nan))
+
+
+def test_a_network_in_training_is_looked_at_in_evaluation() -> None:
+    net, x = network()
+    dropped = nn.Sequential(net[0], nn.Dropout(0.5), net[1]).train()
+    scores = Network.of(dropped, x).scores
+    assert dropped.training and dropped[1].training
+    for ours, theirs in zip(scores.values(), Network.of(net, x).scores.values(), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
 def test_a_product_with_a_constant_factor_is_no_zero() -> None:
     """y = 0.8 x1^2, as a product of x1^2 and of a function of x2 that never varies."""
     torch.manual_seed(0)
