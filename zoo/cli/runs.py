@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from zoo.cli.output import add_verb, print_json
 from zoo.errors import ZooError
+
+if TYPE_CHECKING:
+    from zoo.training import RunResult
 
 
 def add_verbs(verbs: Any) -> None:
@@ -60,6 +65,7 @@ def add_verbs(verbs: Any) -> None:
 def train(options: argparse.Namespace) -> int:
     if options.resume is not None and options.dry_run:
         raise ZooError("--dry-run tries a recipe, --resume goes on with a run: give one of them")
+    fit: Callable[..., RunResult]
     if options.resume is not None:
         from zoo.runs import find_run
 
@@ -70,7 +76,7 @@ def train(options: argparse.Namespace) -> int:
         for text in given:
             if "=" not in text:
                 raise ZooError(f"--resume RUN takes the run's own recipe; leave out {text!r}")
-        result = resume(run, given, quiet=options.quiet)
+        fit = partial(resume, run, given)
     elif options.recipe is None:
         raise ZooError("zoo train needs a recipe, e.g. 'zoo train aaren/digits'; 'zoo recipe list' shows all")
     else:
@@ -78,16 +84,20 @@ def train(options: argparse.Namespace) -> int:
 
         # The whole recipe is checked, model and data paired, before torch is imported.
         loaded = load_recipe(options.recipe, options.overrides)
-        from zoo.training import train as fit
+        from zoo.training import train as train_recipe
 
-        result = fit(loaded, quiet=options.quiet, dry_run=options.dry_run)
+        fit = partial(train_recipe, loaded, dry_run=options.dry_run)
+    from zoo.training import StopRequest
     from zoo.training.callbacks import undisturbed
 
-    with undisturbed():
-        if options.json:
-            print_json(result.to_dict())
-        else:
-            result.print()
+    stop = StopRequest()
+    with stop.listening():
+        result = fit(quiet=options.quiet, stop=stop)
+        with undisturbed():
+            if options.json:
+                print_json(result.to_dict())
+            else:
+                result.print()
     return result.exit_code
 
 

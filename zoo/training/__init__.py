@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from zoo.training.callbacks import StopRequest
     from zoo.training.evaluation import evaluate, predict
     from zoo.training.fit import resume, train
     from zoo.training.generation import generate
@@ -17,6 +18,7 @@ _MODULE_OF = {
     "Diverged": "module",
     "EvalResult": "result",
     "RunResult": "result",
+    "StopRequest": "callbacks",
     "evaluate": "evaluation",
     "generate": "generation",
     "predict": "evaluation",
@@ -30,6 +32,7 @@ __all__ = [
     "Diverged",
     "EvalResult",
     "RunResult",
+    "StopRequest",
     "TransformedRun",
     "evaluate",
     "generate",

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from typing_extensions import override
@@ -18,6 +18,7 @@ from zoo.training.lightning import Checkpoint, EarlyStopping, EMAWeightAveraging
 
 #: Several processes ask each other at these updates whether to save or to stop: asking costs a wait.
 AGREE_EVERY_STEPS = 10
+LEAVES_WITHIN_SECONDS = 30.0
 
 
 class Interrupted(BaseException):
@@ -27,20 +28,50 @@ class Interrupted(BaseException):
 class StopRequest:
     """Ctrl-C, or SIGTERM: the first asks the run to end after the current step, the second ends it at once.
 
-    `with request.listening():` while training; signals can only be heard in the main thread. SIGTERM is what
-    a cluster sends before it takes a machine away.
+    From then on the run is leaving, and more of them change nothing, lest they cut its last words in two;
+    unless it takes longer than `LEAVES_WITHIN_SECONDS`. `with request.listening():` around whatever belongs
+    to the run, `with request.training():` around its steps. Signals can only be heard in the main thread.
+    SIGTERM is what a cluster sends before it takes a machine away.
     """
 
     def __init__(self) -> None:
         self.made = False
+        self._training = False
+        self._left_at = math.inf
+
+    def leave(self) -> NoReturn:
+        """End the training here.
+
+        Raises:
+            Interrupted: always.
+        """
+        self._left_at = time.monotonic()
+        raise Interrupted
 
     def _handle(self, signum: int, frame: Any) -> None:
+        waited = time.monotonic() - self._left_at
+        if 0 <= waited < LEAVES_WITHIN_SECONDS:
+            return
+        if not self._training:
+            self._left_at = time.monotonic()
+            raise KeyboardInterrupt
         if self.made:
-            raise Interrupted
+            self.leave()
         self.made = True
 
     def listening(self) -> AbstractContextManager[None]:
+        """From here on the request hears what is pressed; one context may hold another."""
         return _on_signals(self._handle, signal.SIGINT, signal.SIGTERM)
+
+    @contextmanager
+    def training(self) -> Iterator[None]:
+        """Listen, and let the first press wait for the current step."""
+        with self.listening():
+            self._training = True
+            try:
+                yield
+            finally:
+                self._training = False
 
     def insist(self) -> None:
         """Listen again, where Lightning has put in a handler of SIGTERM that ends a run unsaved."""
@@ -179,7 +210,7 @@ class SaveCheckpoints(Checkpoint):
         if agreed(trainer, self.stop.made or self._save_is_due(step)):
             self._save_last(trainer)
             if agreed(trainer, self.stop.made):
-                raise Interrupted
+                self.stop.leave()
 
     def _save_is_due(self, step: int) -> bool:
         if self.every_steps is not None and step - self.saved_step >= self.every_steps:
@@ -194,7 +225,7 @@ class SaveCheckpoints(Checkpoint):
         self._save_last(trainer)
         over = pl_module.batches_done >= self.batches or trainer.should_stop
         if agreed(trainer, self.stop.made) and not over:
-            raise Interrupted
+            self.stop.leave()
 
     def _keep(self, trainer: pl.Trainer, value: float) -> None:
         step = trainer.global_step

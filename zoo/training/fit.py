@@ -19,7 +19,7 @@ from zoo.recipe import LoadedRecipe, load_recipe
 from zoo.recipe.fingerprint import fingerprint
 from zoo.recipe.render import resolved
 from zoo.runs import PARTIAL, Run, check_resumable, create_run, find_run, locked, open_run
-from zoo.training.callbacks import Interrupted, SaveCheckpoints, StopRequest, undisturbed
+from zoo.training.callbacks import Interrupted, SaveCheckpoints, StopRequest
 from zoo.training.card import render_card
 from zoo.training.checkpoint import read_checkpoint
 from zoo.training.compiling import compiling
@@ -40,12 +40,15 @@ from zoo.training.sharded import ShardedModule
 from zoo.training.trainer import make_saver, make_trainer
 
 
-def train(loaded: LoadedRecipe, *, quiet: bool = False, dry_run: bool = False) -> RunResult:
+def train(
+    loaded: LoadedRecipe, *, quiet: bool = False, dry_run: bool = False, stop: StopRequest | None = None
+) -> RunResult:
     """Train a recipe, score its best checkpoint on the test split, and leave a complete run folder.
 
     Args:
         quiet: show no progress.
         dry_run: one update, one evaluation and a round trip of the weights; nothing is kept.
+        stop: who is asked whether to go on; it may be made from another thread, `stop.made = True`.
 
     Returns:
         How it ended. Ctrl-C ends a run in good order: `status` is "interrupted", and `resume` goes on.
@@ -71,10 +74,16 @@ def train(loaded: LoadedRecipe, *, quiet: bool = False, dry_run: bool = False) -
             size = f"{setup.model.num_parameters:,} parameters"
             print(f"{size}, {setup.updates} updates, {run.path}", file=sys.stderr)
             _print_notes(setup.notes)
-        return _carry_out(setup, run, checkpoint=None, quiet=quiet)
+        return _carry_out(setup, run, checkpoint=None, quiet=quiet, stop=stop or StopRequest())
 
 
-def resume(run: Run | str | Path, overrides: Sequence[str] = (), *, quiet: bool = False) -> RunResult:
+def resume(
+    run: Run | str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    quiet: bool = False,
+    stop: StopRequest | None = None,
+) -> RunResult:
     """Go on with a run from its last checkpoint; it ends as if it had never been interrupted.
 
     A run without a checkpoint yet begins again, in its folder.
@@ -82,6 +91,7 @@ def resume(run: Run | str | Path, overrides: Sequence[str] = (), *, quiet: bool 
     Args:
         overrides: `trainer.max_epochs=...` or `trainer.max_steps=...` only, which also continue a
             finished run. The schedule then is the one of the longer run.
+        stop: as of `train`.
 
     Raises:
         ZooError: the run is finished, or another process has it; its recipe was changed, or a component of
@@ -112,33 +122,33 @@ def resume(run: Run | str | Path, overrides: Sequence[str] = (), *, quiet: bool 
             record["fingerprint"] = fingerprint(loaded)
         run.update(**record, resumed=[*run.info.get("resumed", []), _now()])
         _print_notes(notes)
-        return _carry_out(setup, run, checkpoint=found, quiet=quiet)
+        return _carry_out(setup, run, checkpoint=found, quiet=quiet, stop=stop or StopRequest())
 
 
 def _carry_out(
-    setup: Setup, run: Run, *, checkpoint: tuple[Path, dict[str, Any]] | None, quiet: bool
+    setup: Setup,
+    run: Run,
+    *,
+    checkpoint: tuple[Path, dict[str, Any]] | None,
+    quiet: bool,
+    stop: StopRequest,
 ) -> RunResult:
     """Train, then score and report; whatever happens is noted in run.json."""
     for left_by_a_kill in run.checkpoints.glob(f".*{PARTIAL}"):
         left_by_a_kill.unlink(missing_ok=True)
-    saver = make_saver(setup, run.checkpoints, StopRequest())
-    try:
-        trainer = _fit(setup, run, saver, checkpoint=checkpoint, progress=not quiet)
-        result = _finish(setup, run, saver, trainer, quiet=quiet)
-    except (Interrupted, KeyboardInterrupt):
-        with undisturbed():
+    saver = make_saver(setup, run.checkpoints, stop)
+    with stop.listening():
+        try:
+            trainer = _fit(setup, run, saver, checkpoint=checkpoint, progress=not quiet)
+            result = _finish(setup, run, saver, trainer, quiet=quiet)
+        except (Interrupted, KeyboardInterrupt):
             step = int(read_checkpoint(run.last)["global_step"]) if run.last.is_file() else 0
             run.update(status="interrupted", step=step)
-        return RunResult(
-            status="interrupted",
-            run=run,
-            step=step,
-            parameters=setup.model.num_parameters,
-        )
-    except BaseException as error:
-        with suppress(ZooError):  # a full disk takes no record either; what is wrong is `error`
-            run.update(status="failed", error=f"{type(error).__name__}: {error}", ended=_now())
-        raise
+            return RunResult(status="interrupted", run=run, step=step, parameters=setup.model.num_parameters)
+        except BaseException as error:
+            with suppress(ZooError):  # a full disk takes no record either; what is wrong is `error`
+                run.update(status="failed", error=f"{type(error).__name__}: {error}", ended=_now())
+            raise
     setup.loaded.catalogue.call("zoo_run_finished", run=run)  # whose failure does not undo the run
     return result
 
@@ -200,7 +210,7 @@ def _fit(
         loading: dict[str, Any] = {"workers": recipe.data.workers, "pin": on_gpu}
         if recipe.trainer.compile:
             setup.model.compile()  # in place: names of weights stay
-        with saver.stop.listening(), group_of(trainer), compiling():
+        with saver.stop.training(), group_of(trainer), compiling():
             trainer.fit(
                 module,
                 train_loader(setup.splits.train, stream, **loading),
