@@ -131,7 +131,7 @@ class FakeSite:
             env={**inherited, "PYTHONPATH": os.pathsep.join(paths), **(environment or {})},
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=300,
         )
 
 

@@ -218,5 +218,5 @@ sys.exit(subprocess.run([sys.executable, "-m", "zoo", *sys.argv[1:]], stdout=wri
 
 def test_the_command_is_installed() -> None:
     command = Path(sys.executable).parent / "zoo"
-    done = subprocess.run([command, "list"], capture_output=True, text=True, cwd=ROOT, timeout=60)
+    done = subprocess.run([command, "list"], capture_output=True, text=True, cwd=ROOT, timeout=300)
     assert done.returncode == 0 and "core/transformer" in done.stdout

@@ -350,7 +350,7 @@ def start(tmp_path, more=""):
 def test_processes_that_fetch_at_once_share_one_download(cache, clients, tmp_path):
     clients(pip=WHEEL)
     running = [start(tmp_path) for _ in range(4)]
-    outputs = [process.communicate(timeout=60) for process in running]
+    outputs = [process.communicate(timeout=300) for process in running]
     assert [out.strip() for out, _ in outputs] == ["pypi toy-data 1.0"] * 4, outputs
     assert len(clients.calls()) == 1
     assert_there(files(), fetch(files()))
@@ -368,7 +368,7 @@ def replace(a, b):
 f.os.replace = replace
 """
     killed = start(tmp_path, more)
-    killed.communicate(timeout=60)
+    killed.communicate(timeout=300)
     assert killed.returncode == -signal.SIGKILL
     assert not files().cached and "toy/a.txt" in left_in(cache)
     wanted = files(wheel(WHEEL))

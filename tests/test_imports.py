@@ -30,7 +30,7 @@ def lint(folder: Path) -> subprocess.CompletedProcess[str]:
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), str(folder / "plugins")])},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
     )
 
 

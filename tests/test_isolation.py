@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -250,10 +251,10 @@ def zoo_components():
 """
     fake_site.plugin("stubborn", HEAD + stubborn)
     fake_site.plugin("good", GOOD.format(name="swirl", package="zoo_good"))
-    found = rows(fake_site, ZOO_PLUGIN_TIMEOUT="2")
+    found = rows(fake_site, ZOO_PLUGIN_TIMEOUT="4")
     for id in ("slow", "stubborn"):
         assert found[f"zoo-{id}"]["status"] == "failed"
-        assert found[f"zoo-{id}"]["reason"] == "it took longer than 2 s (ZOO_PLUGIN_TIMEOUT)"
+        assert found[f"zoo-{id}"]["reason"] == "it took longer than 4 s (ZOO_PLUGIN_TIMEOUT)"
     assert found["zoo-good"]["status"] == "ok"
     done = fake_site.run("list", "feed-forwards", environment={"ZOO_PLUGIN_TIMEOUT": "soon"})
     assert done.returncode == 2 and "must be a number of seconds" in done.stderr
@@ -270,5 +271,5 @@ def test_what_prints_or_stops_hard_or_is_slow_is_told(fake_site: FakeSite) -> No
     assert found["zoo-chatty"]["status"] == "ok"
     assert (found["zoo-hard"]["status"], found["zoo-hard"]["reason"]) == ("failed", "Stop: out")
     table = fake_site.run("plugins")
-    assert "slow: takes 0." in table.stdout or "slow: takes 1." in table.stdout
+    assert re.search(r"slow: takes \d", table.stdout)
     assert "noise" in table.stderr and "noise" not in table.stdout

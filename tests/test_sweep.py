@@ -237,7 +237,7 @@ def test_a_terminated_sweep_leaves_a_checkpoint_and_goes_on() -> None:
         assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.1)
     process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 130
     assert "Interrupted with 2 of 2 points to go. The same command goes on." in err and "Traceback" not in err
     (run,) = list_runs("runs")

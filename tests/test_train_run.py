@@ -414,7 +414,7 @@ def test_evaluation_is_in_order_and_whole():
 
 def zoo(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "zoo", *arguments], capture_output=True, text=True, timeout=100, **options
+        [sys.executable, "-m", "zoo", *arguments], capture_output=True, text=True, timeout=300, **options
     )
 
 
@@ -441,7 +441,7 @@ def test_ctrl_c_ends_in_order_with_a_hint(tmp_path, presses):
             time.sleep(0.05)
         for _ in range(presses):
             os.kill(process.pid, signal.SIGINT)
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=300)
     assert process.returncode == 130, errors
     run = find_run("latest", root=tmp_path / "runs")
     assert run.status == "interrupted"
