@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from zoo.data import Splits, TensorSplit
+from zoo.plugin import IGNORE
 from zoo.tasks.classification import Classification
 from zoo.tasks.language_modelling import LanguageModelling
 
@@ -55,9 +56,16 @@ def tests_on_train(config: None) -> Splits:
 class NothingIsNaN(LanguageModelling):
     """0 / 0 where a batch asks nothing."""
 
-    def _nats(self, outputs: Tensor, batch: dict[str, Tensor], *, label_smoothing: float = 0.0) -> Tensor:
-        nats = super()._nats(outputs, batch, label_smoothing=label_smoothing)
-        return nats / float(self.count(batch) > 0) if self.count(batch) else nats * float("nan")
+    def loss(self, outputs: Tensor, batch: dict[str, Tensor]) -> Tensor:
+        asked = (batch["target"] != IGNORE).any()
+        return super().loss(outputs, batch).where(asked, torch.nan)
+
+
+class Waits(Classification):
+    """Its loss reads how many answers there are."""
+
+    def loss(self, outputs: Tensor, batch: dict[str, Tensor]) -> Tensor:
+        return super().loss(outputs, batch) * (self.count(batch) / max(self.count(batch), 1))
 
 
 class Unweighted(Classification):

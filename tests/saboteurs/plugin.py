@@ -339,6 +339,9 @@ SABOTEURS: tuple[Saboteur, ...] = (
         config=f"{_HERE}.config:ScoreConfig",
         answers="next_id",
     ),
+    _saboteur(
+        "task_no_wait", _SCORE, "waits", "reads how many answers there are in its loss", target="Waits"
+    ),
     _saboteur("task_best", _SCORE, "upside_down", "says that the lowest accuracy is best", mode="min"),
     _saboteur(
         "task_sums", _SCORE, "unweighted", "averages over batches, whatever their size", target="Unweighted"

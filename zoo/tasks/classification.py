@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from zoo.kinds import IGNORE, Classes
 from zoo.tasks.base import Batch, Task, batches
 from zoo.tasks.config import ClassificationConfig
+from zoo.tasks.losses import count_known, loss_of_known
 from zoo.tasks.metrics import Mean, MetricCollection, MulticlassAccuracy, MulticlassF1Score, collection
 
 
@@ -23,18 +23,11 @@ class Classification(Task[ClassificationConfig, Classes]):
 
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
         """Mean cross entropy in nats over what is known, 0 without any. outputs: (B, K)."""
-        total = F.cross_entropy(
-            outputs.float(),
-            batch["target"],
-            ignore_index=IGNORE,
-            reduction="sum",
-            label_smoothing=self.config.label_smoothing,
-        )
-        return total / (batch["target"] != IGNORE).sum().clamp_min(1)
+        return loss_of_known(outputs, batch["target"], label_smoothing=self.config.label_smoothing)
 
     def count(self, batch: Batch) -> int:
         """One answer per known class."""
-        return int((batch["target"] != IGNORE).sum())
+        return count_known(batch["target"])
 
     def metrics(self) -> MetricCollection:
         """`loss`, `accuracy`, `f1_macro`."""

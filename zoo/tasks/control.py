@@ -24,7 +24,7 @@ class Control(Task[ControlConfig, Actions]):
 
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
         """The mean over the asked actions, 0 without any. outputs: (B, N, count)."""
-        return self._losses(outputs, batch).sum() / max(self.count(batch), 1)
+        return self._losses(outputs, batch).sum() / _asked(batch).sum().clamp_min(1)
 
     def count(self, batch: Batch) -> int:
         """The number of asked actions."""

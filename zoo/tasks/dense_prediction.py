@@ -15,6 +15,7 @@ from zoo.kinds import IGNORE, Classes, Maps, Values
 from zoo.tasks.base import Batch, Task, batches
 from zoo.tasks.classification import Classification
 from zoo.tasks.config import ClassificationConfig, RegressionConfig
+from zoo.tasks.losses import count_measured, loss_of_measured
 from zoo.tasks.metrics import (
     Mean,
     MeanIoU,
@@ -24,7 +25,6 @@ from zoo.tasks.metrics import (
     collection,
 )
 from zoo.tasks.multi_task import MultiTask
-from zoo.tasks.values import count_measured, loss_of_measured
 
 #: A relative error is measured against at least this much.
 LEAST = 1e-6

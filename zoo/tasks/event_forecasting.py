@@ -33,7 +33,7 @@ class EventForecasting(Task[None, NextEvent]):
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
         """Mean negative log likelihood in nats over the asked events, 0 without any. (B, N, components, K)"""
         time, mark = self._nats(outputs, batch)
-        return (time + mark).sum() / max(self.count(batch), 1)
+        return (time + mark).sum() / _asked(batch).sum().clamp_min(1)
 
     def count(self, batch: Batch) -> int:
         """The number of asked events."""

@@ -11,8 +11,8 @@ from torch import Tensor
 from zoo.kinds import Forecast
 from zoo.tasks.base import Batch, Task
 from zoo.tasks.config import ForecastingConfig
+from zoo.tasks.losses import count_measured, loss_of_measured
 from zoo.tasks.metrics import Mean, MetricCollection, collection
-from zoo.tasks.values import count_measured, loss_of_measured
 
 #: Into how many parts of the horizon errors are split.
 GROUPS = 4

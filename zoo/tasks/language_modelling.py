@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from zoo.kinds import IGNORE, NextId
 from zoo.tasks.base import Batch, Task, batches
 from zoo.tasks.config import LanguageModellingConfig
+from zoo.tasks.losses import count_known, loss_of_tokens
 from zoo.tasks.metrics import Bits, Mean, MetricCollection, Perplexity, collection
 
 
@@ -24,11 +24,11 @@ class LanguageModelling(Task[LanguageModellingConfig, NextId]):
 
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
         """Mean cross entropy in nats over the asked positions, 0 without any. outputs: (B, N, K)."""
-        return self._nats(outputs, batch, label_smoothing=self.config.label_smoothing)
+        return loss_of_tokens(outputs, batch["target"], label_smoothing=self.config.label_smoothing)
 
     def count(self, batch: Batch) -> int:
         """The number of asked positions."""
-        return int((batch["target"] != IGNORE).sum())
+        return count_known(batch["target"])
 
     def metrics(self) -> MetricCollection:
         """`loss`, `bits_per_<unit>`, `perplexity`, `accuracy`, `exact_match`."""
@@ -42,7 +42,8 @@ class LanguageModelling(Task[LanguageModellingConfig, NextId]):
             return
         loss = loss.detach()
         metrics["loss"].update(loss, weight=count)
-        nats = self._nats(outputs.detach(), batch) if self.config.label_smoothing else loss
+        smoothed = self.config.label_smoothing > 0
+        nats = loss_of_tokens(outputs.detach(), batch["target"]) if smoothed else loss
         for name in (f"bits_per_{self.targets.unit}", "perplexity"):
             metrics[name].update(nats, weight=count)
         asked = batch["target"] != IGNORE  # (B, N)
@@ -65,13 +66,3 @@ class LanguageModelling(Task[LanguageModellingConfig, NextId]):
             asked = batch["target"][batch["target"] != IGNORE]
             counts += torch.bincount(asked, minlength=self.targets.vocab)
         return (counts / counts.sum()).log().float()[None, None]
-
-    def _nats(self, outputs: Tensor, batch: Batch, *, label_smoothing: float = 0.0) -> Tensor:
-        total = F.cross_entropy(
-            outputs.float().flatten(0, 1),  # (B * N, K)
-            batch["target"].flatten(),
-            ignore_index=IGNORE,
-            reduction="sum",
-            label_smoothing=label_smoothing,
-        )
-        return total / max(self.count(batch), 1)

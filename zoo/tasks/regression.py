@@ -10,8 +10,8 @@ from torch import Tensor
 from zoo.kinds import Values
 from zoo.tasks.base import Batch, Task, batches
 from zoo.tasks.config import RegressionConfig
+from zoo.tasks.losses import count_measured, loss_of_measured
 from zoo.tasks.metrics import R2, Mean, MetricCollection, collection
-from zoo.tasks.values import count_measured, loss_of_measured
 
 
 class Regression(Task[RegressionConfig, Values]):

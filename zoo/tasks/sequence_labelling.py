@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from zoo.kinds import IGNORE, Labels
 from zoo.tasks.base import Batch, Task, batches
 from zoo.tasks.config import SequenceLabellingConfig
+from zoo.tasks.losses import count_known, loss_of_tokens
 from zoo.tasks.metrics import Mean, MetricCollection, MulticlassAccuracy, MulticlassF1Score, collection
 
 
@@ -24,18 +24,11 @@ class SequenceLabelling(Task[SequenceLabellingConfig, Labels]):
 
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
         """Mean cross entropy in nats over the asked tokens, 0 without any. outputs: (B, N, K)."""
-        total = F.cross_entropy(
-            outputs.float().flatten(0, 1),  # (B * N, K)
-            batch["target"].flatten(),
-            ignore_index=IGNORE,
-            reduction="sum",
-            label_smoothing=self.config.label_smoothing,
-        )
-        return total / max(self.count(batch), 1)
+        return loss_of_tokens(outputs, batch["target"], label_smoothing=self.config.label_smoothing)
 
     def count(self, batch: Batch) -> int:
         """The number of asked tokens."""
-        return int((batch["target"] != IGNORE).sum())
+        return count_known(batch["target"])
 
     def metrics(self) -> MetricCollection:
         """`loss`, `accuracy`, `f1_macro`, `exact_match`."""

@@ -316,6 +316,7 @@ CHECKS: tuple[Check, ...] = (
         ("task",),
         {
             "task_loss": "the loss is a finite scalar with a gradient; what is not asked does not count",
+            "task_no_wait": "the loss is computed without a look at any number, for which a GPU would wait",
             "task_best": "the perfect answer has the lowest loss and the best monitored metric",
             "task_sums": "metrics of two batches equal those of the two joined",
             "task_predicts": "predictions are plain data, one item per example",

@@ -10,9 +10,11 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils._pytree import tree_map
 
 from zoo.data.random_inputs import generator, normal
 from zoo.data.split import TensorSplit
+from zoo.errors import one_line
 from zoo.kinds import IGNORE, Actions, Classes, Forecast, Labels, Maps, NextEvent, NextId, Questions, Values
 from zoo.specs import TaskSpec
 from zoo.testing.measure import require, require_close, require_finite
@@ -82,6 +84,14 @@ def _unasked(part: Any, target: Tensor) -> Tensor:
 def _nothing(target: Tensor) -> float:
     """The target where nothing is asked."""
     return torch.nan if target.is_floating_point() else IGNORE
+
+
+def check_task_no_wait(subject: Subject) -> None:
+    outputs, batch = tree_map(lambda x: x.to("meta"), (_outputs(subject), _batch(subject)))
+    try:
+        task_of(subject).loss(outputs, batch)
+    except (RuntimeError, NotImplementedError) as error:  # tensors of this device have shapes, and no numbers
+        require(False, f"the loss reads a number, or a shape that depends on numbers: {one_line(error)}")
 
 
 def check_task_best(subject: Subject) -> None:
