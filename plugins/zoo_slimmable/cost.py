@@ -6,34 +6,44 @@ any width is arithmetic, and nothing is run.
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
+from zoo.layers import evaluating
+from zoo.layers.operations import OperationCounter
 from zoo_slimmable.convolution import Convolution
 from zoo_slimmable.layers import SlimmableAttention, SlimmableLinear
-from zoo_slimmable.norms import _evaluating
 from zoo_slimmable.widths import Slimmable, Width, active, channels_of, set_width, width_scope
 
 #: Floating-point operations of a multiply-accumulate.
 FLOPS_PER_MAC = 2
+#: Layers whose cost follows from their sizes.
+_COUNTED = (nn.Linear, _ConvNd, SlimmableAttention)
 
 
 class Cost:
     """What a model costs at its present width, or at any other.
 
-    Counted are linear maps, convolutions and attention, for one example; norms, activations and additions are
-    not, as is usual.
+    Counted are products of matrices, convolutions and attention, for one example; norms, activations and
+    additions are not, as is usual.
 
     Args:
-        model: its slimmable layers follow the model's width; others cost what they cost.
+        model: its slimmable layers follow the model's width; others, and what modules compute without a
+            layer, cost what they cost.
         x: inputs of the model, (B, ...); the cost is that of one example of this size.
+
+    Raises:
+        ValueError: inputs of no example.
     """
 
     def __init__(self, model: nn.Module, x: Tensor) -> None:
         self.model = model
-        self.places = _places(model, x)
+        self.places, self.others = _work(model, x)
 
     def macs(self, width: Width | None = None, *, below: str = "") -> int:
         """Multiply-accumulates for one example; FLOPs are twice as many.
@@ -47,9 +57,8 @@ class Cost:
             with width_scope(self.model, width):
                 return self.macs(below=below)
         modules = self._modules(below)
-        return sum(
-            _macs(modules[name], places) for name, places in self.places.items() if _lies_in(name, below)
-        )
+        layers = (_macs(modules[n], places) for n, places in self.places.items() if _lies_in(n, below))
+        return sum(layers) + sum(macs for name, macs in self.others.items() if _lies_in(name, below))
 
     def parameters(self, width: Width | None = None, *, below: str = "") -> int:
         """How many numbers the network of a width has; arguments as in `macs`."""
@@ -75,39 +84,59 @@ class Cost:
 
 
 @torch.no_grad()
-def _places(model: nn.Module, x: Tensor) -> dict[str, int]:
-    """How often each layer works for one example; of attention the tokens."""
-    found: dict[str, int] = {}
+def _work(model: nn.Module, x: Tensor) -> tuple[dict[str, int], dict[str, int]]:
+    """By name: how often each layer works for one example, see `_places`; and multiply-accumulates of what
+    other modules compute themselves, beside the modules in them.
+    """
+    if not len(x):
+        raise ValueError(
+            f"the cost is found by one forward pass: give one example or more, not {tuple(x.shape)}"
+        )
+    places: Counter[str] = Counter()
+    others: Counter[str] = Counter()
+    operations = OperationCounter()
+    calls: list[list[int]] = []  # under way: operations before it, and those of modules in it
 
-    def hook(name: str) -> Any:
-        def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            if isinstance(module, SlimmableAttention):
-                places = inputs[0].shape[-2]
-            elif isinstance(module, nn.ConvTranspose2d):  # each place of the input spreads over the kernel
-                places = inputs[0].numel() // inputs[0].shape[-3] // len(x)
-            elif isinstance(module, nn.Conv2d):
-                places = output.shape[-2] * output.shape[-1] * (output.numel() // output[0].numel()) // len(x)
-            else:
-                places = output.numel() // output.shape[-1] // len(x)
-            found[name] = found.get(name, 0) + max(1, places)
+    def enter(module: nn.Module, inputs: Any) -> None:
+        calls.append([operations.total, 0])
 
-        return count
+    def leave(name: str) -> Any:
+        def note(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+            before, within = calls.pop()
+            total = operations.total - before
+            if calls:
+                calls[-1][1] += total
+            if isinstance(module, _COUNTED):
+                places[name] += max(1, _places(module, inputs[0], output) // len(x))
+            elif total > within:
+                others[name] += total - within
 
-    kinds = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d, SlimmableAttention)
-    named = [(name, module) for name, module in model.named_modules() if isinstance(module, kinds)]
+        return note
+
     before = {channels: (channels.width, channels.active) for channels in channels_of(model)}
     if before:
         set_width(model, 1.0)
-    handles = [module.register_forward_hook(hook(name)) for name, module in named]
+    handles = []
+    for name, module in model.named_modules():
+        handles += [module.register_forward_pre_hook(enter), module.register_forward_hook(leave(name))]
     try:
-        with _evaluating(model):
+        with evaluating(model), operations:
             model(x)
     finally:
         for handle in handles:
             handle.remove()
         for channels, (width, count) in before.items():
             channels.width, channels.active = width, count
-    return found
+    return dict(places), {name: flops // (FLOPS_PER_MAC * len(x)) for name, flops in others.items()}
+
+
+def _places(module: Any, x: Tensor, output: Tensor) -> int:
+    """At how many places of all examples a layer works; of attention the pairs of tokens of all."""
+    if isinstance(module, SlimmableAttention):
+        return x.shape[-2] * x.numel() // x.shape[-1]
+    if isinstance(module, _ConvTransposeNd):  # each place of the input spreads over the kernel
+        return x.numel() // module.in_channels
+    return output.numel() // (module.out_channels if isinstance(module, _ConvNd) else output.shape[-1])
 
 
 def _macs(module: Any, places: int) -> int:
@@ -116,11 +145,11 @@ def _macs(module: Any, places: int) -> int:
     if isinstance(module, SlimmableLinear):
         return places * active(module.inputs) * active(module.outputs)
     if isinstance(module, Convolution):
-        taps = module.kernel_size[0] * module.kernel_size[1]
+        taps = math.prod(module.kernel_size)
         inputs = active(module.inputs) // module.active_groups
         return places * taps * inputs * active(module.outputs)
-    if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
-        taps = module.kernel_size[0] * module.kernel_size[1]
+    if isinstance(module, _ConvNd):
+        taps = math.prod(module.kernel_size)
         return places * taps * module.in_channels // module.groups * module.out_channels
     return places * module.in_features * module.out_features
 

@@ -76,6 +76,8 @@ class Graph:
             self.calls |= _calls(graph)
         self.flows: dict[fx.Node, Flow | None] = {}
         self.called: set[str] = set()
+        #: kinds of layers with weights that channels cannot be followed through
+        self.unknown: set[str] = set()
         #: layer -> what it writes
         self.written: dict[str, Set] = {}
         #: layer -> what it reads, what it writes
@@ -94,7 +96,9 @@ class Graph:
         """Follow one more graph. A layer has sides in all graphs that call it, the same ones, or is held."""
         before, self.sides = self.sides, {}
         for node in graph.nodes:
-            self.flows[node] = self._visit(node)
+            flow = self.flows[node] = self._visit(node)
+            if flow is not None and flow.dim in node.meta.get("used", ()):
+                self._held(flow, "something is made of how many there are")
         again = _calls(graph).keys() & self.called
         self.called |= _calls(graph).keys()
         for name in again & (before.keys() | self.sides.keys()):
@@ -135,6 +139,8 @@ class Graph:
             return self._conv(node, name, module, given)
         if type(module) is nn.Linear:
             return self._linear(node, name, module, given)
+        if norm_dim(module) is None and next(module.parameters(), None) is not None:
+            self.unknown.add(type(module).__name__)
         if given is None:
             return self._hold(node, name)
         if norm_dim(module) is not None:
@@ -195,7 +201,7 @@ class Graph:
     def _method(self, node: fx.Node) -> Flow | None:
         method, given = str(node.target), self._flow(node.args[0])
         if _shape(node) is None and not isinstance(node.meta.get("value"), (tuple, list)):
-            return None
+            return self._hold(node, method) if method == "numel" else None
         if method in _ELEMENTWISE_METHODS:
             return self._together(node)
         if given is None:
@@ -220,7 +226,10 @@ class Graph:
 
     def _together(self, node: fx.Node) -> Flow | None:
         """Entry by entry: what is combined has the same channels, or one number for all of them."""
-        name, ndim = str(getattr(node.target, "__name__", node.target)), len(_shape(node))
+        name = str(getattr(node.target, "__name__", node.target))
+        if _shape(node) is None:  # of numbers
+            return self._hold(node, name)
+        ndim = len(_shape(node))
         tensors = [arg for arg in (*node.args, *node.kwargs.values()) if _shape(arg) is not None]
         flows = [(arg, flow) for arg in tensors if (flow := self._flow(arg)) is not None]
         whole: Flow | None = None
@@ -338,9 +347,10 @@ class Graph:
         }
 
     def reasons(self) -> list[str]:
-        """Why sets are held."""
+        """Why sets are held, and which layers are not known."""
         roots = {each.root() for _, writes in self.sides.values() for each in writes}
-        return [root.why for root in roots if root.why]
+        unknown = [f"nothing is known of its {', '.join(sorted(self.unknown))}"] if self.unknown else []
+        return [root.why for root in roots if root.why] + unknown
 
     def notes(self) -> list[str]:
         """What keeps all its outputs, in one sentence."""

@@ -52,6 +52,8 @@ class SlimmableLinear(Slimmable, nn.Linear):
         """x: (..., i) -> (..., o)."""
         check_inputs(self, x.shape[-1])
         weight, bias = self.used()
+        if bias is None and x.dim() > 2 and self.weight.requires_grad:  # torch does so; a slice may want none
+            return F.linear(x.flatten(0, -2), weight).view(*x.shape[:-1], len(weight))
         return F.linear(x, weight, bias)
 
     def active_parameters(self) -> int:
@@ -145,9 +147,9 @@ class SlimmableAttention(nn.Module):
         )
         return self.proj_drop(self.proj(x.transpose(1, 2).reshape(b, n, self.heads.active)))
 
-    def macs(self, tokens: int) -> int:
-        """Multiplications of scores and of sums over N tokens, for one example."""
-        return 2 * tokens * tokens * self.heads.active
+    def macs(self, pairs: int) -> int:
+        """Multiplications of scores and of sums, of so many pairs of tokens: N^2 of one sequence."""
+        return 2 * pairs * self.heads.active
 
 
 class SlimmableMlp(nn.Module):

@@ -23,8 +23,14 @@ def hypervolume(points: Any, reference: Any) -> float:
     """The volume that points dominate above a reference, exactly; more is better in every dimension.
 
     points: (P, T). reference: (T,). Points that do not exceed it everywhere add nothing.
+
+    Raises:
+        ValueError: other shapes.
     """
-    above = np.asarray(points, dtype=float).reshape(-1, len(reference)) - np.asarray(reference, dtype=float)
+    found, lowest = np.asarray(points, dtype=float), np.asarray(reference, dtype=float)
+    if lowest.ndim != 1 or (found.size and found.shape[1:] != lowest.shape):
+        raise ValueError(f"expected points (P, T) and a reference (T,), got {found.shape} and {lowest.shape}")
+    above = found.reshape(-1, len(lowest)) - lowest
     return _volume(_front(above[(above > 0).all(1)]))
 
 

@@ -112,9 +112,12 @@ def search(
         encoder: hold the encoder at this width. uniform: one width for everything. Both for comparison.
 
     Raises:
-        ZooError: a budget below the smallest configuration, a task that does not exist, or preferences that
-            are negative or all zero.
+        ZooError: a budget below the smallest configuration, a task that does not exist, preferences that
+            are negative or all zero, or a width of the encoder that the table does not have.
     """
+    if encoder is not None and encoder not in table.encoder:
+        known = ", ".join(f"{width:g}" for width in table.encoder)
+        raise ZooError(f"the encoder has no width {encoder:g} in this table. It has: {known}")
     weights = _weights(table, preferences)
     least = spend * budget
     best: tuple[tuple[bool, float, float], int, tuple[int, ...]] | None = None
@@ -226,8 +229,9 @@ def _weights(table: ScoreTable, preferences: Mapping[str, float] | None) -> np.n
         if not 0 <= value < math.inf:
             raise ZooError(f"a preference must be at least 0 and finite, got {name}={value:g}")
     weights = np.array([preferences.get(name, 0.0) for name in table.tasks])
-    if not weights.sum():
+    if not weights.any():
         raise ZooError("at least one preference must be above 0")
+    weights /= weights.max()  # their sum may be more than there is a number for
     return weights / weights.sum()
 
 

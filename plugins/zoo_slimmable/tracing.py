@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,6 +12,41 @@ from torch.fx.node import map_aggregate
 
 from zoo_slimmable.layers import SlimmableAttention
 from zoo_slimmable.timm_layers import LEAVES, is_attention
+
+
+class Extent(int):
+    """The size of one dimension of a recorded value, that notes when anything is made of it: with another
+    width it would be another number.
+    """
+
+    _note: Callable[[], None]
+
+    @classmethod
+    def of(cls, size: int, note: Callable[[], None]) -> Extent:
+        """note: called whenever it is computed with, compared or passed on."""
+        made = cls(size)
+        made._note = note
+        return made
+
+    def used(self) -> None:
+        """Something is made of it."""
+        self._note()
+
+
+def _noting(name: str) -> Any:
+    plain = getattr(int, name)
+
+    def method(self: Extent, *others: Any) -> Any:
+        self.used()
+        return plain(self, *others)
+
+    return method
+
+
+_TWO = ("add", "sub", "mul", "truediv", "floordiv", "mod", "divmod", "pow")
+_ALL = (*_TWO, *(f"r{name}" for name in _TWO), "neg", "float", "eq", "ne", "lt", "le", "gt", "ge")
+for _name in _ALL:
+    setattr(Extent, f"__{_name}__", _noting(f"__{_name}__"))
 
 
 class Known(fx.Proxy):
@@ -23,7 +59,10 @@ class Known(fx.Proxy):
 
     @property
     def shape(self) -> Any:
-        return self.value.shape
+        used = self.node.meta.setdefault("used", set())
+        return torch.Size(
+            [Extent.of(size, partial(used.add, dim)) for dim, size in enumerate(self.value.shape)]
+        )
 
     @property
     def ndim(self) -> int:
@@ -41,7 +80,7 @@ class Known(fx.Proxy):
         return int(self.value.dim())
 
     def size(self, dim: int | None = None) -> Any:
-        return self.value.size() if dim is None else self.value.size(dim)
+        return self.shape if dim is None else self.shape[dim]
 
     def __len__(self) -> int:
         return len(self.value)
@@ -54,7 +93,8 @@ class Known(fx.Proxy):
 
 
 class Tracer(fx.Tracer):
-    """Traces a model for one input; the value of each node is its `meta["value"]`.
+    """Traces a model for one input. The value of each node is its `meta["value"]`; its `meta["used"]` are the
+    dimensions whose sizes something is made of.
 
     Layers of torch, those of timm that can be slimmed, and attention are not looked into.
     """
@@ -87,7 +127,7 @@ class Tracer(fx.Tracer):
 
     def create_proxy(self, kind: str, target: Any, args: Any, kwargs: Any, *more: Any, **others: Any) -> Any:
         proxy = super().create_proxy(kind, target, args, kwargs, *more, **others)
-        given: Any = map_aggregate((args, kwargs), lambda a: a.value if isinstance(a, Known) else a)
+        given: Any = map_aggregate((args, kwargs), _value_of)
         proxy.node.meta["value"] = self._value(kind, target, *given)
         return proxy
 
@@ -113,6 +153,12 @@ class Tracer(fx.Tracer):
             owner, _, name = target.rpartition(".")
             return getattr(self.root.get_submodule(owner), name)
         return None
+
+
+def _value_of(argument: Any) -> Any:
+    if isinstance(argument, Extent):
+        argument.used()
+    return argument.value if isinstance(argument, Known) else argument
 
 
 def trace(model: nn.Module, x: Tensor, *, training: bool) -> fx.Graph:

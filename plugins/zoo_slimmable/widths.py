@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -34,13 +35,14 @@ class Channels:
         width: the ratio that was asked for. active: how many channels that is.
 
     Raises:
-        ValueError: a size below 1, or units that do not divide the channels.
+        ValueError: sizes below 1 or that are no whole numbers, or units that do not divide the channels.
     """
 
     def __init__(self, full: int, *, divisor: int = 8, unit: int | None = None, fixed: bool = False) -> None:
-        if full < 1 or divisor < 1:
-            raise ValueError(f"channels and divisor must be at least 1, got {full} and {divisor}")
-        if unit is not None and (unit < 1 or full % unit):
+        for name, size in {"channels": full, "divisor": divisor, "unit": 1 if unit is None else unit}.items():
+            if not isinstance(size, Integral) or isinstance(size, bool) or size < 1:
+                raise ValueError(f"{name} must be at least 1, and a whole number, got {size!r}")
+        if unit is not None and full % unit:
             raise ValueError(f"{full} channels are not whole units of {unit}")
         self.full = full
         self.divisor = divisor
@@ -224,7 +226,8 @@ def _ratios(model: nn.Module, width: Width) -> dict[Channels, float]:
     """The ratio of each set of channels that is given one."""
     found = _known(model)
     if not isinstance(width, Mapping):
-        return dict.fromkeys(found, float(width))
+        return dict.fromkeys(found, _number(width))
+    width = {pattern: _number(ratio) for pattern, ratio in width.items()}
     names = sorted({name for each in found.values() for name in each})
     for pattern in width:
         if not any(matches(name, pattern) for name in names):
@@ -254,4 +257,12 @@ def _ratio(writers: list[str], width: Mapping[str, float]) -> float | None:
                 f"{name} and {fitting[decides][0]} write the same channels (their outputs are added), so "
                 f"that they must have one width, not {width[pattern]:g} and {width[decides]:g}"
             )
-    return float(width[decides])
+    return width[decides]
+
+
+def _number(width: object) -> float:
+    """Raises ValueError for what is no number."""
+    try:
+        return float(width)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        raise ValueError(f"a width is a number, or numbers by name of a module, got {width!r}") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,11 @@ def test_excluded_layers_keep_their_width() -> None:
         (nn.Sequential(nn.Conv2d(3, 4, 1)), SlimmableConfig(input_size=(3, 4, 4)), "the model gives it away"),
         (nn.Sequential(nn.Conv2d(3, 4, 1)), SlimmableConfig(exclude=("x",)), "exclude: 'x' is no module"),
         (nn.ReLU(), SlimmableConfig(), "it has no weights"),
+        (
+            nn.Sequential(nn.Conv2d(3, 8, 1), nn.PReLU(8), nn.Conv2d(8, 8, 1)),
+            SlimmableConfig(input_size=(3, 4, 4)),
+            "nothing is known of its PReLU",
+        ),
         (
             nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Conv2d(8, 8, 1)),
             SlimmableConfig(input_size=(1, 4, 4)),
@@ -286,6 +292,42 @@ def test_parts_of_channels_stay_whole_however_they_are_taken(parts: Any) -> None
     set_width(model, 0.5)
     assert list(channels_of(model).values()) == [["free"]]
     assert torch.equal(export_slim(model)(x), model(x))
+
+
+class Sized(nn.Module):
+    """Looks at the shape of 16 channels on its way, and does with it what it is told."""
+
+    def __init__(self, way: Any) -> None:
+        super().__init__()
+        self.first, self.twin, self.last = nn.Conv2d(3, 16, 1), nn.Conv2d(3, 16, 1), nn.Conv2d(16, 4, 1)
+        self.way = way
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.first(x)
+        b, c, h, w = y.shape
+        return self.last(self.way(self, x, y, b, c, h, w) + 0 * y.mean((2, 3), keepdim=True))
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        lambda net, x, y, b, c, h, w: net.twin(x).reshape(b, c, h, w),
+        lambda net, x, y, b, c, h, w: x[:, :1].expand(b, c, h, w),
+        lambda net, x, y, b, c, h, w: x[:, :1].repeat(1, 16 if c == 16 else 1, 1, 1),
+        lambda net, x, y, b, c, h, w: y * c**-0.5,
+        lambda net, x, y, b, c, h, w: y / math.sqrt(y.size(1)),
+        lambda net, x, y, b, c, h, w: x[:, :1].expand(y.numel() // (b * h * w * 16) * b, 16, h, w),
+    ],
+)
+def test_channels_whose_number_counts_stay_whole(way: Any) -> None:
+    """As in `reshape(b, h * w, c)` of something else, which has another number of channels then."""
+    model, x = Sized(way), torch.randn(2, 3, 4, 6)
+    with pytest.raises(ValueError, match=r"something is made of how many there are|numel"):
+        make_slimmable(model, SlimmableConfig(input_size=(3, 4, 6)))
+    free = Sized(lambda net, x, y, b, c, h, w: F.adaptive_avg_pool2d(y, (h // 2, w // 2)).mean((2, 3), True))
+    make_slimmable(free, SlimmableConfig(input_size=(3, 4, 6)))
+    set_width(free, 0.5)
+    assert free(x).shape == (2, 4, 1, 1)
 
 
 def test_the_zoos_timm_models_are_converted_by_name_and_others_refused(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from itertools import product
 
 import pytest
 import torch
@@ -25,6 +26,8 @@ from zoo_slimmable.norms import (
     calibrate,
 )
 from zoo_slimmable.widths import Channels, channels_of, current_width, divisible, set_width, width_scope
+
+from zoo.layers.operations import OperationCounter
 
 WIDTHS = (0.25, 0.5, 0.75, 1.0)
 
@@ -114,6 +117,21 @@ def test_what_is_cut_out_agrees_bit_for_bit_and_costs_what_the_formula_says(norm
         assert 2 * cost.macs() == counted.get_total_flops()
     assert cost.macs(0.5) < cost.macs(1.0)
     assert current_width(model) == (1.0 if norm == "switchable" else {"first": 0.75, "up": 0.25})
+
+
+def test_a_slice_without_a_bias_takes_torchs_way_through_a_strided_input() -> None:
+    """Torch multiplies each example by itself or all at once, by whether the weight wants a gradient."""
+    torch.manual_seed(0)
+    layer = SlimmableLinear(386, (Channels(256),) * 3, bias=False)
+    x = torch.randn(8, 386, 1).transpose(1, 2)
+    for width, frozen in product((0.5, 1.0), (False, True)):
+        layer.requires_grad_(not frozen)
+        set_width(layer, width)
+        small = export_slim(layer)
+        for enabled in (True, False):
+            with torch.set_grad_enabled(enabled):
+                assert torch.equal(layer(x), small(x))
+        assert layer(x[:0]).shape == (0, 1, 768 * width)
 
 
 def test_attention_uses_whole_heads_and_can_be_cut_out() -> None:
@@ -288,6 +306,9 @@ def test_widths_survive_copies_and_are_given_back() -> None:
         (0.0, "above 0 and at most 1, got 0"),
         (1.5, "above 0 and at most 1, got 1.5"),
         (float("nan"), "above 0 and at most 1, got nan"),
+        ("half", "a width is a number, or numbers by name of a module, got 'half'"),
+        ({"up": None}, "a width is a number, or numbers by name of a module, got None"),
+        ({"up": 0.5, "again": 2}, "above 0 and at most 1, got 2"),
         ({"nothing": 0.5}, "no layer with a width is called 'nothing' or lies in it; there is: again, "),
         ({"first": 0.5, "again": 1.0}, "first and again write the same channels .* not 0.5 and 1"),
         ({"*": 1.0, "first": 0.5, "again": 1.0}, "first and again write the same channels .* not 0.5 and 1"),
@@ -338,8 +359,14 @@ def test_layers_that_cannot_be_are_refused() -> None:
         ValueError, match="groups of 5 channels do not divide 20 channels that are used in steps of 8"
     ):
         SlimmableGroupNorm(Channels(20), group=5)
-    with pytest.raises(ValueError, match="at least 1, got 0 and 8"):
-        Channels(0)
+    for sizes, message in (
+        ({"full": 0}, "channels must be at least 1, and a whole number, got 0"),
+        ({"full": 2.5}, "channels must be at least 1, and a whole number, got 2.5"),
+        ({"full": 8, "divisor": 0.5}, "divisor must be at least 1, and a whole number, got 0.5"),
+        ({"full": 8, "unit": 0}, "unit must be at least 1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Channels(**sizes)
     with pytest.raises(ValueError, match="10 channels are not whole units of 4"):
         Channels(10, unit=4)
     with pytest.raises(ValueError, match="no slimmable layers"):
@@ -355,3 +382,72 @@ def test_layers_that_cannot_be_are_refused() -> None:
     for ask in (cost.macs, cost.parameters):
         with pytest.raises(ValueError, match="no module 'encoder', whose cost was asked for"):
             ask(below="encoder")
+    with pytest.raises(ValueError, match=r"give one example or more, not \(0, 8\)"):
+        Cost(layer, torch.zeros(0, 8))
+
+
+class Windows(nn.Module):
+    """Attention within quarters of a sequence."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = SlimmableAttention(16, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.attention(x.unflatten(1, (4, -1)).flatten(0, 1)).view_as(x)
+
+
+def test_attention_within_windows_costs_less() -> None:
+    model, x = Windows(), torch.randn(3, 20, 16)
+    cost = Cost(model, x)
+    for width in (0.5, 1.0):
+        set_width(model, width)
+        with OperationCounter() as counted:
+            export_slim(model)(x)
+        assert 2 * cost.macs() * len(x) == counted.total
+
+
+class ByHand(nn.Module):
+    """A layer, and a product and attention by functions, inside a decoder and outside of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = SlimmableConv2d(3, Channels(16), 3)
+        self.decoder = ByHand.Decoder()
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        rows = x.flatten(2).unsqueeze(1)
+        return self.layer(x), self.decoder(rows) + F.scaled_dot_product_attention(rows, rows, rows).sum()
+
+    class Decoder(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.map = nn.Linear(3, 5)
+
+        def forward(self, rows: Tensor) -> Tensor:
+            return F.linear(self.map(rows.mT), self.map.weight.mT)
+
+
+def test_what_is_computed_without_a_layer_has_its_cost() -> None:
+    model, x = ByHand(), torch.randn(2, 3, 6, 5)
+    cost = Cost(model, x)
+    for width in WIDTHS:
+        set_width(model, width)
+        with OperationCounter() as counted:
+            export_slim(model)(x)
+        assert 2 * cost.macs() * len(x) == counted.total
+    assert cost.macs(below="decoder") == 2 * 30 * 3 * 5
+    assert cost.macs(1.0) == cost.macs(1.0, below="layer") + 2 * 30 * 3 * 5 + 2 * 3 * 3 * 30
+
+
+def test_convolutions_of_every_number_of_sides_cost_what_torch_counts() -> None:
+    torch.manual_seed(0)
+    for plain, x in (
+        (nn.Conv1d(4, 6, 3, groups=2, padding=1), torch.randn(2, 4, 9)),
+        (nn.ConvTranspose1d(4, 6, 3, stride=2), torch.randn(1, 4, 9)),
+        (nn.Conv2d(4, 6, (3, 1), stride=2), torch.randn(3, 4, 9, 7)),
+        (nn.Conv3d(2, 3, 2), torch.randn(1, 2, 5, 4, 3)),
+    ):
+        with FlopCounterMode(display=False) as counted:
+            plain(x)
+        assert 2 * Cost(plain, x).macs() * len(x) == counted.get_total_flops()

@@ -171,6 +171,24 @@ def test_preferences_that_cannot_be(preferences: dict[str, float], message: str)
         search(table(), 1e9, preferences)
 
 
+def test_preferences_count_relative_to_each_other() -> None:
+    made = table()
+    for large in (1e308, 1e-300):
+        assert search(made, 6e5, {"digit": large, "loops": large}) == search(
+            made, 6e5, {"digit": 1, "loops": 1}
+        )
+
+
+def test_a_width_that_the_encoder_does_not_have_is_said() -> None:
+    with pytest.raises(ZooError, match=r"no width 0\.3 in this table\. It has: 0\.25, 0\.5, 0\.75, 1"):
+        search(table(), 1e9, encoder=0.3)
+
+
+def test_points_of_another_shape_have_no_hypervolume() -> None:
+    with pytest.raises(ValueError, match=r"expected points \(P, T\).* got \(1, 4\) and \(2,\)"):
+        hypervolume([[1, 2, 3, 4]], [0, 0])
+
+
 def test_what_people_type() -> None:
     made = table()
     assert parse_budget("0.5x", made) == pytest.approx(made.full_macs / 2)
