@@ -308,6 +308,7 @@ def test_large_data_are_bounded_and_say_what_is_left_out(monkeypatch: pytest.Mon
     assert not digits["trees"].metrics and "64 features, at most 63" in digits["trees"].note
 
 
+@pytest.mark.slow
 def test_every_bundled_dataset_has_a_fitted_baseline_that_beats_the_naive_one() -> None:
     """At sizes where that takes a moment; of the recall tasks only what follows what is counted."""
     pytest.importorskip("sklearn")

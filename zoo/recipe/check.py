@@ -12,8 +12,9 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from zoo.catalogue import Catalogue, Part
+from zoo.choice import choose_task
 from zoo.config import ConfigError, build, describe, join, path_fields, unknown_key
-from zoo.contract import Plan, choose_task, kinds_of, resolve
+from zoo.contract import Plan, kinds_of, resolve
 from zoo.errors import ContractError, ZooError, close_names, suggest
 from zoo.recipe.errors import Mistake, Origin
 from zoo.recipe.optimisers import misspelt
