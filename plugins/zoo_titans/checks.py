@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from zoo_titans.chunk import Form
     from zoo_titans.state import MemoryState
 
-IMPLS = ("auto", "chunked", "autograd", "recurrent")
+IMPLS = ("auto", "native", "chunked", "autograd", "recurrent")
 READS = ("after", "before")
 #: No weight of a memory that works is near this.
 LARGEST = 1e6

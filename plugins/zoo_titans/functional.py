@@ -29,6 +29,7 @@ from zoo_titans import checks
 from zoo_titans.activation import ACTIVATIONS
 from zoo_titans.chunk import Form
 from zoo_titans.gates import GateProducts, chunk_gates, gate_products
+from zoo_titans.native import obstacle
 from zoo_titans.scan import run_chunks
 from zoo_titans.state import MemoryState
 
@@ -43,7 +44,7 @@ __all__ = [
 
 S = TypeVar("S")
 Act = Literal["silu", "gelu"]
-Impl = Literal["auto", "chunked", "autograd", "recurrent"]
+Impl = Literal["auto", "native", "chunked", "autograd", "recurrent"]
 Read = Literal["after", "before"]
 
 
@@ -79,18 +80,22 @@ def neural_memory_scan(
     read: "after" as in eq. (15), y_t = M_t(q_t); "before": y_t = M_{t-1}(q_t).
     limit: soft bound on the Frobenius norm of a token's gradient for each layer; the paper has none.
     valid: bool (B, T), True = keep; other tokens change neither weights nor momentum, but count for chunks.
-    impl: how, never what. "chunked": closed form with a backward of its own; "autograd": the same,
-        differentiable any number of times; "recurrent": token by token, slow and obvious; "auto": "chunked".
+    impl: how, never what. "native": closed form as a loop in C, on CPU; "chunked": the same in tensor
+        operations, with a backward of its own; "autograd": the same, differentiable any number of times;
+        "recurrent": token by token, slow and obvious; "auto": "native" where it can be had, else "chunked".
     check_gates: look whether the gates are in their range, which costs a pass.
 
     Raises:
         ValueError: shapes, types or devices that do not fit together, a state of other streams or of a larger
-            chunk, unknown options, gates out of range (`check_gates`), a memory that has exploded.
+            chunk, unknown options, gates out of range (`check_gates`), a memory that has exploded, "native"
+            where it cannot be had.
     """
     form = Form(act, residual, loss_scale, limit)
     checks.options(chunk, form, read=read, impl=impl)
     checks.tokens_fit(q, k, v, {"theta": theta, "eta": eta, "alpha": alpha}, valid)
     checks.state_fits(state, k, v, form, chunk)
+    if impl == "native" and (reason := obstacle(k, sum_dtype(k.dtype))):
+        raise ValueError(f"impl 'native' {reason}; 'auto' takes what there is")
     if check_gates:
         checks.gates_in_range(theta, eta, alpha)
     if impl == "recurrent":
@@ -99,8 +104,6 @@ def neural_memory_scan(
         return neural_memory_recurrent(
             q, k, v, theta, eta, alpha, state, chunk=chunk, form=form, read=read, valid=valid
         )
-
-    how = "autograd" if impl == "autograd" else "chunked"
 
     def together(phase: int, state: MemoryState, *x: Tensor) -> tuple[Tensor, MemoryState]:
         kept = x[6] if valid is not None else None
@@ -117,7 +120,7 @@ def neural_memory_scan(
             form=form,
             read=read,
             valid=kept,
-            impl=how,
+            impl=impl,
         )
 
     more = () if valid is None else (valid,)
@@ -201,7 +204,7 @@ def scan_in_phase(
     form: Form,
     read: str = "after",
     valid: Tensor | None = None,
-    impl: str = "chunked",
+    impl: str = "auto",
 ) -> tuple[Tensor, MemoryState]:
     """`neural_memory_scan` where all streams have seen `phase` tokens of their chunk, without checks."""
     batch, heads, tokens, _ = k.shape

@@ -16,6 +16,7 @@ from torch import Tensor
 from zoo_titans import chunk
 from zoo_titans.chunk import Form, Given, Layer, Stacks
 from zoo_titans.gates import ChunkGates
+from zoo_titans.native import native_chunks, obstacle
 
 #: Chunks whose weights are kept for the backward.
 STORED = 64
@@ -29,9 +30,13 @@ def run_chunks(
     """q: (R, n, Q, d_k), k: (R, n, C, d_k), v: (R, n, C, d_v), gates (R, n, ...) -> (R, n, Q, d_v), stacks.
 
     anchor: where the gradients of the first chunk are taken; empty: at its own weights, as all others.
-    impl: "chunked" has the backward below; "autograd" is differentiable in any way torch knows, and slower.
+    impl: "native" is the loop in C; "chunked" has the backward below; "autograd" is differentiable in any way
+        torch knows, and slower; "auto" is the first of them that can compute this.
     """
     values = v - k if form.residual else v
+    if impl == "native" or (impl == "auto" and not obstacle(k, k.dtype)):
+        y, stacks = native_chunks(q, k, values, gates, stacks, anchor, form, STORED)
+        return y + q if form.residual else y, stacks
     plain = impl == "autograd" or not torch.is_grad_enabled() or torch.compiler.is_compiling()
     beside = chunk.beside if plain else _Beside.apply
     given = Given(k, values, *gates, beside(q, gates.read), beside(k, gates.write), (q @ k.mT) * gates.share)

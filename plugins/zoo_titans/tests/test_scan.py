@@ -69,7 +69,7 @@ def require_equal(found: list[Tensor], expected: list[Tensor]) -> None:
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-10)
 
 
-@pytest.mark.parametrize("impl", ["chunked", "autograd"])
+@pytest.mark.parametrize("impl", ["native", "chunked", "autograd"])
 @pytest.mark.parametrize(("tokens", "chunk", "sizes", "options"), CASES)
 def test_equals_the_recurrence_with_gradients(tokens, chunk, sizes, options, impl):
     inputs, weights = problem(tokens, sizes)
