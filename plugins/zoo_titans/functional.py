@@ -28,7 +28,7 @@ from zoo.layers.streams import put_rows, select_rows
 from zoo_titans import checks
 from zoo_titans.activation import ACTIVATIONS
 from zoo_titans.chunk import Form
-from zoo_titans.gates import GateProducts, chunk_gates, gate_products
+from zoo_titans.gates import GateProducts, Gates, gate_products
 from zoo_titans.native import obstacle
 from zoo_titans.scan import run_chunks
 from zoo_titans.state import MemoryState
@@ -225,18 +225,18 @@ def scan_in_phase(
         for start, count, length in _pieces(tokens, phase, chunk):
             here = functools.partial(_cut, start=start, count=count, length=length)
             a, e, t = (here(gate) for gate in gates)
-            unrolled = chunk_gates(
-                a,
-                e,
-                t,
-                None if kept is None else here(kept),
-                before=read == "before",
-                reading=q is not None,
-                plain=impl == "autograd",
-            )
             x, keys, values = (here(part) for part in told)
-            at = anchor if phase else []
-            y, after = run_chunks(x, keys, values, unrolled, stacks, at, form, impl)
+            y, after = run_chunks(
+                x,
+                keys,
+                values,
+                Gates(a, e, t, None if kept is None else here(kept)),
+                stacks,
+                anchor if phase else [],
+                form,
+                before=read == "before",
+                impl=impl,
+            )
             outputs.append(y.unflatten(0, (batch, heads)).flatten(2, 3))
             if phase == 0 and length < chunk:  # a chunk begins and does not end here
                 anchor = [_halves(stack)[0] for stack in stacks]

@@ -33,6 +33,15 @@ class GateProducts(NamedTuple):
     surprise: Tensor
 
 
+class Gates(NamedTuple):
+    """Of each token, (..., C), as in `gate_products`."""
+
+    alpha: Tensor
+    eta: Tensor
+    theta: Tensor
+    valid: Tensor | None
+
+
 class ChunkGates(NamedTuple):
     """What the products of a chunk need of `GateProducts`.
 

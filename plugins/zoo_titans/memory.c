@@ -36,13 +36,18 @@ typedef struct {
 /* What does not change from chunk to chunk, and room for what does. */
 typedef struct {
     int64_t L, C, P, act, weights; /* weights: in all layers */
-    bool reads;
+    int64_t Q;         /* C + 1 in whole vectors */
+    bool reads, before; /* whether tokens read; whether before they are learned */
     REAL scale, limit; /* of the error; of a gradient, 0: none */
     layer *layers;
     REAL *v, *z;                           /* (E), (most) */
     REAL *read, *write, *share;            /* (2), (2), (C): of token j, row, in t */
     REAL *g_z, *g_x, *g_learned, *g_both;  /* (most), (most), (most), (2 most) */
     REAL *g_read, *g_write, *g_share;      /* as the above */
+    REAL mix[4], g_mix[4];                 /* what W and S after the chunk hold of both before */
+    REAL *kept, *eta, *theta, *valid;      /* (1): of each token; 1 or 0 */
+    REAL *keep, *moved, *inertia;          /* (C + 1), (C + 1, Q), (C + 1, Q), see `unroll` */
+    REAL *g_moved, *g_inertia, *g_theta;   /* (Q), (Q), (1) */
     REAL *g_weighted, *square;             /* (C) */
     REAL *rows;                            /* (C, most): tokens as rows */
 } chunk;
@@ -129,6 +134,66 @@ static void activate(const chunk *c, int64_t n, const REAL *h, REAL *value, REAL
     }
 }
 
+/* Zero in place of numbers whose products are subnormal: these take ten times as long. NaN stays NaN. */
+INLINE REAL flushed(REAL x) { return fabs(x) < (sizeof(REAL) == 4 ? 0x1p-63 : 0x1p-511) ? 0 : x; }
+
+/* What becomes of a surprise of 1 at token j in W and S after token t - 1 (eq. 13 and 14; see `gates.py`):
+       inertia_t = eta_t inertia_(t-1), 1 at t;   moved_t = (1 - alpha_t) moved_(t-1) + inertia_t,
+   in column C what becomes of a momentum of 1 before the chunk, and in keep of weights of 1. Nothing is divided. */
+static void unroll(chunk *c) {
+    int64_t C = c->C, P = c->P, Q = c->Q;
+    c->keep[0] = c->inertia[C] = 1;
+    EACH(t, C) {
+        REAL *J = c->inertia + t * Q, *A = c->moved + t * Q, *to = J + Q, *into = A + Q;
+        EACH(j, Q) to[j] = flushed(c->eta[t] * J[j]);
+        to[t] = 1;
+        EACH(j, Q) into[j] = flushed(c->kept[t] * A[j] + c->valid[t] * to[j]);
+        c->keep[t + 1] = flushed(c->kept[t] * c->keep[t]);
+    }
+    const REAL *J = c->inertia + C * Q, *A = c->moved + C * Q;
+    c->mix[0] = c->keep[C], c->mix[1] = A[C], c->mix[2] = 0, c->mix[3] = J[C];
+    EACH(j, C) c->write[j] = c->theta[j] * A[j], c->write[P + j] = c->theta[j] * J[j];
+    if (!c->reads) return;
+    int64_t from = c->before ? 0 : 1;
+    EACH(t, C) c->read[t] = c->keep[t + from], c->read[P + t] = c->moved[(t + from) * Q + C];
+    transpose(C, C, dense(c->moved + from * Q, Q), dense(c->share, P));
+    EACH(j, C) EACH(t, P) c->share[j * P + t] *= c->theta[j];
+}
+
+/* And back, to the gates of the chunk's tokens. */
+static void unroll_back(const chunk *c, REAL *g_alpha, REAL *g_eta, REAL *g_theta) {
+    int64_t C = c->C, P = c->P, Q = c->Q, from = c->before ? 0 : 1;
+    REAL *dA = c->g_moved, *dI = c->g_inertia, g_keep = c->g_mix[0];
+    const REAL *J = c->inertia + C * Q, *A = c->moved + C * Q;
+    if (c->reads) transpose(C, C, dense(c->g_share, P), dense(c->square, P)); /* of what token t, row, reads */
+    EACH(j, C) {
+        REAL both = c->g_write[j] * A[j] + c->g_write[P + j] * J[j];
+        dA[j] = c->g_write[j] * c->theta[j], dI[j] = c->g_write[P + j] * c->theta[j], c->g_theta[j] = both;
+    }
+    dA[C] = c->g_mix[1], dI[C] = c->g_mix[3];
+    for (int64_t t = C; t >= 0; t--) { /* after t tokens */
+        int64_t reader = t - from;
+        if (c->reads && reader >= 0 && reader < C) {
+            const REAL *g = c->square + reader * P, *moved = c->moved + t * Q;
+            EACH(j, C) dA[j] += g[j] * c->theta[j], c->g_theta[j] += g[j] * moved[j];
+            dA[C] += c->g_read[P + reader], g_keep += c->g_read[reader];
+        }
+        if (t == 0) break;
+        REAL kept = c->kept[t - 1], eta = c->eta[t - 1], valid = c->valid[t - 1], of_kept = 0, of_eta = 0;
+        const REAL *earlier = c->inertia + (t - 1) * Q, *moved = c->moved + (t - 1) * Q;
+        #pragma omp simd reduction(+ : of_kept, of_eta)
+        EACH(j, C + 1) {
+            dI[j] += valid * dA[j];
+            of_kept += dA[j] * moved[j], of_eta += dI[j] * earlier[j];
+            dA[j] *= kept, dI[j] *= eta;
+        }
+        dI[t - 1] = 0;
+        g_alpha[t - 1] = -valid * (of_kept + g_keep * c->keep[t - 1]), g_eta[t - 1] = valid * of_eta;
+        g_keep *= kept;
+    }
+    EACH(j, C) g_theta[j] = c->valid[j] * c->g_theta[j];
+}
+
 /* Minus the gradient of eq. (12) at the anchor: what goes into each layer, and the error on its way down. */
 static void look(const chunk *c, const REAL *const *anchor) {
     layer *l = c->layers, *last = l + c->L - 1;
@@ -164,7 +229,8 @@ static void recall(const chunk *c, const REAL *stack, bool to_the_end) {
 }
 
 /* The stack after the chunk: W = keep W + carry S + sum of write_0 a e, S = inertia S + sum of write_1 a e. */
-static void learn(const chunk *c, const REAL *mix, REAL *stack) {
+static void learn(const chunk *c, REAL *stack) {
+    const REAL *mix = c->mix;
     for (layer *l = c->layers; l < c->layers + c->L; l++) {
         REAL *W = stack + 2 * l->place, *S = W + l->n * l->m;
         EACH(i, l->n * l->m) W[i] = mix[0] * W[i] + mix[1] * S[i], S[i] *= mix[3];
@@ -175,7 +241,9 @@ static void learn(const chunk *c, const REAL *mix, REAL *stack) {
 
 /* From the gradient of z, and of the stack after the chunk, in place: those of a, e, read, share, write, mix and of
    the stack before it, and in g_x that of the queries. */
-static void recall_back(const chunk *c, const REAL *mix, const REAL *stack, REAL *g_stack, REAL *g_mix) {
+static void recall_back(chunk *c, const REAL *stack, REAL *g_stack) {
+    const REAL *mix = c->mix;
+    REAL *g_mix = c->g_mix;
     int64_t P = c->P;
     EACH(i, 4) g_mix[i] = 0;
     for (layer *l = c->layers + c->L - 1; l >= c->layers; l--) {
@@ -242,7 +310,8 @@ static void look_back(const chunk *c, const REAL *const *anchor, REAL *const *g_
 /* Where everything is, from `at` on; returns its end. */
 static REAL *lay_out(chunk *c, REAL *at) {
     int64_t most = 0;
-#define PLACE(what, rows) (what = at, at += (rows) * c->P + LANES) /* + LANES: not all at the same place of a page */
+#define ROOM(what, numbers) (what = at, at += (numbers) + LANES) /* + LANES: not all at the same place of a page */
+#define PLACE(what, rows) ROOM(what, (rows) * c->P)
     for (layer *l = c->layers; l < c->layers + c->L; l++) {
         most = l->n > most ? l->n : most, most = l->m > most ? l->m : most;
         PLACE(l->a, l->n), PLACE(l->back, l->m), PLACE(l->slope, l->m), PLACE(l->bend, l->m), PLACE(l->e, l->m);
@@ -256,13 +325,17 @@ static REAL *lay_out(chunk *c, REAL *at) {
     PLACE(c->g_z, most), PLACE(c->g_x, most), PLACE(c->g_learned, most), PLACE(c->g_both, 2 * most);
     PLACE(c->g_read, 2), PLACE(c->g_write, 2), PLACE(c->g_share, c->C), PLACE(c->g_weighted, c->C);
     PLACE(c->square, c->C), PLACE(c->rows, most);
+    PLACE(c->kept, 1), PLACE(c->eta, 1), PLACE(c->theta, 1), PLACE(c->valid, 1), PLACE(c->g_theta, 1);
+    ROOM(c->keep, c->Q), ROOM(c->moved, (c->C + 1) * c->Q), ROOM(c->inertia, (c->C + 1) * c->Q);
+    ROOM(c->g_moved, c->Q), ROOM(c->g_inertia, c->Q);
+#undef ROOM
 #undef PLACE
     return at;
 }
 
 /* sizes (L + 1): N_0 to N_L. numbers (2): 2 loss_scale, and the limit or 0. Returns what is to be freed. */
 static void *begin(chunk *c, layer *layers, const int64_t *sizes, const REAL *numbers) {
-    c->layers = layers, c->P = (c->C + LANES - 1) / LANES * LANES, c->scale = numbers[0], c->limit = numbers[1];
+    c->layers = layers, c->P = (c->C + LANES - 1) / LANES * LANES, c->Q = (c->C + LANES) / LANES * LANES, c->scale = numbers[0], c->limit = numbers[1];
     c->weights = 0;
     EACH(l, c->L) {
         layers[l].n = sizes[l], layers[l].m = sizes[l + 1], layers[l].place = c->weights;
@@ -275,19 +348,24 @@ static void *begin(chunk *c, layer *layers, const int64_t *sizes, const REAL *nu
     return memory;
 }
 
-/* What all chunks are given, (R, n, ...): q, k (C, D), v (C, E), read, write (C, 2), share (C, C), mix (2, 2). */
+/* What all chunks are given, (R, n, C, ...): q, k (D), v (E), alpha, eta, theta, and valid, NULL: all tokens are. */
 typedef struct {
-    const REAL *q, *k, *v, *read, *share, *mix, *write;
+    const REAL *q, *k, *v, *alpha, *eta, *theta;
+    const bool *valid;
 } given;
 
-/* A chunk comes in: the i-th of all rows' chunks. */
-static void receive(const chunk *c, given x, int64_t i) {
+/* A chunk comes in: the i-th of all rows' chunks. A token that is not valid changes nothing. */
+static void receive(chunk *c, given x, int64_t i) {
     const layer *l = c->layers;
     int64_t C = c->C, E = l[c->L - 1].m;
-    in(c, l->n, x.k + i * C * l->n, l->a), in(c, E, x.v + i * C * E, c->v), in(c, 2, x.write + i * C * 2, c->write);
-    if (!c->reads) return;
-    in(c, l->n, x.q + i * C * l->n, l->x), in(c, 2, x.read + i * C * 2, c->read);
-    in(c, C, x.share + i * C * C, c->share);
+    in(c, l->n, x.k + i * C * l->n, l->a), in(c, E, x.v + i * C * E, c->v);
+    if (c->reads) in(c, l->n, x.q + i * C * l->n, l->x);
+    EACH(t, C) {
+        bool valid = !x.valid || x.valid[i * C + t];
+        c->valid[t] = valid, c->kept[t] = valid ? 1 - x.alpha[i * C + t] : 1;
+        c->eta[t] = valid ? x.eta[i * C + t] : 1, c->theta[t] = valid ? x.theta[i * C + t] : 0;
+    }
+    unroll(c);
 }
 
 /* The layers' weights in a stack (each = 2), or in weights alone (each = 1). */
@@ -298,14 +376,14 @@ static void weights_of(const chunk *c, const REAL *from, int64_t each, const REA
 /* stacks (R, S): before the first chunk; anchor (R, S / 2): where the first chunk's gradients are taken, NULL: at its
    own weights, as all others. -> y (R, n, C, E), nothing if nothing reads; after (R, S), the stacks after the last
    chunk; starts (R, ceil(n / group), S): those before every group of chunks (NULL: not wanted). */
-void forward(int64_t first, int64_t last, int64_t L, int64_t n, int64_t C, int64_t reads, int64_t act, int64_t group,
-             const int64_t *sizes, const REAL *numbers, const REAL *q, const REAL *k, const REAL *v, const REAL *read,
-             const REAL *share, const REAL *mix, const REAL *write, const REAL *stacks, const REAL *anchor, REAL *y,
-             REAL *after, REAL *starts) {
-    chunk c = {.L = L, .C = C, .act = act, .reads = reads};
+void forward(int64_t first, int64_t last, int64_t L, int64_t n, int64_t C, int64_t reads, int64_t before, int64_t act,
+             int64_t group, const int64_t *sizes, const REAL *numbers, const REAL *q, const REAL *k, const REAL *v,
+             const REAL *alpha, const REAL *eta, const REAL *theta, const bool *valid, const REAL *stacks,
+             const REAL *anchor, REAL *y, REAL *after, REAL *starts) {
+    chunk c = {.L = L, .C = C, .act = act, .reads = reads, .before = before};
     layer layers[L];
     void *memory = begin(&c, layers, sizes, numbers);
-    given all = {q, k, v, read, share, mix, write};
+    given all = {q, k, v, alpha, eta, theta, valid};
     int64_t S = 2 * c.weights, E = sizes[L];
     for (int64_t r = first; r < last; r++) {
         REAL *stack = after + r * S;
@@ -322,14 +400,14 @@ void forward(int64_t first, int64_t last, int64_t L, int64_t n, int64_t C, int64
                 recall(&c, stack, true);
                 out(&c, E, c.z, y + (r * n + i) * C * E);
             }
-            learn(&c, mix + (r * n + i) * 4, stack);
+            learn(&c, stack);
         }
     }
     free(memory);
 }
 
 /* The stacks before each chunk from first to last, from that before the first. */
-static void repeat(const chunk *c, given all, int64_t row, int64_t first, int64_t last, const REAL *anchor,
+static void repeat(chunk *c, given all, int64_t row, int64_t first, int64_t last, const REAL *anchor,
                    const REAL *start, REAL *stacks) {
     int64_t S = 2 * c->weights;
     const REAL *at[c->L];
@@ -339,22 +417,22 @@ static void repeat(const chunk *c, given all, int64_t row, int64_t first, int64_
         weights_of(c, anchor && i == 0 ? anchor : stacks, anchor && i == 0 ? 1 : 2, at);
         look(c, at);
         memcpy(stacks + S, stacks, sizeof(REAL) * S);
-        learn(c, all.mix + (row + i) * 4, stacks + S);
+        learn(c, stacks + S);
     }
 }
 
 /* starts: as `forward` left them; grad (R, n, C, E) of y, NULL if nothing reads; g_stacks (R, S): the gradient of the
    stacks after the last chunk, becomes that of those before the first. -> gradients of all that is given, g_anchor
    (R, S / 2; NULL without an anchor). */
-void backward(int64_t first, int64_t last, int64_t L, int64_t n, int64_t C, int64_t reads, int64_t act, int64_t group,
-              const int64_t *sizes, const REAL *numbers, const REAL *q, const REAL *k, const REAL *v, const REAL *read,
-              const REAL *share, const REAL *mix, const REAL *write, const REAL *starts, const REAL *anchor,
-              const REAL *grad, REAL *g_stacks, REAL *g_q, REAL *g_k, REAL *g_v, REAL *g_read, REAL *g_share,
-              REAL *g_mix, REAL *g_write, REAL *g_anchor) {
-    chunk c = {.L = L, .C = C, .act = act, .reads = reads};
+void backward(int64_t first, int64_t last, int64_t L, int64_t n, int64_t C, int64_t reads, int64_t before, int64_t act,
+              int64_t group, const int64_t *sizes, const REAL *numbers, const REAL *q, const REAL *k, const REAL *v,
+              const REAL *alpha, const REAL *eta, const REAL *theta, const bool *valid, const REAL *starts,
+              const REAL *anchor, const REAL *grad, REAL *g_stacks, REAL *g_q, REAL *g_k, REAL *g_v, REAL *g_alpha, REAL *g_eta,
+              REAL *g_theta, REAL *g_anchor) {
+    chunk c = {.L = L, .C = C, .act = act, .reads = reads, .before = before};
     layer layers[L];
     void *memory = begin(&c, layers, sizes, numbers);
-    given all = {q, k, v, read, share, mix, write};
+    given all = {q, k, v, alpha, eta, theta, valid};
     int64_t S = 2 * c.weights, D = sizes[0], E = sizes[L], groups = (n + group - 1) / group;
     REAL *again = group > 1 ? room(group * S) : NULL; /* the stacks before each chunk of a group */
     for (int64_t r = first; r < last; r++) {
@@ -379,13 +457,11 @@ void backward(int64_t first, int64_t last, int64_t L, int64_t n, int64_t C, int6
                 recall(&c, stack, false);
                 in(&c, E, grad + tokens * E, c.g_z);
             }
-            recall_back(&c, mix + place * 4, stack, g_stack, g_mix + place * 4);
+            recall_back(&c, stack, g_stack);
             look_back(&c, at, g_at);
             out(&c, D, layers[0].g_a, g_k + tokens * D), out(&c, E, c.v, g_v + tokens * E);
-            out(&c, 2, c.g_write, g_write + tokens * 2);
-            if (!reads) continue;
-            out(&c, D, c.g_x, g_q + tokens * D), out(&c, 2, c.g_read, g_read + tokens * 2);
-            out(&c, C, c.g_share, g_share + tokens * C);
+            if (reads) out(&c, D, c.g_x, g_q + tokens * D);
+            unroll_back(&c, g_alpha + tokens, g_eta + tokens, g_theta + tokens);
         }
     }
     free(memory), free(again);

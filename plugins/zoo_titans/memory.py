@@ -23,7 +23,7 @@ from zoo_titans.chunk import Form
 from zoo_titans.config import MacConfig, MemoryConfig
 from zoo_titans.functional import read_weights, scan_in_phase
 from zoo_titans.state import MemoryState
-from zoo_titans.told import Told, in_heads, queries_keys_values, unit
+from zoo_titans.told import Told, convolve, in_heads, tell, unit
 
 
 class StreamState(NamedTuple):
@@ -181,7 +181,7 @@ class Memory(nn.Module):
     def tell(self, x: Tensor, state: StreamState, *, phase: int) -> tuple[Told, Tensor, Tensor | None]:
         """x: (B, N, D) -> what the memory is told, the convolutions' new tail, gates of the open chunk."""
         projected = self.qkv(x)
-        q, k, v = queries_keys_values(self._convolve(projected, state.tail), self.heads)
+        q, k, v = tell(projected, state.tail, self.conv, self.heads)
         logits = self._logits(x)
         gates = None
         if state.gates is not None:
@@ -193,19 +193,8 @@ class Memory(nn.Module):
     def ask(self, x: Tensor, tail: Tensor) -> tuple[Tensor, Tensor]:
         """Queries alone, x: (B, N, D) -> q (B, H, N, d), and their convolution's tail, (B, conv - 1, D)."""
         projected = F.linear(x, self.qkv.weight[: x.shape[-1]])
-        mixed = F.silu(self._convolve(projected, tail))
+        mixed = F.silu(convolve(projected, tail, self.conv))
         return unit(in_heads(mixed, self.heads)), self._tail(projected, tail)
-
-    def _convolve(self, projected: Tensor, tail: Tensor) -> Tensor:
-        """The causal convolution of the first channels, (B, N, E) after the tail -> (B, N, E)."""
-        if self.conv is None:
-            return projected
-        kernel = self.conv[: projected.shape[-1]].to(projected.dtype)
-        padded = torch.cat((tail.to(projected.dtype), projected), 1)
-        # As images one pixel high with channels last, as they lie in memory: on CPU twice as fast as conv1d.
-        image = padded.transpose(1, 2).unsqueeze(2)
-        mixed = F.conv2d(image, kernel.unsqueeze(2), groups=len(kernel))
-        return mixed.squeeze(2).transpose(1, 2)
 
     def _tail(self, projected: Tensor, tail: Tensor) -> Tensor:
         size = tail.shape[1]

@@ -18,9 +18,12 @@ from torch.utils.flop_counter import register_flop_formula
 
 from zoo.layers import native
 from zoo_titans.chunk import Form, Stacks
-from zoo_titans.gates import ChunkGates
+from zoo_titans.gates import Gates
 
 SOURCE = Path(__file__).with_name("memory.c")
+#: Chunks whose stacks are kept for the backward, of more every sqrt(n)-th. Fewer than in `scan.py`: computing
+#: one again in the cache costs less than writing it to memory.
+STORED = 8
 #: As in `memory.c`.
 ACTIVATIONS = ("silu", "gelu")
 
@@ -34,23 +37,21 @@ def native_chunks(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    gates: ChunkGates,
+    gates: Gates,
     stacks: Stacks,
     anchor: Stacks,
     form: Form,
-    stored: int,
+    *,
+    before: bool,
 ) -> tuple[Tensor, Stacks]:
-    """As `scan.run_chunks`; v less the keys where the memory adds its input, which this leaves out.
-
-    stored: chunks whose stacks are kept for the backward; of more, every sqrt(n)-th.
-    """
+    """As `scan.run_chunks`; v less the keys where the memory adds its input, which this leaves out."""
     count, sizes = k.shape[1], [*(stack.shape[1] // 2 for stack in stacks), v.shape[3]]
-    group = 1 if count <= stored else math.isqrt(count - 1) + 1
+    group = 1 if count <= STORED else math.isqrt(count - 1) + 1
     at = torch.cat([w.flatten(1) for w in anchor], 1) if anchor else None
     whole = torch.cat([stack.flatten(1) for stack in stacks], 1)
     tensors = (q, k, v, *gates, whole, at)
     learns = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
-    y, after = _Chunks.apply(sizes, form, group, learns, *tensors)
+    y, after = _Chunks.apply(sizes, form, group, before, learns, *tensors)
     parts = after.split([2 * n * m for n, m in itertools.pairwise(sizes)], 1)
     return y, [part.view_as(stack) for part, stack in zip(parts, stacks, strict=True)]
 
@@ -58,9 +59,9 @@ def native_chunks(
 class _Chunks(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, sizes: list[int], form: Form, group: int, learns: bool, *tensors: Tensor
+        ctx: Any, sizes: list[int], form: Form, group: int, before: bool, learns: bool, *tensors: Tensor
     ) -> tuple[Tensor, Tensor]:
-        ctx.how = (sizes, ACTIVATIONS.index(form.act), form.loss_scale, form.limit or 0.0, group)
+        ctx.how = (sizes, ACTIVATIONS.index(form.act), form.loss_scale, form.limit or 0.0, group, before)
         y, after, starts = torch.ops.zoo_titans.memory.default(*tensors, *ctx.how, learns)
         ctx.save_for_backward(*tensors[:-2], starts, tensors[-1])
         return y, after
@@ -68,35 +69,35 @@ class _Chunks(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, g_after: Tensor) -> tuple[Tensor | None, ...]:
-        *found, g_anchor = torch.ops.zoo_titans.memory_backward.default(
+        *found, g_stacks, g_anchor = torch.ops.zoo_titans.memory_backward.default(
             *ctx.saved_tensors, *ctx.how, grad, g_after
         )
-        return None, None, None, None, *found, None if ctx.saved_tensors[-1] is None else g_anchor
+        elsewhere = None if ctx.saved_tensors[-1] is None else g_anchor
+        return *[None] * 5, *found, None, g_stacks, elsewhere
 
 
 # Operations of torch, so that its counter of operations and its fake tensors know them.
 _LIBRARY = torch.library.Library("zoo_titans", "DEF")
-_GIVEN = "Tensor q, Tensor k, Tensor v, Tensor read, Tensor share, Tensor mix, Tensor write"
-_HOW = "int[] sizes, int act, float loss_scale, float limit, int group"
+_GIVEN = "Tensor q, Tensor k, Tensor v, Tensor alpha, Tensor eta, Tensor theta, Tensor? valid"
+_HOW = "int[] sizes, int act, float loss_scale, float limit, int group, bool before"
 _LIBRARY.define(
     f"memory({_GIVEN}, Tensor stacks, Tensor? anchor, {_HOW}, bool learns) -> (Tensor, Tensor, Tensor)"
 )
 _LIBRARY.define(
     f"memory_backward({_GIVEN}, Tensor starts, Tensor? anchor, {_HOW}, Tensor grad, Tensor grad_after)"
-    f" -> ({', '.join(['Tensor'] * 9)})"
+    f" -> ({', '.join(['Tensor'] * 8)})"
 )
 
 
 @torch.library.impl(_LIBRARY, "memory", "CPU")
 def _forward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     """y (R, n, Q, d_v), the stacks after the last chunk (R, S), those before every group, (R, groups, S)."""
-    *tensors, sizes, act, loss_scale, limit, group, learns = arguments
+    tensors, how, learns = arguments[:9], arguments[9:-1], arguments[-1]
     given = [None if t is None else t.contiguous() for t in tensors]
-    made = _outputs(given, group, learns)
-    numbers = _numbers(given, sizes, act, loss_scale, limit, group)
+    made = _outputs(given, how[-2], learns)
     y, after, starts = made
     native.loops(SOURCE, y.dtype).run(
-        "forward", len(after), *numbers, *given, y, after, starts if learns else None
+        "forward", len(after), *_numbers(given, *how), *given, y, after, starts if learns else None
     )
     return made
 
@@ -104,16 +105,15 @@ def _forward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
 @torch.library.impl(_LIBRARY, "memory_backward", "CPU")
 def _backward(*arguments: Any) -> tuple[Tensor, ...]:
     """Gradients of all that is given, of the first stacks (R, S) and of the anchor (R, S / 2)."""
-    *tensors, sizes, act, loss_scale, limit, group, grad, g_after = arguments
+    tensors, how, (grad, g_after) = arguments[:9], arguments[9:-2], arguments[-2:]
     given = [None if t is None else t.contiguous() for t in tensors]
     made = _gradients(given, g_after)
     *found, g_stacks, g_anchor = made
     g_stacks.copy_(g_after)
-    numbers = _numbers(given, sizes, act, loss_scale, limit, group)
     native.loops(SOURCE, grad.dtype).run(
         "backward",
         len(g_stacks),
-        *numbers,
+        *_numbers(given, *how),
         *given,
         grad.contiguous(),
         g_stacks,
@@ -125,7 +125,7 @@ def _backward(*arguments: Any) -> tuple[Tensor, ...]:
 
 @torch.library.register_fake("zoo_titans::memory", lib=_LIBRARY)
 def _(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
-    return _outputs(arguments[:9], *arguments[-2:])
+    return _outputs(arguments[:9], arguments[-3], arguments[-1])
 
 
 @torch.library.register_fake("zoo_titans::memory_backward", lib=_LIBRARY)
@@ -159,12 +159,18 @@ def _operations(q: torch.Size, k: torch.Size, sizes: list[int]) -> tuple[int, in
 
 
 def _numbers(
-    given: Sequence[Any], sizes: list[int], act: int, loss_scale: float, limit: float, group: int
+    given: Sequence[Any],
+    sizes: list[int],
+    act: int,
+    loss_scale: float,
+    limit: float,
+    group: int,
+    before: bool,
 ) -> tuple[Any, ...]:
     """What comes before the tensors, in the order of `memory.c`."""
     q, k, *_ = given
     numbers = torch.tensor([2 * loss_scale, limit], dtype=k.dtype)
-    how = (len(sizes) - 1, k.shape[1], k.shape[2], int(q.shape[2] > 0), act, group)
+    how = (len(sizes) - 1, k.shape[1], k.shape[2], int(q.shape[2] > 0), int(before), act, group)
     return *how, torch.tensor(sizes), numbers
 
 
@@ -177,6 +183,7 @@ def _outputs(given: Sequence[Any], group: int, learns: bool) -> tuple[Tensor, Te
 
 
 def _gradients(given: Sequence[Any], g_after: Tensor) -> tuple[Tensor, ...]:
-    *found, _, anchor = given
+    q, k, v, alpha, eta, theta, _, _, anchor = given
+    found = (q, k, v, alpha, eta, theta)
     g_anchor = g_after.new_empty(0) if anchor is None else torch.empty_like(anchor)
     return *(torch.empty_like(t) for t in found), torch.empty_like(g_after), g_anchor

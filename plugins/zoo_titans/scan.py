@@ -15,7 +15,7 @@ from torch import Tensor
 
 from zoo_titans import chunk
 from zoo_titans.chunk import Form, Given, Layer, Stacks
-from zoo_titans.gates import ChunkGates
+from zoo_titans.gates import Gates, chunk_gates
 from zoo_titans.native import native_chunks, obstacle
 
 #: Chunks whose weights are kept for the backward.
@@ -25,21 +25,33 @@ ADDED = ("read", "share", "write")
 
 
 def run_chunks(
-    q: Tensor, k: Tensor, v: Tensor, gates: ChunkGates, stacks: Stacks, anchor: Stacks, form: Form, impl: str
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    gates: Gates,
+    stacks: Stacks,
+    anchor: Stacks,
+    form: Form,
+    *,
+    before: bool,
+    impl: str,
 ) -> tuple[Tensor, Stacks]:
-    """q: (R, n, Q, d_k), k: (R, n, C, d_k), v: (R, n, C, d_v), gates (R, n, ...) -> (R, n, Q, d_v), stacks.
+    """q: (R, n, Q, d_k), k: (R, n, C, d_k), v: (R, n, C, d_v), gates (R, n, C) -> (R, n, Q, d_v), stacks.
 
+    before: token t reads what token t - 1 left.
     anchor: where the gradients of the first chunk are taken; empty: at its own weights, as all others.
     impl: "native" is the loop in C; "chunked" has the backward below; "autograd" is differentiable in any way
         torch knows, and slower; "auto" is the first of them that can compute this.
     """
     values = v - k if form.residual else v
     if impl == "native" or (impl == "auto" and not obstacle(k, k.dtype)):
-        y, stacks = native_chunks(q, k, values, gates, stacks, anchor, form, STORED)
+        y, stacks = native_chunks(q, k, values, gates, stacks, anchor, form, before=before)
         return y + q if form.residual else y, stacks
     plain = impl == "autograd" or not torch.is_grad_enabled() or torch.compiler.is_compiling()
     beside = chunk.beside if plain else _Beside.apply
-    given = Given(k, values, *gates, beside(q, gates.read), beside(k, gates.write), (q @ k.mT) * gates.share)
+    products = chunk_gates(*gates, before=before, reading=q.shape[2] > 0, plain=impl == "autograd")
+    left, written = beside(q, products.read), beside(k, products.write)
+    given = Given(k, values, *products, left, written, (q @ k.mT) * products.share)
     if plain:
         outputs = []
         for index, part in enumerate(_parts(given)):

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from zoo.layers.precision import sum_dtype
+from zoo_titans.native_told import native_tell, obstacle
 
 EPS = 1e-6
 
@@ -25,6 +26,28 @@ class Told(NamedTuple):
     theta: Tensor
     eta: Tensor
     alpha: Tensor
+
+
+def tell(projected: Tensor, tail: Tensor, conv: Tensor | None, heads: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The convolution, SiLU, and norms of 1: projected (B, N, 3 D) -> q, k, v (B, H, N, d).
+
+    tail: (B, K - 1, 3 D), what came before. conv: (3 D, 1, K).
+    """
+    if obstacle(projected, tail):
+        return queries_keys_values(convolve(projected, tail, conv), heads)
+    return native_tell(projected, tail, None if conv is None else conv[:, 0].mT, heads, EPS)
+
+
+def convolve(projected: Tensor, tail: Tensor, conv: Tensor | None) -> Tensor:
+    """The causal convolution of the first channels, (B, N, E) after the tail -> (B, N, E)."""
+    if conv is None:
+        return projected
+    kernel = conv[: projected.shape[-1]].to(projected.dtype)
+    padded = torch.cat((tail.to(projected.dtype), projected), 1)
+    # As images one pixel high with channels last, as they lie in memory: on CPU twice as fast as conv1d.
+    image = padded.transpose(1, 2).unsqueeze(2)
+    mixed = F.conv2d(image, kernel.unsqueeze(2), groups=len(kernel))
+    return mixed.squeeze(2).transpose(1, 2)
 
 
 def queries_keys_values(mixed: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:

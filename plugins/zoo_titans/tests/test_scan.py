@@ -16,6 +16,7 @@ from zoo_titans import (
     neural_memory_scan,
     neural_memory_update,
 )
+from zoo_titans.native import obstacle
 
 from zoo.layers import put_rows
 
@@ -29,7 +30,11 @@ CASES = [
     pytest.param(15, 18, (4, 6, 3), {"read": "before"}, id="shorter-than-a-chunk"),
     pytest.param(17, 2, (4, 3, 3, 3, 4), {"loss_scale": 0.5}, id="depth-4"),
     pytest.param(1, 2, (2, 3, 2), {}, id="one-token"),
+    pytest.param(70, 33, (12, 20, 9), {"limit": 1.0}, id="wider-than-a-tile"),
 ]
+NATIVE = pytest.param(
+    "native", marks=pytest.mark.skipif(bool(obstacle(torch.ones(1), torch.float32)), reason="no C")
+)
 
 
 def unit(x: Tensor) -> Tensor:
@@ -69,7 +74,7 @@ def require_equal(found: list[Tensor], expected: list[Tensor]) -> None:
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-10)
 
 
-@pytest.mark.parametrize("impl", ["native", "chunked", "autograd"])
+@pytest.mark.parametrize("impl", [NATIVE, "chunked", "autograd"])
 @pytest.mark.parametrize(("tokens", "chunk", "sizes", "options"), CASES)
 def test_equals_the_recurrence_with_gradients(tokens, chunk, sizes, options, impl):
     inputs, weights = problem(tokens, sizes)
@@ -86,7 +91,8 @@ def test_equals_the_recurrence_with_gradients(tokens, chunk, sizes, options, imp
 
 @pytest.mark.parametrize("chunk", [1, 5, 16])
 @pytest.mark.parametrize("read", ["after", "before"])
-def test_padding_is_the_identity(chunk, read):
+@pytest.mark.parametrize("impl", [NATIVE, "chunked"])
+def test_padding_is_the_identity(chunk, read, impl):
     inputs, weights = problem(16, (4, 6, 4))
     valid = torch.rand(B, 16, generator=torch.Generator().manual_seed(3)) > 0.3
     found, expected = (
@@ -95,7 +101,7 @@ def test_padding_is_the_identity(chunk, read):
             weights,
             lambda x, s, f=form: neural_memory_scan(*x, s, chunk=chunk, read=read, valid=valid, impl=f),
         )
-        for form in ("chunked", "recurrent")
+        for form in (impl, "recurrent")
     )
     require_equal(found, expected)
     if chunk != 5:  # one token, or all, per chunk: then padding does not move where chunks begin
@@ -108,15 +114,17 @@ def test_padding_is_the_identity(chunk, read):
 
 @pytest.mark.parametrize("pieces", [[1] * 23, [4, 1, 1, 7, 2, 8], [0, 22, 1], [16, 7], [3, 20]])
 @pytest.mark.parametrize("chunk", [1, 4, 7, 30])
-def test_any_split_gives_the_same_outputs_and_state(pieces, chunk):
+@pytest.mark.parametrize("impl", [NATIVE, "chunked"])
+def test_any_split_gives_the_same_outputs_and_state(pieces, chunk, impl):
     inputs, weights = problem(23, (4, 6, 4))
-    expected = with_gradients(inputs, weights, lambda x, s: neural_memory_scan(*x, s, chunk=chunk, limit=1.0))
+    options = {"chunk": chunk, "limit": 1.0, "impl": impl}
+    expected = with_gradients(inputs, weights, lambda x, s: neural_memory_scan(*x, s, **options))
 
     def in_pieces(x, state):
         outputs, start = [], 0
         for size in pieces:
             part = [t[:, :, start : start + size] for t in x]
-            y, state = neural_memory_scan(*part, state, chunk=chunk, limit=1.0)
+            y, state = neural_memory_scan(*part, state, **options)
             outputs.append(y)
             start += size
         return torch.cat(outputs, 2), state
@@ -196,6 +204,31 @@ def test_gates_at_their_ends():
             lambda x, s: neural_memory_scan(*x, s, chunk=4, impl="recurrent"),
         )
         require_equal(found, slow)
+
+
+@pytest.mark.parametrize("act", ["silu", "gelu"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_loops_in_c_are_the_tensor_operations_also_where_activations_saturate(act, dtype):
+    inputs, weights = problem(40, (16, 24, 16), dtype=dtype)
+    weights[0] = weights[0] * torch.logspace(-3, 3, 24, dtype=dtype)
+    inputs[3] = inputs[3] * 1e-6
+    found, expected = (
+        with_gradients(
+            inputs, weights, lambda x, s, f=form: neural_memory_scan(*x, s, chunk=20, act=act, impl=f)
+        )
+        for form in ("auto", "chunked")
+    )
+    for one, other in zip(found, expected, strict=True):
+        tolerance = (1e-4 if dtype == torch.float32 else 1e-11) * other.abs().max().item()
+        torch.testing.assert_close(one, other, rtol=0, atol=tolerance)
+
+
+def test_what_the_loops_in_c_are_not_there_for_is_told(monkeypatch):
+    inputs, weights = problem(3, (2, 2))
+    monkeypatch.setenv("ZOO_KERNELS", "0")
+    with pytest.raises(ValueError, match=r"impl 'native' needs a C compiler .* 'auto' takes what there is"):
+        neural_memory_scan(*inputs, MemoryState.start(weights, B), impl="native")
+    neural_memory_scan(*inputs, MemoryState.start(weights, B))
 
 
 def test_nothing_is_learned_with_no_step_and_heads_and_streams_are_on_their_own():
