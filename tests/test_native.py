@@ -73,6 +73,16 @@ def test_it_is_compiled_once_and_anew_when_it_changes(source):
     assert len(list((cache_folder() / "kernels").iterdir())) == 2
 
 
+def test_it_includes_headers_beside_it_and_is_compiled_anew_when_they_change(source):
+    header = source.with_suffix(".h")
+    header.write_text('#include "native.h"\n#define BY *\n')
+    source.write_text('#include "loops.h"\n' + source.read_text().replace("* (factors", "BY (factors"))
+    assert scaled(source, torch.float64)
+    header.write_text("#include <stdint.h>\n#define BY +\n")
+    module._compiled.cache_clear()  # as in another process
+    assert not scaled(source, torch.float64)
+
+
 def test_a_source_that_does_not_compile_is_told_and_not_needed(source):
     source.write_text("void scale(REAL {")
     with pytest.warns(UserWarning, match="loops.c cannot be compiled with .*ZOO_KERNELS=0.*error"):

@@ -33,7 +33,7 @@ INSTRUCTIONS = {
 }
 #: `omp simd` alone needs no library; a NaN or an infinity must stay one, hence no -ffast-math.
 OPTIONS = ("-O3", "-std=gnu11", "-ffp-contract=fast", "-fno-math-errno", "-fopenmp-simd", "-fPIC", "-shared")
-#: What a source may include.
+#: What a source may include, besides headers that lie beside it.
 HEADER = Path(__file__).with_suffix(".h")
 #: Numbers that a thread reads or writes at least: waking one takes as long as that.
 PER_THREAD = 2**19
@@ -123,7 +123,8 @@ def _compiled(source: Path, real: str) -> Kernels | None:
         return None
     options = (*OPTIONS, *INSTRUCTIONS.get(torch.backends.cpu.get_cpu_capability(), ()), f"-DREAL={real}")
     told = " ".join((compiler, *options, sys.platform)).encode()
-    key = hashlib.sha256(source.read_bytes() + HEADER.read_bytes() + told)
+    headers = (HEADER, *sorted(source.parent.glob("*.h")))
+    key = hashlib.sha256(b"".join(file.read_bytes() for file in (source, *headers)) + told)
     library = cache_folder() / "kernels" / f"{source.stem}-{real}-{key.hexdigest()[:16]}.so"
     try:
         if not library.exists():
