@@ -220,7 +220,7 @@ def _mix_back(g_stack: Tensor, mix: Tensor) -> Tensor:
 
 def _flat(stack: Tensor) -> Tensor:
     """Weights and momentum as two rows: (R, 2 n, m) -> (R, 2, n m)."""
-    return stack.view(stack.shape[0], 2, -1)
+    return stack.unflatten(1, (2, -1)).flatten(2)
 
 
 def _bound(a: Tensor, e: Tensor, limit: float) -> Bound:

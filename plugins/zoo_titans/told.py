@@ -40,7 +40,7 @@ def tell(projected: Tensor, tail: Tensor, conv: Tensor | None, heads: int) -> tu
 
 def convolve(projected: Tensor, tail: Tensor, conv: Tensor | None) -> Tensor:
     """The causal convolution of the first channels, (B, N, E) after the tail -> (B, N, E)."""
-    if conv is None:
+    if conv is None or projected.shape[1] == 0:
         return projected
     kernel = conv[: projected.shape[-1]].to(projected.dtype)
     padded = torch.cat((tail.to(projected.dtype), projected), 1)

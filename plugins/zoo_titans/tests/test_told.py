@@ -59,3 +59,14 @@ def test_a_layer_is_the_same_without_a_compiler(gates, monkeypatch):
     monkeypatch.setenv("ZOO_KERNELS", "0")
     for one, other in zip(found, outputs_and_gradients(), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("kernels", ["1", "0"])
+def test_no_streams_and_no_tokens(kernels, monkeypatch):
+    monkeypatch.setenv("ZOO_KERNELS", kernels)
+    layer = NeuralMemory(MemoryConfig(chunk=4), width=16, heads=2)
+    for shape in ((0, 5, 16), (2, 0, 16), (0, 0, 16)):
+        x = torch.randn(shape, requires_grad=True)
+        y = layer(x)
+        y.sum().backward()
+        assert y.shape == shape and x.grad is not None
