@@ -61,7 +61,7 @@ def trained() -> Path:
     result = zoo.train("titans/reread")
     if result.run is None or result.status != "finished":
         raise SystemExit("the training did not finish")
-    return Path(result.run)
+    return result.run.path
 
 
 def main() -> None:

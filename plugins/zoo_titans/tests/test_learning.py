@@ -67,7 +67,7 @@ def test_the_loss_falls_with_every_reading_and_stays_where_the_memory_may_not_le
 def test_a_language_model_learns_a_passage_of_real_text(example: ModuleType, tmp_path: Path) -> None:
     result = zoo.train("titans/reread", [f"output.dir={tmp_path}"], quiet=True)
     assert result.run is not None
-    model = zoo.load_model(result.run)
+    model = zoo.load_model(result.run.path)
     text = example.passages(model, 64, 64)
     learning = example.bits(model, text, TIMES)
     assert learning[2] < learning[1] < learning[0] - 0.2
