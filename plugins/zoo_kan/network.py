@@ -158,8 +158,8 @@ def prune(model: nn.Module, x: Tensor, *, edge: float = 0.03, node: float = 0.01
             keep[after] &= through
     if not any(kept.any() for kept in keep.values()):
         raise ValueError(
-            f"no way from an input to an output has edges of a score of {edge:g} or more all along: nothing "
-            "would be left; use a lower one"
+            f"no way from an input to an output has edges of a score of {edge:g} and nodes of {node:g} or "
+            "more all along: nothing would be left; use a lower one"
         )
     for name, layer in before.layers.items():
         layer.prune_(keep[name])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from zoo_kan.network import Network
 
 #: Height of a layer and width of an edge's box, in units in which neighbouring boxes are 1 apart.
 RISE, BOX = 3.0, 0.72
+#: Width of a letter, in inches.
+LETTER = 0.1
 
 
 def plot_kan(
@@ -78,16 +81,31 @@ def plot_kan(
     asked = [
         outputs[n] if n < len(outputs) else "y" if sizes[-1] == 1 else f"y{n + 1}" for n in range(sizes[-1])
     ]
-    for depth, labels, shift in ((0, given, -0.5), (len(layers), asked, 0.3)):
-        for n in alive[depth]:
-            page.text(places[depth][n], RISE * depth + shift, labels[n], ha="center", fontsize=11)
+    _name(page, [(places[0][n], given[n]) for n in alive[0]], height=-0.3, above=False)
+    top = RISE * len(layers) + 0.3
+    rise = _name(page, [(places[-1][n], asked[n]) for n in alive[-1]], height=top, above=True)
     hidden = sum(
         int((layer.edge_mask > 0).sum()) - len(shown[name]) for name, layer in network.layers.items()
     )
     notes = [title, f"{hidden} weaker edges are not drawn" if hidden else ""]
-    page.text(-0.4, height - 0.45, "   ".join(filter(None, notes)), fontsize=9, va="bottom")
-    figure.savefig(path)
+    lines = [textwrap.fill(note, int(figure.get_figwidth() / LETTER)) for note in notes if note]
+    figure.suptitle(
+        "\n".join(lines), x=0.02, y=1 + rise / figure.get_figheight(), fontsize=9, ha="left", va="bottom"
+    )
+    figure.savefig(path, bbox_inches="tight", pad_inches=0.15)  # with names and title, however long
     return sum(map(len, shown.values()))
+
+
+def _name(page: Any, names: Sequence[tuple[float, str]], *, height: float, above: bool) -> float:
+    """Write names at their places, side by side, or aslant where they are too long for that; how high these
+    rise, in inches."""
+    room = page.figure.get_figwidth() / max(1, len(names))
+    aslant = any(len(name) * LETTER > room for _, name in names)
+    side = ("left" if above else "right") if aslant else "center"
+    how = {"rotation": 30, "rotation_mode": "anchor"} if aslant else {}
+    for place, name in names:
+        page.text(place, height, name, ha=side, va="bottom" if above else "top", fontsize=11, **how)
+    return max(len(name) for _, name in names) * LETTER / 2 if aslant else 0.0
 
 
 def _shown(network: Network, name: str, most: int) -> list[tuple[int, int]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -163,6 +164,17 @@ def test_pictures_are_drawn_and_say_what_they_leave_out(tmp_path: Path) -> None:
     assert plot_kan(prune(net, x), tmp_path / "pruned.png", names=["a", "b", "c"]) == 3
     sizes = [(tmp_path / name).stat().st_size for name in ("all.png", "few.png", "pruned.png")]
     assert min(sizes) > 3000
+
+
+def test_names_and_titles_are_whole_however_long(tmp_path: Path) -> None:
+    net, x = network()
+    network_ = Network.of(net, x)
+    sizes = []
+    for names, title in (("abc", ""), (("a" * 40, "b" * 40, "c" * 40), ""), ("abc", "what it is " * 20)):
+        plot_kan(network_, tmp_path / "picture.png", names=names, title=title, most=3)
+        sizes.append(struct.unpack(">II", (tmp_path / "picture.png").read_bytes()[16:24]))  # width, height
+    assert sizes[1][0] > sizes[0][0] + 200  # the first name goes on beyond the first node
+    assert sizes[2][1] > sizes[0][1] + 50 and sizes[2][0] < sizes[0][0] + 50  # in lines
 
 
 def test_networks_that_are_no_chain_are_refused() -> None:
