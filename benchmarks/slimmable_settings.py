@@ -30,29 +30,38 @@ RECIPES = {
     "slim/digits_few_labels": (64, 32, 0.75),
     "slim/fashion_mnist_mtl": (64, 32, 0.1),
 }
+#: Where widths take turns: epochs in which a network alone, or one that trains four widths in each step, has
+#: as many passes of each width.
+EPOCHS = {"slim/shapes": 1}
 SANDWICH = "callbacks.slim/sandwich"
 
 
 def settings_of(recipe: str) -> dict[str, list[str]]:
     """Overrides of the recipe; networks alone are as narrow as the slimmed ones, and run one pass a step."""
     width, hidden, weight = RECIPES[recipe]
+    fewer = [f"trainer.max_epochs={EPOCHS[recipe]}"] if recipe in EPOCHS else []
+    several = [f"{SANDWICH}.rule=sandwich", *fewer]
     alone = {
         f"alone {share:g}": [
             f"model.width={int(width * share)}",
             f"model.head.params.hidden={int(hidden * share)}",
+            f"{SANDWICH}.distill=0.0",
             f"{SANDWICH}.passes=1",
+            *several,
         ]
         for share in WIDTHS
     }
     return {
         "plain": [f"{SANDWICH}.distill=0.0"],
-        "distilled": [f"{SANDWICH}.distill={weight}"],
-        "distilled at once": [f"{SANDWICH}.distill={weight}", f"{SANDWICH}.distill_from=0.0"],
-        "distilled x 10": [f"{SANDWICH}.distill={10 * weight}"],
-        "prefix": [f"{SANDWICH}.distill={weight}", f"{SANDWICH}.distance=prefix"],
-        "attention": [f"{SANDWICH}.distill={weight}", f"{SANDWICH}.distance=attention"],
-        "answers": [f"{SANDWICH}.distill=0.0", f"{SANDWICH}.answers=0.5"],
-        "uniform": [f"{SANDWICH}.distill=0.0", f"{SANDWICH}.uniform=true"],
+        "each": [f"{SANDWICH}.distill=0.0", f"{SANDWICH}.rule=each", *fewer],
+        "sandwich": [f"{SANDWICH}.distill=0.0", *several],
+        "distilled": [f"{SANDWICH}.distill={weight}", *several],
+        "distilled at once": [f"{SANDWICH}.distill={weight}", f"{SANDWICH}.distill_from=0.0", *several],
+        "distilled x 10": [f"{SANDWICH}.distill={10 * weight}", *several],
+        "prefix": [f"{SANDWICH}.distill={weight}", f"{SANDWICH}.distance=prefix", *several],
+        "attention": [f"{SANDWICH}.distill={weight}", f"{SANDWICH}.distance=attention", *several],
+        "answers": [f"{SANDWICH}.distill=0.0", f"{SANDWICH}.answers=0.5", *several],
+        "uniform": [f"{SANDWICH}.distill=0.0", f"{SANDWICH}.uniform=true", *several],
         **alone,
     }
 
@@ -132,7 +141,7 @@ def report(recipe: str, done: Mapping[str, Mapping[str, Any]], split: str) -> No
     if all(alone):
         rows = [[statistics.fmean(quality(f, 1.0, split)) for f in seeds] for seeds in alone]
         print(f"{'alone':12} ({len(alone[0])})", *map(spread, rows))
-        for setting in ("plain", "distilled"):
+        for setting in ("plain", "each", "distilled"):
             for at, task in enumerate(tasks if setting in by_setting else ()):
                 gaps = [
                     statistics.fmean(quality(f, width, split)[at] for f in by_setting[setting])

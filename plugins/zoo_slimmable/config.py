@@ -94,7 +94,13 @@ class SandwichConfig(Config):
     """Parameters of the callback `slim/sandwich`."""
 
     widths: tuple[float, ...] = param((0.25, 0.5, 0.75, 1.0), "that are trained", above=0, at_most=1)
-    passes: int = param(4, "forward passes of a step: the widest, the narrowest, random ones", at_least=1)
+    rule: Literal["sandwich", "each", "turns"] = param(
+        "sandwich",
+        "widths of a step; sandwich: the widest, the narrowest, random ones; each: the encoder at each of "
+        "`widths`, a decoder as well or, one time in two, at any; turns: as each, but one width a step, in "
+        "turn, in a run of as many times the steps",
+    )
+    passes: int = param(4, "forward passes of a step, of the rule `sandwich`", at_least=1)
     distill: float = param(
         0.1, "weight of the distance between features and those of full width; 0: none", at_least=0
     )
@@ -125,6 +131,9 @@ class SandwichConfig(Config):
 
     def check(self) -> Iterator[tuple[str, str]]:
         yield from check_widths(self.widths)
+        for name in ("distill", "answers"):
+            if self.rule == "turns" and getattr(self, name):
+                yield name, "must be 0 with rule: turns, whose steps have no pass at full width to learn from"
 
 
 def check_widths(widths: tuple[float, ...]) -> Iterator[tuple[str, str]]:

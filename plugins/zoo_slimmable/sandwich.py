@@ -1,8 +1,8 @@
-"""Training a slimmable network: the sandwich rule, and features that do not depend on the configuration.
+"""Training a slimmable network: which widths a step trains, and features that do not depend on them.
 
 Yu and Huang 2019, arXiv:1903.05134, section 3.3: in every step the widest, the narrowest and some random
-sub-networks. Aich et al. 2023, arXiv:2308.11744: features of the widest encoder teach the narrower ones, see
-`zoo_slimmable.distillation`.
+sub-networks. Yu et al. 2019, arXiv:1812.08928, algorithm 1: each width of a list. Aich et al. 2023,
+arXiv:2308.11744: features of the widest encoder teach the narrower ones, see `zoo_slimmable.distillation`.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from zoo_slimmable.widths import width_scope
 
 
 class Sandwich(Callback):
-    """Each step minimises the mean loss of several widths, each with the targets of the data.
+    """Each step minimises the mean loss of its passes, each at other widths, with the targets of the data.
 
-    The first pass is at full width, the second at the least, the others at random widths: one for the encoder
-    and one for each decoder. Later in training narrower passes add `distill` times the distance of their
-    features from those of the first pass, and `answers` times that of their answers; the first pass gets no
-    gradient from either.
+    `rule` says which. The first pass of `sandwich` and `each` is at full width. Later in training narrower
+    passes add `distill` times the distance of their features from those of the first, and `answers` times
+    that of their answers; the first pass gets no gradient from either.
 
-    Deviation: the mean of the passes where the papers have the sum, so that losses compare with evaluation's.
+    Deviations: the mean of the passes where the papers have the sum, so that losses compare with
+    evaluation's; `turns` updates the weights after every pass, where the papers do so after all of them.
     """
 
     def __init__(self, config: SandwichConfig | None = None) -> None:
@@ -81,6 +81,11 @@ class Sandwich(Callback):
     def configurations(self, groups: tuple[str, ...]) -> list[Configuration]:
         """The widths of a step's passes, by group of layers; the random ones are drawn anew each time."""
         widths = sorted(self.config.widths, reverse=True)
+        if self.config.rule == "turns":
+            step = 0 if self.run is None else self.run.step
+            return [self._around(widths[step % len(widths)], groups)]
+        if self.config.rule == "each":
+            return [self._around(width, groups) for width in widths]
         passes = [dict.fromkeys(groups, widths[0])]
         if self.config.passes > 1 and len(widths) > 1:
             passes.append(dict.fromkeys(groups, widths[-1]))
@@ -90,6 +95,18 @@ class Sandwich(Callback):
                 drawn = drawn[:1] * len(groups)
             passes.append(dict(zip(groups, drawn, strict=True)))
         return passes
+
+    def _around(self, width: float, groups: tuple[str, ...]) -> Configuration:
+        """The encoder, the first group, at this width; each decoder too, or one time in two at any width.
+
+        At full width all are full: that is what teaches, and what is compared with a plain network.
+        """
+        found, widths = dict.fromkeys(groups, width), self.config.widths
+        if width < max(widths) and not self.config.uniform:
+            for group in groups[1:]:
+                if torch.rand(()) < 0.5:
+                    found[group] = widths[int(torch.randint(len(widths), ()))]
+        return found
 
     @contextmanager
     def _features(self, model: nn.Module) -> Iterator[list[Tensor]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -149,6 +150,40 @@ def test_uniform_passes_and_single_ones() -> None:
     assert len(Sandwich(SandwichConfig(widths=(1.0,))).configurations(groups)) == 1
 
 
+def test_each_width_of_the_encoder_is_passed_once_with_decoders_about_it() -> None:
+    groups = ("backbone", DIGIT, SLANT)
+    each = Sandwich(SandwichConfig(rule="each", widths=(0.5, 1.0, 0.25)))
+    drawn = [each.configurations(groups) for _ in range(400)]
+    assert all([c["backbone"] for c in passes] == [1.0, 0.5, 0.25] for passes in drawn)
+    assert all(set(passes[0].values()) == {1.0} for passes in drawn)
+    for group in groups[1:]:  # one in two as the encoder, the others at any of three: 2/3, 1/6 and 1/6
+        widths = [passes[1][group] for passes in drawn]
+        assert 0.58 < widths.count(0.5) / 400 < 0.76 and min(map(widths.count, (0.25, 1.0))) > 30
+    assert any(passes[2][DIGIT] != passes[2][SLANT] for passes in drawn)
+    even = Sandwich(SandwichConfig(rule="each", uniform=True)).configurations(groups)
+    assert even == [dict.fromkeys(groups, width) for width in (1.0, 0.75, 0.5, 0.25)]
+
+
+def test_widths_in_turn_are_one_pass_each() -> None:
+    whole, data, taken = model(), batch(), Sandwich(SandwichConfig(rule="turns", distill=0.0, uniform=True))
+    for step, width in ((0, 1.0), (2, 0.5), (7, 0.25)):
+        taken.on_start(SimpleNamespace(step=step, steps=8))  # type: ignore[arg-type]
+        whole.zero_grad()
+        loss = taken.objective(whole, data, loss_of)
+        loss.backward()
+        with width_scope(whole, width):
+            torch.testing.assert_close(loss, loss_of(whole(data["input"])))
+            used = whole.backbone.stages[0].enter.outputs[0].active
+        moved = whole.backbone.stages[0].enter.weight.grad
+        assert moved[:used].any() and not moved[used:].any()
+
+
+@pytest.mark.parametrize("name", ["distill", "answers"])
+def test_a_width_alone_in_its_step_has_no_teacher(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"{name}: must be 0 with rule: turns, whose steps have no pass at"):
+        SandwichConfig(**{"rule": "turns", "distill": 0.0, name: 0.5})  # type: ignore[arg-type]
+
+
 def test_decoders_on_a_converted_backbone_of_timm() -> None:
     torch.manual_seed(0)
     whole: Any = zoo.create_model(
@@ -213,6 +248,24 @@ def test_a_resumed_run_ends_as_the_uninterrupted_one(tmp_path: Path, run: Any) -
     ]
     assert weights[0].keys() == weights[1].keys()
     assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+
+
+def test_widths_go_on_taking_turns_after_a_resume(tmp_path: Path) -> None:
+    from zoo.training import resume
+
+    given = recipe(tmp_path, callbacks={"slim/sandwich": {"rule": "turns", "distill": 0.0}})
+    given["trainer"] = {**given["trainer"], "max_steps": 3, "eval_every_steps": 3}
+    part = zoo.train(given, quiet=True)
+    given["trainer"]["max_steps"] = 6
+    whole = zoo.train(given, quiet=True)
+    assert part.run is not None and whole.run is not None
+    ended = resume(part.run, ["trainer.max_steps=6"], quiet=True)
+    assert ended.run is not None
+    a, b = (
+        torch.load(run.path / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+        for run in (whole.run, ended.run)
+    )
+    assert a.keys() == b.keys() and all(torch.equal(value, b[name]) for name, value in a.items())
 
 
 def test_search_and_export_of_a_run(run: Any) -> None:
