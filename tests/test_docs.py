@@ -21,7 +21,8 @@ from zoo import specs
 from zoo.catalogue import Catalogue
 from zoo.comparison import read_comparisons
 from zoo.data.own.specs import OWN
-from zoo.recipe import load_recipe
+from zoo.recipe import find_recipe, load_recipe
+from zoo.records import path_of, read_record
 from zoo.scaffold import render
 from zoo.sweep import find_sweep, read_sweep
 from zoo.switches import Switches
@@ -98,6 +99,29 @@ def test_readme_names_the_models_and_transforms_that_come_with_the_zoo() -> None
         spec.id for spec in found.specs("transform") if f"transform `{spec.id.partition('/')[2]}`" not in text
     ]
     assert unnamed == []
+
+
+def test_readme_gives_the_scores_that_were_recorded() -> None:
+    """After `zoo record RECIPE`: the row of the README, too."""
+    rows = re.findall(
+        r"^\| `(\w+/\w+)`[^|]*\| ([^|]+)", (ROOT / "README.md").read_text(encoding="utf-8"), re.M
+    )
+    compared = 0
+    for name, told in rows:
+        figures = re.findall(r"(?<!\w)-?\d+(?:\.\d+)?", told)[:3]
+        record = read_record(path_of(find_recipe(name))) if len(figures) == 3 else None
+        if record is None:
+            continue
+        digits = len(figures[0].partition(".")[2])
+        measured = [f"{record.values()[seed]:.{digits}f}" for seed in sorted(record.values())[:3]]
+        assert figures == measured, name
+        compared += 1
+    assert compared >= 25
+
+
+def test_readme_shows_the_plan_that_the_demo_prints() -> None:
+    shown = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"\n{load_recipe('aaren/digits').plan.describe()}\n" in shown
 
 
 @pytest.mark.parametrize("cls", [specs.Spec, *specs.SPEC_KINDS])

@@ -20,7 +20,7 @@ import pluggy
 
 from zoo import plugin as zp
 from zoo.config import ConfigError, Problem, build
-from zoo.errors import UnknownName, ZooError, either, one_line, suggest
+from zoo.errors import UnknownName, ZooError, either, one_line, suggest, suggest_id
 from zoo.loader import HEAVY, OWN_DISTRIBUTION, Plugin, caller, installed, load
 from zoo.specs import SPEC_KINDS, FamilyMemberSpec, ModelFamilySpec, ModelSpec, Spec
 from zoo.switches import Switches
@@ -315,13 +315,12 @@ class Catalogue:
             members = (f"{family.plugin}/{each}" for each in _names(family, needed=True))
             hint = suggest(name, members, list_up_to=0)
             return " ".join(sentences) + (hint or every)
-        names = {*known, *(id.partition("/")[2] for id in known), *self._aliases[kind]}
-        hint = suggest(name, names, list_up_to=0)
+        hint = suggest_id(name, {*known, *self._aliases[kind]})
         if not hint and kind == ModelSpec.kind:
             members = (n for family in self._families.values() for n in _names(family, needed=False))
             hint = suggest(name, members, list_up_to=0)
         hint = hint or suggest(name, known)
-        return " ".join(sentences) + (hint or f" 'zoo list {kind}s' shows all.")
+        return " ".join(sentences) + (hint or f" 'zoo list {kind.replace('_', '-')}s' shows all.")
 
     # -- hooks -------------------------------------------------------------------------------
 

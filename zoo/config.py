@@ -70,6 +70,10 @@ class Problem:
         return f"{self.path}: {self.message}" if self.path else self.message
 
 
+class UnknownKey(Problem):
+    """A key that is not there: it may have its place elsewhere."""
+
+
 class ConfigError(ZooError, ValueError):
     """Every mistake found in one set of parameters."""
 
@@ -79,7 +83,7 @@ class ConfigError(ZooError, ValueError):
 
     def below(self, path: str) -> list[Problem]:
         """The same mistakes, seen from a config that holds this one at `path`."""
-        return [Problem(join(path, p.path), p.message) for p in self.problems]
+        return [dataclasses.replace(p, path=join(path, p.path)) for p in self.problems]
 
 
 def param(
@@ -155,14 +159,15 @@ def build(cls: type[T], values: Mapping[str, Any]) -> T:
     Raises:
         ConfigError: with *every* unknown key, wrong type, value out of bounds and missing key.
     """
-    if not isinstance(values, Mapping):
-        raise ConfigError([Problem("", f"expected a mapping of parameters, got {describe(values)}.")])
     types_by_name = field_types(cls)  # type: ignore[arg-type]
+    if not isinstance(values, Mapping):
+        named = isinstance(values, str) and "name" in types_by_name
+        raise _misfit(values, "a mapping", f" As a mapping: {{name: {values}}}." if named else "")
     problems: list[Problem] = []
     accepted: dict[str, Any] = {}
     for key, value in values.items():
         if key not in types_by_name:
-            problems.append(Problem(str(key), unknown_key(str(key), types_by_name, cls)))
+            problems.append(UnknownKey(str(key), unknown_key(str(key), types_by_name, cls)))
             continue
         try:
             accepted[key] = convert(value, types_by_name[key])
@@ -190,7 +195,7 @@ def build(cls: type[T], values: Mapping[str, Any]) -> T:
 def unknown_key(key: str, known: Mapping[str, Any], cls: type | None = None) -> str:
     """The message for a key that does not exist, with what was probably meant."""
     meant = [name for name in SYNONYMS.get(key, ()) if name in known]
-    hint = f" Did you mean {meant[0]!r}?" if meant else suggest(key, known)
+    hint = f" Did you mean {meant[0]!r}?" if meant else suggest(key, known, list_up_to=20)
     if cls is not None and not known:
         hint = " It takes no parameters."
     return f"there is no key {key!r} here.{hint}"
@@ -242,6 +247,8 @@ def _convert_union(value: Any, options: tuple[Any, ...]) -> Any:
         hint = suggest(value, choices, list_up_to=0)
         if type(None) in options and value.lower() in ("none", "nil", ""):
             hint = " For no value, write null."
+    elif value is True and any(map(dataclasses.is_dataclass, options)):
+        hint = " For its defaults, write {}."
     raise _misfit(value, " or ".join(map(type_name, options)), hint)
 
 
@@ -306,7 +313,7 @@ def _misfit(value: Any, wanted: str, hint: str = "") -> ConfigError:
 def describe(value: Any) -> str:
     """How a value is called in a message: `the text 'ten'`, `null`, `the number 3`."""
     if value is None or isinstance(value, bool):
-        return _word(value)
+        return spelt(value)
     if isinstance(value, str):
         return f"the text {_short(value)}"
     if isinstance(value, (int, float)):
@@ -334,7 +341,7 @@ def type_name(annotation: Any) -> str:
     args = typing.get_args(annotation)
     origin = typing.get_origin(annotation) or annotation
     if origin is Literal:
-        return f"one of {', '.join(map(_word, args))}"
+        return f"one of {', '.join(map(spelt, args))}"
     if origin in (Union, types.UnionType):
         return " or ".join(map(type_name, args))
     if origin in (tuple, list):
@@ -354,11 +361,15 @@ def _plural(name: str) -> str:
     return f"{name.removeprefix('a ')}s" if name.startswith("a ") and " or " not in name else name
 
 
-def _word(value: Any) -> str:
-    """A value as YAML spells it."""
+def spelt(value: Any) -> str:
+    """A value as a recipe spells it, for people to read."""
     if value is None:
         return "null"
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{key}: {spelt(item)}' for key, item in value.items())}}}"
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(spelt, value))}]"
+    return str(value).lower() if isinstance(value, bool) else str(value) if value != "" else "''"
 
 
 def _short(value: Any, most: int = 80) -> str:

@@ -9,14 +9,15 @@ sentence that names what would.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import PurePath
+from types import MappingProxyType
 from typing import Any, cast, get_args
 
 from zoo.catalogue import Catalogue, Part, blaming, filter_specs
 from zoo.choice import check_shapes, check_width, choose_direction, choose_head, choose_stem, choose_task
-from zoo.config import path_fields
+from zoo.config import path_fields, spelt
 from zoo.errors import ContractError, ZooError
 from zoo.kinds import DataKind, TargetKind, kind_from_dict, kind_to_dict
 from zoo.specs import DatasetSpec, ModelSpec
@@ -56,7 +57,7 @@ class Plan:
         steps = [f"{source}{self.inputs}"]
         if self.stem:
             steps += [_call(self.stem), shape]
-        steps += [_call(self.model) + direction, _call(self.head), str(self.targets)]
+        steps += [_call(self.model, self.claims.params) + direction, _call(self.head), str(self.targets)]
         task = f" ({self.task.id})" if self.task else ""
         changes = f", transformed by {', '.join(map(_call, self.transforms))}" if self.transforms else ""
         return " -> ".join(steps) + task + changes
@@ -223,16 +224,17 @@ def matrix(
             yield model.id, dataset.id, outcome
 
 
-def _call(part: Part) -> str:
-    """`core/patches(patch=2)`: the name with the parameters that differ from their defaults."""
+def _call(part: Part, own: Mapping[str, Any] = MappingProxyType({})) -> str:
+    """`core/patches(patch=2)`: the name with parameters that differ from its `own`, or their defaults."""
     if part.config is None:
         return part.id
     changed = []
     for field in fields(part.config):
         value = getattr(part.config, field.name)
         made = field.default_factory() if field.default_factory is not MISSING else field.default
-        if value != made:
-            changed.append(f"{field.name}={value!r}")
+        # As they are spelt: a spec may write a list where the type is a tuple.
+        if spelt(value) != spelt(own.get(field.name, made)):
+            changed.append(f"{field.name}={spelt(value)}")
     return f"{part.id}({', '.join(changed)})" if changed else part.id
 
 

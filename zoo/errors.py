@@ -26,11 +26,14 @@ class UnknownName(ZooError, LookupError):
 
 
 def close_names(name: str, known: Iterable[str], *, most: int = 3) -> list[str]:
-    """Known names that resemble `name`, best first; case and `-`/`_` do not count."""
+    """Known names that resemble `name`, best first, then those that begin so, whatever case and `-`/`_`."""
     folded: dict[str, str] = {}
     for candidate in known:
         folded.setdefault(_fold(candidate), candidate)
-    return [folded[match] for match in get_close_matches(_fold(name), folded, n=most, cutoff=0.6)]
+    wanted = _fold(name)
+    close = get_close_matches(wanted, folded, n=most, cutoff=0.6)
+    begin = [other for other in folded if len(wanted) > 2 and other.startswith(wanted)]
+    return [folded[match] for match in dict.fromkeys([*close, *begin])][:most]
 
 
 def suggest(name: str, known: Iterable[str], *, list_up_to: int = 12) -> str:
@@ -47,6 +50,26 @@ def suggest(name: str, known: Iterable[str], *, list_up_to: int = 12) -> str:
     return ""
 
 
+def suggest_id(name: str, ids: Iterable[str], *, most: int = 3) -> str:
+    """As `suggest`, where what is known is called `plugin/name`, or `name` while only one plugin has it.
+
+    Each thing is offered once, in a form that will be understood; to the name of a plugin, all that it has.
+    """
+    ids = sorted(set(ids))
+    by_short: dict[str, list[str]] = {}
+    for id in ids:
+        by_short.setdefault(id.partition("/")[2], []).append(id)
+    plugin, slash, short = name.partition("/")
+    if slash:  # the right name, ascribed to another plugin, leaves no doubt
+        close = by_short.get(short) or close_names(name, ids, most=most)
+    elif inside := [id for id in ids if _fold(id.partition("/")[0]) == _fold(name)]:
+        return f" Plugin {plugin!r} has: {', '.join(inside)}."
+    else:
+        groups = (by_short[match] for match in close_names(name, by_short, most=most))
+        close = [each for group in groups for each in (group if len(group) > 1 else [_short(group[0])])]
+    return f" Did you mean {either(close[:most])}?" if close else ""
+
+
 def either(names: Iterable[str]) -> str:
     """`'a'`, `'a' or 'b'`, `'a', 'b' or 'c'`."""
     quoted = [repr(name) for name in names]
@@ -59,6 +82,10 @@ def one_line(error: BaseException) -> str:
     """`ValueError: what it says`, on one line."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _short(id: str) -> str:
+    return id.partition("/")[2] or id
 
 
 def _fold(name: str) -> str:

@@ -8,7 +8,7 @@ import typing
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from zoo.config import type_name
+from zoo.config import spelt, type_name
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -49,17 +49,7 @@ def default_text(field: dataclasses.Field[Any]) -> str:
 
 def code(value: Any) -> str:
     """A value as it is written in a recipe."""
-    return f"`{_yaml(value)}`"
-
-
-def _yaml(value: Any) -> str:
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, (list, tuple)):
-        return f"[{', '.join(map(_yaml, value))}]"
-    return str(value) if value != "" else "''"
+    return f"`{spelt(value)}`"
 
 
 def _cell(text: str) -> str:

@@ -10,8 +10,8 @@ from typing import Any
 from zoo.catalogue import Catalogue, Plugin, catalogue, filter_specs
 from zoo.cli.model_card import recipe_row, recipes_with, tree
 from zoo.cli.output import add_verb, print_json, print_table
-from zoo.config import field_types, type_name
-from zoo.errors import UnknownName, ZooError, suggest
+from zoo.config import field_types, spelt, type_name
+from zoo.errors import UnknownName, ZooError, suggest, suggest_id
 from zoo.specs import (
     SPEC_KINDS,
     DatasetSpec,
@@ -82,6 +82,7 @@ def list_(options: argparse.Namespace) -> int:
     for text in filters:
         field, equals, value = text.partition("=")
         if equals:
+            _check_value(specs, field, value)
             specs = [spec for spec in specs if _has(spec, field, value)]
     if options.json:
         print_json([_plain(spec) for spec in specs])
@@ -209,9 +210,12 @@ def _find(found: Catalogue, name: str, kind: str | None) -> list[Spec]:
     if not hits and found.family(name) is not None:
         found.get("model", name)  # raises, with names of the family that are close
     if not hits:
-        names = {part for each in KINDS for spec in found.specs(each) for part in (spec.id, spec.name)}
+        ids = {spec.id for each in KINDS for spec in found.specs(each)}
         sentences = [f"nothing is called {name!r}.", *found.lost(name)]
-        raise UnknownName(" ".join(sentences) + (suggest(name, names) or " 'zoo list' shows what there is."))
+        hint = suggest_id(name, ids) or " 'zoo list' shows what there is."
+        if any(plugin.id == name for plugin in found.plugins):
+            hint = f" It is a plugin: 'zoo plugins {name}' shows what it brings."
+        raise UnknownName(" ".join(sentences) + hint)
     return hits
 
 
@@ -236,12 +240,28 @@ def _cell(spec: Spec, field: str) -> str:
     return str(value)
 
 
+def _check_value(specs: list[Spec], field: str, value: str) -> None:
+    """Refuse a value that is a misspelt one: of a field that takes one of a few."""
+    if not specs or any(_has(spec, field, value) for spec in specs):
+        return
+    name = dict(columns(specs[0])).get(field, field)
+    values = [getattr(spec, name) for spec in specs]
+    known = {each for found in values if isinstance(found, tuple) for each in found}
+    hint = suggest(value, known or {_cell(spec, name) for spec in specs})
+    if hint:
+        raise ZooError(f"no {specs[0].kind} here has {field} {value!r}.{hint}")
+
+
 def _has(spec: Spec, field: str, value: str) -> bool:
     titles = dict(columns(spec))
     names = [*(f.name for f in dataclasses.fields(spec)), *titles]
     field = titles.get(field, field)
     if not hasattr(spec, field):
-        raise ZooError(f"a {spec.kind} has no field {field!r} to filter by.{suggest(field, names)}")
+        hint = (
+            suggest(field, names)
+            or f" Those of the list: {', '.join(titles)}; 'zoo show NAME --json' has all."
+        )
+        raise ZooError(f"a {spec.kind} has no field {field!r} to filter by.{hint}")
     actual = getattr(spec, field)
     if isinstance(actual, tuple):
         return value in actual
@@ -257,7 +277,7 @@ def _facts(spec: Spec) -> list[tuple[str, str]]:
     if spec.paper:
         facts.append(("paper", f"{spec.paper.title} ({spec.paper.year}), {spec.paper.url}"))
     if isinstance(spec, ModelSpec) and spec.base:
-        given = ", ".join(f"{key}: {value}" for key, value in spec.params.items())
+        given = ", ".join(f"{key}: {spelt(value)}" for key, value in spec.params.items())
         facts.append(("preset of", f"{spec.base} with {given}"))
     for title, name in columns(spec):
         facts.append((title, _cell(spec, name)))
@@ -270,7 +290,7 @@ def _facts(spec: Spec) -> list[tuple[str, str]]:
             ("known good", spec.known_good),
         ]
     if isinstance(spec, (ModelSpec, MixerSpec)) and spec.exact_when is not None:
-        given = ", ".join(f"{k}={v}" for k, v in spec.exact_when.items()) or "default parameters"
+        given = ", ".join(f"{k}={spelt(v)}" for k, v in spec.exact_when.items()) or "default parameters"
         facts.append(("equals softmax attention with", given))
     for check, reason in spec.known_limits.items():
         facts.append(("known limit", f"{check}: {reason}"))
@@ -294,21 +314,11 @@ def _parameters(spec: Spec) -> list[dict[str, str]]:
             {
                 "name": field.name,
                 "type": type_name(types[field.name]),
-                "default": "required" if default is dataclasses.MISSING else _yaml(default),
+                "default": "required" if default is dataclasses.MISSING else spelt(default),
                 "help": field.metadata.get("help", ""),
             }
         )
     return rows
-
-
-def _yaml(value: Any) -> str:
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, (list, tuple)):
-        return f"[{', '.join(map(_yaml, value))}]"
-    return str(value)
 
 
 def _plain(spec: Spec) -> dict[str, Any]:

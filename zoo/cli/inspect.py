@@ -8,8 +8,9 @@ from typing import Any
 
 from zoo.catalogue import Catalogue, catalogue
 from zoo.cli.output import add_verb, print_json, print_table
+from zoo.config import spelt
 from zoo.contract import Plan, matrix
-from zoo.errors import UnknownName, suggest
+from zoo.errors import UnknownName, suggest_id
 
 
 def add_verbs(verbs: Any) -> None:
@@ -95,8 +96,9 @@ def matrix_(options: argparse.Namespace) -> int:
 def _matching(found: Catalogue, kind: str, pattern: str) -> list[str]:
     names = [spec.id for spec in found.matching(kind, pattern)]
     if not names:
-        known = [name for spec in found.specs(kind) for name in (spec.id, spec.name)]
-        raise UnknownName(f"no {kind} matches {pattern!r}.{suggest(pattern, known)}")
+        hint = suggest_id(pattern, (spec.id for spec in found.specs(kind)))
+        hint = hint or f" 'zoo list {kind}s' shows all."
+        raise UnknownName(f"no {kind} matches {pattern!r}.{hint}")
     return names
 
 
@@ -108,5 +110,5 @@ def _steps(found: Plan) -> list[list[str]]:
         if part is None:
             continue
         params = dataclasses.asdict(part.config) if part.config is not None else {}
-        rows.append([step, part.id, ", ".join(f"{key}={value}" for key, value in params.items())])
+        rows.append([step, part.id, ", ".join(f"{key}={spelt(value)}" for key, value in params.items())])
     return rows

@@ -115,7 +115,9 @@ def _run(given: list[str]) -> int:
     if verb not in verbs:
         if plugged.commands_of(verb):
             return plugged.run_command(verb, rest, Parser)
-        raise ZooError(f"there is no verb {verb!r}.{suggest(verb, verbs, list_up_to=20)}")
+        raise ZooError(
+            f"there is no verb {verb!r}.{suggest(verb, verbs, list_up_to=0) or ' See: zoo --help'}"
+        )
     # Intermixed: `zoo train RECIPE --quiet seed=1` means what it says.
     options = verbs[verb].parse_intermixed_args(rest)
     return int(options.run(options))

@@ -7,22 +7,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import asdict, fields, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
 from zoo.catalogue import Catalogue, Part
 from zoo.choice import choose_task
-from zoo.config import ConfigError, build, describe, join, path_fields, unknown_key
+from zoo.config import ConfigError, Problem, UnknownKey, build, describe, join, path_fields, unknown_key
 from zoo.contract import Plan, kinds_of, resolve
 from zoo.errors import ContractError, ZooError, close_names, suggest
 from zoo.recipe.errors import Mistake, Origin
+from zoo.recipe.misplaced import elsewhere
 from zoo.recipe.optimisers import misspelt
 from zoo.recipe.passed_on import OPTIMISER, PLATEAU, SCHEDULE, TRAINER
 from zoo.recipe.schema import CallbackSection, Recipe
 from zoo.recipe.source import Node, plain, walk
 from zoo.recipe.version import unmet
-from zoo.specs import DatasetSpec, TaskSpec
+from zoo.specs import DatasetSpec, ModelSpec, TaskSpec
 
 #: Where a recipe names components, and of which kind.
 PARTS = {
@@ -80,7 +82,7 @@ class Check:
         except ConfigError as error:
             for problem in error.problems:
                 if not (self.incomplete and problem.path not in self.origins):
-                    self.mistake(1, problem.path, problem.message)
+                    self.problem(1, "", problem)
         return None
 
     def versions(self) -> None:
@@ -158,9 +160,11 @@ class Check:
             params = self.located(path, kind, name, params)
             self.parts[path] = part = self.catalogue.part(kind, name, params, preset=preset)
             self.own_data(path, part)
+            if part.kind == ModelSpec.kind:
+                self.inside(part)
         except ConfigError as error:
             for problem in error.problems:
-                self.mistake(3, join(at_params or join(path, "params"), problem.path), problem.message)
+                self.problem(3, at_params or join(path, "params"), problem)
         except LookupError as error:
             self.mistake(2, join(path, "preset"), str(error))
             self.parameters(path, kind, name, params)
@@ -178,6 +182,11 @@ class Check:
             raise
         except ZooError as error:  # the data itself
             self.mistake(3, join(path, "params", path_fields(type(part.config))[0]), str(error))
+
+    def inside(self, model: Part) -> None:
+        """What a model's parameters name in turn, such as its layers' mixers."""
+        with suppress(ContractError):  # of parts that do exist: the contract's to tell
+            self.catalogue.claims(model)
 
     def located(self, path: str, kind: str, name: str, params: dict[str, Any]) -> dict[str, Any]:
         """The parameters, with files and folders of the user's by their whole paths."""
@@ -285,6 +294,23 @@ class Check:
         for key in path.split("."):
             found = found.get(key) if isinstance(found, dict) else None
         return found if isinstance(found, dict) else {}
+
+    def problem(self, level: int, below: str, problem: Problem) -> None:
+        """A mistake in one section; of a key that does not exist there, where its place is."""
+        path, message = join(below, problem.path), problem.message
+        if isinstance(problem, UnknownKey) and (hint := elsewhere(path, self.classes())):
+            message = f"there is no key {path.rpartition('.')[2]!r} here.{hint}"
+        self.mistake(level, path, message)
+
+    def classes(self) -> dict[str, type | None]:
+        """Where the components that the recipe names have their parameters, and the classes of these."""
+        found = {}
+        for path, kind in PARTS.items():
+            name = self.section(path).get("name")
+            if isinstance(name, str) and self.installed(kind, name):
+                with suppress(ZooError):
+                    found[join(path, "params")] = self.catalogue.get(kind, name).config_class()
+        return found
 
     def mistake(self, level: int, path: str, message: str) -> None:
         self.mistakes.append(Mistake(level, path, message, self.place(path)))

@@ -16,7 +16,7 @@ from typing import Any
 
 import zoo
 from zoo.catalogue import Catalogue, catalogue
-from zoo.errors import UnknownName, either, suggest
+from zoo.errors import UnknownName, either, suggest, suggest_id
 from zoo.recipe.sweep_file import SWEEP_SUFFIX
 
 SUFFIXES = (".yaml", ".yml")
@@ -77,8 +77,9 @@ def find_recipe(name: str | os.PathLike[str], found: Catalogue | None = None) ->
         raise UnknownName(f"recipe {name!r} is ambiguous: write {either(short)}.")
     if name in sweep_files(found):
         raise UnknownName(f"{name!r} is a sweep, not a recipe: zoo sweep {name}")
-    known = {*recipes, *(full.partition("/")[2] for full in recipes)}
-    hint = suggest(name, known, list_up_to=0) or suggest(name, recipes) or " 'zoo recipe list' shows all."
+    beside = next((file for file in (f"{name}{suffix}" for suffix in SUFFIXES) if os.path.isfile(file)), None)
+    hint = f" A file lies here: write {beside!r}." if beside else suggest_id(name, recipes)
+    hint = hint or suggest(name, recipes) or " 'zoo recipe list' shows all."
     raise UnknownName(f"unknown recipe {name!r}.{hint}")
 
 

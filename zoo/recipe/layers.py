@@ -13,12 +13,17 @@ import os
 from collections.abc import Mapping, Sequence
 from functools import reduce
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 from zoo.config import describe, join
 from zoo.errors import suggest
 from zoo.recipe.errors import Mistake, Origin, Source, printable
-from zoo.recipe.source import Node, plain, read
+from zoo.recipe.giving_way import giving_way
+from zoo.recipe.source import Node, plain, read, walk
 from zoo.recipe.sweep_file import is_sweep
+
+if TYPE_CHECKING:
+    from zoo.catalogue import Catalogue
 
 MAX_INCLUDES = 5
 MAX_FILES = 100
@@ -30,8 +35,8 @@ _EXCLUSIVE = (("max_epochs", "max_steps"), ("at_least", "at_most"))
 class Layers:
     """Reads and merges. `mistakes`, `notes` and `sources` (main file first) grow on the way."""
 
-    def __init__(self, packaged: Mapping[str, Path]) -> None:
-        self.packaged = packaged
+    def __init__(self, packaged: Mapping[str, Path], catalogue: Catalogue | None = None) -> None:
+        self.packaged, self.catalogue = packaged, catalogue
         self.mistakes: list[Mistake] = []
         self.notes: list[str] = []
         self.sources: list[Source] = []
@@ -130,7 +135,10 @@ class Layers:
     def override(self, root: dict[str, Node], names: list[str], value: str, source: Source) -> None:
         origin = Origin(source)
         found: list[Mistake] = []
-        node = read(Source(source.name, value), found) if value.strip() else Node(None, origin)
+        if value.strip().startswith((">", "|")):  # of one line, a version (">=0.2") and never a block of text
+            node: Node | None = Node(value.strip(), origin)
+        else:
+            node = read(Source(source.name, value), found) if value.strip() else Node(None, origin)
         for mistake in found:
             path = join(".".join(names), mistake.path)
             self.mistakes.append(Mistake(0, path, mistake.message, origin))
@@ -146,7 +154,15 @@ class Layers:
 
     def merged(self, layers: Sequence[Node]) -> Node:
         """One tree from layers, the lowest first."""
-        return reduce(self.merge, layers)
+        return reduce(self.upon, layers)
+
+    def upon(self, base: Node, top: Node) -> Node:
+        """A layer upon those below it, without what was meant for something else."""
+        if self.catalogue is not None and isinstance(base.value, dict) and isinstance(top.value, dict):
+            for path, why in giving_way(plain(base), plain(top), self.catalogue).items():
+                self.notes.append(f"{path} ({_origin(base, path)}) is dropped: {why}")
+                base = _without(base, path.split("."))
+        return self.merge(base, top)
 
     def merge(self, base: Node, top: Node, path: str = "") -> Node:
         """`top` upon `base`. Every entry keeps the origin of the layer whose value won."""
@@ -195,6 +211,20 @@ class Layers:
         self.incomplete = True
         self.mistake(path, message, origin)
         return []
+
+
+def _without(node: Node, keys: Sequence[str]) -> Node:
+    """The tree without the entry at this path."""
+    entries = dict(cast(dict[str, Node], node.value))
+    if len(keys) == 1:
+        del entries[keys[0]]
+    else:
+        entries[keys[0]] = _without(entries[keys[0]], keys[1:])
+    return Node(entries, node.origin)
+
+
+def _origin(root: Node, path: str) -> Origin:
+    return next(node.origin for place, node in walk(root) if place == path)
 
 
 def _same_name(old: object, new: object) -> bool:

@@ -150,7 +150,7 @@ def validate(
     found = catalogue or default_catalogue()
     overrides = (overrides,) if isinstance(overrides, str) else overrides
     files = recipe_files(found)
-    layers = Layers(files)
+    layers = Layers(files, found)
     if isinstance(recipe, Mapping):
         name, stack = "python", _from_mapping(recipe, layers)
     else:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from zoo.catalogue import Catalogue, filter_specs
 from zoo.catalogue import catalogue as default_catalogue
-from zoo.errors import UnknownName, ZooError, suggest
+from zoo.errors import UnknownName, ZooError, suggest, suggest_id
 from zoo.specs import SPEC_KINDS, Spec
 from zoo.testing.check import Check, ConformanceError, NotApplicable, spelled
 from zoo.testing.checks import CHECKS, checks_for
@@ -135,8 +135,9 @@ def find(catalogue: Catalogue, name: str) -> list[Spec]:
     found = found or list(filter_specs(every, name.replace("-", "_")))
     found = found or catalogue.matching("model", name.replace("-", "_"))  # members of a family
     if not found:
-        names = [part for spec in every for part in (spec.plugin, spec.id, spec.name)]
-        raise UnknownName(f"no component and no plugin is called {name!r}.{suggest(name, names)}")
+        plugins = sorted({spec.plugin for spec in every})
+        hint = suggest_id(name, (spec.id for spec in every)) or suggest(name, plugins)
+        raise UnknownName(f"no component and no plugin is called {name!r}.{hint}")
     return found
 
 
