@@ -343,13 +343,15 @@ def type_name(annotation: Any) -> str:
     if origin is Literal:
         return f"one of {', '.join(map(spelt, args))}"
     if origin in (Union, types.UnionType):
-        return " or ".join(map(type_name, args))
+        return " or ".join(dict.fromkeys(map(type_name, args)))
     if origin in (tuple, list):
         if not args:
             return "a list"
         if origin is tuple and args[-1] is not Ellipsis:
             return f"a list of {len(args)}: {', '.join(map(type_name, args))}"
         return f"a list of {_plural(type_name(args[0]))}"
+    if hasattr(annotation, "kind"):  # a kind of data or targets, which only Python can name
+        return f"zoo.plugin.{annotation.__name__}"
     if origin in (dict, Mapping) or dataclasses.is_dataclass(annotation):
         return "a mapping"
     return getattr(annotation, "__name__", str(annotation))

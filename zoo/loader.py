@@ -7,6 +7,7 @@ another plugin's loss.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import re
 import signal
@@ -23,8 +24,8 @@ from typing import Any, Literal
 import pluggy
 
 from zoo import plugin as zp
-from zoo.errors import ZooError, one_line
-from zoo.specs import NAME, SPEC_KINDS, ModelSpec, Spec
+from zoo.errors import ZooError, one_line, suggest
+from zoo.specs import NAME, SPEC_KINDS, BadSpec, ModelSpec, Spec
 
 #: The distribution whose plugins come first and cannot be shadowed.
 OWN_DISTRIBUTION = "archzoo"
@@ -60,9 +61,12 @@ class Plugin:
 
     def message(self) -> str:
         """The one line that stderr shows for a plugin that did not load."""
+        # By its id, the one that has it first would be shut out as well.
+        hides = self.distribution if self.status == "conflict" else self.id
+        stop = "" if self.reason.endswith((".", "?")) else "."
         return (
-            f"zoo: plugin {self.id!r} ({self.distribution} {self.version}) did not load: {self.reason}. "
-            f"See 'zoo plugins {self.id}'; 'ZOO_NO_PLUGINS={self.id}' hides this."
+            f"zoo: plugin {self.id!r} ({self.distribution} {self.version}) did not load: {self.reason}{stop} "
+            f"See 'zoo plugins {self.id}'; 'ZOO_NO_PLUGINS={hides}' hides this."
         )
 
     def remarks(self) -> list[str]:
@@ -153,13 +157,25 @@ def load(
                 f"plugin {plugin.id!r} ({plugin.distribution}) failed: {one_line(error)}"
             ) from error
         plugin.status = "failed"
-        plugin.reason = str(error) if isinstance(error, _TooSlow) else one_line(error)
+        plugin.reason = _reason(error)
         plugin.traceback = traceback.format_exc()
     if strict and plugin.status != "ok":
         raise ZooError(f"plugin {plugin.id!r} ({plugin.distribution}): {plugin.reason}")
     plugin.import_ms = 1000 * (time.perf_counter() - started)
     plugin.heavy_imports = tuple(n for n in HEAVY if n in sys.modules and n not in heavy_before)
     return specs
+
+
+def _reason(error: BaseException) -> str:
+    """What went wrong, in one line: a plugin's mistake in our words where it is one of spelling."""
+    if isinstance(error, (_TooSlow, BadSpec)):
+        return " ".join(str(error).split())
+    unknown = re.match(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error))
+    for cls in SPEC_KINDS if unknown and isinstance(error, TypeError) else ():
+        if unknown and unknown[1] == cls.__name__:
+            fields = [field.name for field in dataclasses.fields(cls) if field.name != "plugin"]
+            return f"{unknown[1]} has no field {unknown[2]!r}.{suggest(unknown[2], fields, list_up_to=20)}"
+    return one_line(error)
 
 
 class _TooSlow(SystemExit):
@@ -220,6 +236,7 @@ def _register(plugin: Plugin, module: Any, manager: pluggy.PluginManager) -> lis
         manager.check_pending()  # a mistyped hook name
         results = caller(manager, "zoo_components", plugin.id)()
         given = [spec for result in results for spec in _iterate(result)]
+        plugin.problems += _unmarked(module)
         return [spec for spec in given if _sound(plugin, spec, getattr(module, "__name__", plugin.value))]
     except BaseException:
         manager.unregister(name=plugin.id)
@@ -232,7 +249,20 @@ def caller(manager: pluggy.PluginManager, hook: str, plugin_id: str) -> Callable
     return manager.subset_hook_caller(hook, others)
 
 
+def _unmarked(module: Any) -> Iterator[str]:
+    """The hooks that a module defines without saying so; pluggy would pass them over in silence."""
+    for name in vars(zp.Hooks):
+        hook = getattr(module, name, None)
+        if not name.startswith("_") and callable(hook) and not hasattr(hook, "zoo_impl"):
+            yield f"its {name} is not called: write @zoo.plugin.hookimpl above it"
+
+
 def _iterate(result: Any) -> Iterator[Any]:
+    if isinstance(result, Spec):
+        raise TypeError(
+            f"zoo_components returned one {type(result).__name__}, {result.name!r}; "
+            "it returns a tuple of them: (..., )"
+        )
     try:
         iterator = iter(result)
     except TypeError:

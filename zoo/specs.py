@@ -10,7 +10,6 @@ Claims are data: what a spec says of a component (`causal`, `streaming`, `state`
 from __future__ import annotations
 
 import functools
-import importlib
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, fields
@@ -19,9 +18,10 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from zoo.config import Config, ConfigError, param
-from zoo.errors import ZooError, one_line
+from zoo.errors import ZooError
 from zoo.kinds import DataKind, TargetKind
 from zoo.sources import Files
+from zoo.targets import resolve, resolve_config
 
 #: never: every output may depend on every input. optional: built either way. always: never sees the future.
 Causal = Literal["never", "optional", "always"]
@@ -122,11 +122,15 @@ class Spec(Config):
         Raises:
             ZooError: the target's module needs a package that is not installed, or has no such attribute.
         """
-        return _resolve(self.target, self)
+        return resolve(self.target, self)
 
     def config_class(self) -> type[Any] | None:
-        """Import the (torch-free) parameter dataclass."""
-        return _resolve(self.config, self) if self.config else None
+        """Import the (torch-free) parameter dataclass.
+
+        Raises:
+            ZooError: it cannot be imported, is no dataclass, or a type in it is not known.
+        """
+        return resolve_config(self.config, self) if self.config else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,7 +214,7 @@ class ModelFamilySpec(ModelSpec):
 
     def names(self) -> Collection[str]:
         """Every name that a member can have."""
-        names: Collection[str] = _resolve(self.members, self)()
+        names: Collection[str] = resolve(self.members, self)()
         return names
 
     def member(self, name: str) -> FamilyMemberSpec:
@@ -291,11 +295,11 @@ class TransformSpec(Spec):
         """
         if self.fold is None:
             raise ZooError(f"transform {self.id!r} cannot be folded: it has no plain form")
-        return _resolve(self.fold, self)
+        return resolve(self.fold, self)
 
     def make_example(self) -> Any:
         """Import and call `example`: the model and its input, or `None` where there is none."""
-        return None if self.example is None else _resolve(self.example, self)()
+        return None if self.example is None else resolve(self.example, self)()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -423,7 +427,7 @@ class DatasetSpec(Spec):
 
     def make_sample(self, folder: Path) -> dict[str, Any]:
         """Write the example of a dataset of the user's own data; the parameters that load it."""
-        parameters: dict[str, Any] = _resolve(self.sample or "", self)(folder)
+        parameters: dict[str, Any] = resolve(self.sample or "", self)(folder)
         return parameters
 
     @property
@@ -483,27 +487,3 @@ SPEC_KINDS: tuple[type[Spec], ...] = (
     DecoderSpec,
     CommandSpec,
 )
-
-
-def _resolve(path: str, spec: Spec) -> Any:
-    module_name, _, attribute = path.partition(":")
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name and (module_name + ".").startswith(error.name + "."):
-            hint = f"module {error.name!r} does not exist; tell the author of plugin {spec.plugin!r}"
-        elif spec.extras:
-            hint = f"{error.name!r} is not installed; the extra {'/'.join(spec.extras)!r} brings it"
-        else:
-            hint = f"{error.name!r} is not installed; try: pip install {error.name}"
-        raise ZooError(f"{spec.kind} {spec.id!r} cannot be loaded: {hint}") from error
-    except Exception as error:  # a stranger's module may fail in any way; --traceback shows which
-        raise ZooError(
-            f"{spec.kind} {spec.id!r} cannot be loaded: module {module_name!r} raises {one_line(error)}"
-        ) from error
-    try:
-        return getattr(module, attribute)
-    except AttributeError:
-        raise ZooError(
-            f"{spec.kind} {spec.id!r} cannot be loaded: module {module_name!r} has no {attribute!r}"
-        ) from None
