@@ -180,3 +180,52 @@ def test_train_a_mapping_and_load_what_came_out(tmp_path: Path) -> None:
     # Training imported a package; the function must still be one.
     with pytest.raises(zoo.ZooError, match=r"overrides go to load_recipe"):
         zoo.train(recipe, ["seed=4"])
+
+
+def test_a_run_is_found_scored_continued_and_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    recipe = {**TINY_RECIPE, "title": "tiny"}
+    done = zoo.train(recipe, quiet=True)
+    run = zoo.find_run()
+    assert done.run is not None and run.path.resolve() == done.run.path.resolve()
+    assert zoo.find_run(run) is run and zoo.find_run("python").path == run.path
+    assert zoo.evaluate(run, quiet=True).metrics == pytest.approx(dict(done.metrics))
+    assert set(zoo.evaluate("latest", split="val").metrics) >= {"val/accuracy", "val/loss"}
+    further = zoo.resume("latest", ["trainer.max_epochs=2"], quiet=True)
+    assert further.step == 2 * done.step
+    rows = torch.stack([zoo.create_dataset("wine").test[i]["input"] for i in range(3)])
+    Path("rows.csv").write_text("\n".join(",".join(f"{v:f}" for v in row) for row in rows.tolist()))
+    answers = zoo.predict(run.path, "rows.csv")
+    assert len(answers) == 3 and {"class", "probability"} <= set(answers[0])
+    with pytest.raises(zoo.ZooError, match="there is no split"):
+        zoo.evaluate(run, split="tset")  # type: ignore[arg-type]
+
+
+@pytest.mark.slow
+def test_types_reach_a_users_script(tmp_path: Path) -> None:
+    """What is public is typed, and what does not exist is told: a module's `__getattr__` would hide both."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import zoo\nimport zoo.layers\n"
+        "losses: list[float] = [zoo.evaluate('latest').metrics['test/loss']]\n"
+        "version: str = zoo.__version__\n"
+        "zoo.create_modle\n"
+        "zoo.layers.Transfomer\n"
+    )
+    options = ["--strict", "--no-error-summary", "--hide-error-context", "--follow-imports=silent"]
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", *options, script],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=300,
+    )
+    told = [line.partition(": error: ")[2] for line in done.stdout.splitlines() if ": error: " in line]
+    assert len(told) == 2 and "create_modle" in told[0] and "Transfomer" in told[1], done.stdout
+
+
+def test_a_misspelt_name_is_suggested_by_python() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "import zoo; zoo.create_modle"], capture_output=True, text=True
+    )
+    assert "Did you mean: 'create_model'?" in done.stderr

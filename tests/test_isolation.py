@@ -33,7 +33,7 @@ HOSTILE = {
     "number": (HEAD + "def zoo_components(): return 5\n", "failed", "must return an iterable of specs, got 5"),
     "late": (HEAD + "def zoo_components(): raise RuntimeError('in\\nthe hook')\n", "failed", "RuntimeError: in the hook"),
     "leaving": (HEAD + "def zoo_components(): raise SystemExit('bye')\n", "failed", "SystemExit: bye"),
-    "bad_spec": (HEAD + "def zoo_components(): return [zp.TaskSpec(name='X', target='a:b', answers='x')]\n", "failed", "BadSpec: "),
+    "bad_spec": (HEAD + "def zoo_components(): return [zp.TaskSpec(name='X', target='a:b', answers='x')]\n", "failed", "TaskSpec(name="),
     "future": ("__zoo_api__ = 99\n", "incompatible", "it speaks plugin API 99, this zoo speaks 1; upgrade archzoo"),
     "silent": ("", "incompatible", "its module states no __zoo_api__"),
     "core": (GOOD.format(name="x", package="zoo_core"), "conflict", "the id 'core' is taken by archzoo"),

@@ -162,3 +162,20 @@ def test_runs_are_handled_without_torch():
 def test_the_record_is_json_for_anybody(tmp_path):
     run = create_run(tmp_path, "r")
     assert json.loads(Path(run.path / "run.json").read_text(encoding="utf-8"))["recipe"] == "r"
+
+
+def test_a_folder_that_is_called_like_a_recipe_is_not_in_its_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The recipe `photos` learns from the folder `photos`."""
+    monkeypatch.chdir(tmp_path)
+    Path("photos").mkdir()
+    Path("photos.yaml").touch()
+    with pytest.raises(ZooError, match=r"'photos' is not a run folder: it has no run\.json$"):
+        find_run("photos")
+    run = create_run("runs", "photos")
+    assert find_run("photos").path == run.path
+    with pytest.raises(ZooError, match=r"'photos\.yaml' is a file, not a run: .* or its recipe: 'photos'"):
+        find_run("photos.yaml")
+    with pytest.raises(ZooError, match=r"'runs' is not a run folder.*It holds runs, such as 'runs/photos/"):
+        find_run("runs")

@@ -16,6 +16,7 @@ from tests.saboteurs import plugin as saboteurs
 from tests.saboteurs.bare import plugin as bare
 from tests.saboteurs.heavy import plugin as heavy
 from tests.saboteurs.heavy_hook import plugin as heavy_hook
+from tests.saboteurs.loud import plugin as loud
 from tests.saboteurs.plugin import HONEST, SABOTEURS, Saboteur
 from zoo.catalogue import Catalogue
 from zoo.cli.main import main
@@ -24,13 +25,20 @@ from zoo.specs import Spec
 from zoo.testing import CHECKS, check_component, checks_for, conformance_cases, run_check
 
 #: Caught by a plugin of its own, not by a component in `SABOTEURS`.
-ELSEWHERE = {"card", "torch_free"}
+ELSEWHERE = {"card", "imports_in_silence", "torch_free"}
 
 
 @pytest.fixture(scope="module")
 def catalogue() -> Catalogue:
     found = Catalogue()
-    plugins = {"core": zoo.core, "sab": saboteurs, "heavy": heavy, "heavy_hook": heavy_hook, "bare": bare}
+    plugins = {
+        "core": zoo.core,
+        "sab": saboteurs,
+        "heavy": heavy,
+        "heavy_hook": heavy_hook,
+        "loud": loud,
+        "bare": bare,
+    }
     for id, module in plugins.items():
         plugin = found.add(module, id=id)
         assert plugin.status == "ok" and not plugin.problems, plugin
@@ -81,6 +89,13 @@ def test_plugin_that_imports_torch_is_caught(catalogue: Catalogue) -> None:
 def test_plugin_whose_hook_imports_torch_is_caught(catalogue: Catalogue) -> None:
     (result,) = check_component("heavy_hook", catalogue=catalogue, only=["torch_free"])
     assert result.outcome == "failed" and "calling its hooks loads torch" in result.detail
+
+
+def test_plugin_that_prints_when_it_is_imported_is_caught(catalogue: Catalogue) -> None:
+    (result,) = check_component("loud", catalogue=catalogue, only=["imports_in_silence"])
+    assert result.outcome == "failed" and "prints 'Welcome to loud!'" in result.detail
+    (result,) = check_component("heavy", catalogue=catalogue, only=["imports_in_silence"])
+    assert result.outcome == "passed"
 
 
 def test_plugin_without_a_card_is_caught(catalogue: Catalogue) -> None:

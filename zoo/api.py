@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from zoo.catalogue import Part, catalogue, filter_specs
 from zoo.config import build
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from zoo.data import Splits
     from zoo.layers import Model
     from zoo.recipe import LoadedRecipe
-    from zoo.training import RunResult
+    from zoo.runs import Run
+    from zoo.training import EvalResult, RunResult
 
 
 def list_models(
@@ -215,6 +216,73 @@ def train(
             raise ZooError("overrides go to load_recipe(); this recipe is loaded already")
         return fit(recipe, quiet=quiet)
     return fit(load_recipe(recipe, overrides), quiet=quiet)
+
+
+def resume(
+    run: str | PathLike[str] | Run, overrides: Sequence[str] = (), *, quiet: bool = False
+) -> RunResult:
+    """Go on with a run (its folder, its recipe's name or "latest"), as if it had not been interrupted.
+
+    Args:
+        overrides: `trainer.max_epochs=...` or `trainer.max_steps=...` alone, to go on for longer.
+
+    Raises:
+        ZooError: it is finished, or another process has it, or it is no longer what it was.
+    """
+    from zoo.training import resume as go_on
+
+    return go_on(find_run(run), overrides, quiet=quiet)
+
+
+def evaluate(
+    run: str | PathLike[str] | Run,
+    *,
+    split: Literal["train", "val", "test"] = "test",
+    overrides: Sequence[str] = (),
+    quiet: bool = False,
+) -> EvalResult:
+    """Score the best checkpoint of a run; on the test split, beside the baselines.
+
+    Args:
+        overrides: `key=value` of `data`, `model` or `task`: the same weights on other data.
+
+    Raises:
+        ZooError: no such run or split, no checkpoint, or one that does not fit the overrides.
+    """
+    from zoo.training import evaluate as score
+
+    return score(find_run(run), split=split, overrides=overrides, quiet=quiet)
+
+
+def predict(
+    run: str | PathLike[str] | Run, file: str | PathLike[str], *, overrides: Sequence[str] = ()
+) -> list[Any]:
+    """Predictions of a run's best checkpoint for the examples in a file, one item of plain data each.
+
+    Args:
+        overrides: `data.params....=value`, e.g. where the training data lies now.
+
+    Raises:
+        ZooError: the file does not hold what the model was trained on, or no such run.
+    """
+    from zoo.training import predict as answer
+
+    return answer(find_run(run), Path(file), overrides=overrides)
+
+
+def find_run(run: str | PathLike[str] | Run = "latest", *, root: str | PathLike[str] = "runs") -> Run:
+    """A run to read back: `.info` is its record, `.metrics` a CSV of what was logged, `.curves` a picture.
+
+    Args:
+        run: its folder, the name of its recipe (the latest of it), or "latest" below `root`.
+
+    Raises:
+        ZooError: nothing is called that; the message says what there is.
+    """
+    from zoo.runs import Run
+    from zoo.runs import find_run as find
+
+    return run if isinstance(run, Run) else find(run if isinstance(run, str) else Path(run), root=Path(root))
 
 
 def load_model(run: str | PathLike[str]) -> Model:

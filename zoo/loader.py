@@ -174,7 +174,7 @@ def _reason(error: BaseException) -> str:
     for cls in SPEC_KINDS if unknown and isinstance(error, TypeError) else ():
         if unknown and unknown[1] == cls.__name__:
             fields = [field.name for field in dataclasses.fields(cls) if field.name != "plugin"]
-            return f"{unknown[1]} has no field {unknown[2]!r}.{suggest(unknown[2], fields, list_up_to=20)}"
+            return f"{unknown[1]} has no field {unknown[2]!r}.{suggest(unknown[2], fields, list_up_to=30)}"
     return one_line(error)
 
 
@@ -261,7 +261,7 @@ def _iterate(result: Any) -> Iterator[Any]:
     if isinstance(result, Spec):
         raise TypeError(
             f"zoo_components returned one {type(result).__name__}, {result.name!r}; "
-            "it returns a tuple of them: (..., )"
+            "it returns a tuple of them, e.g. (spec,)"
         )
     try:
         iterator = iter(result)

@@ -108,7 +108,9 @@ def open_run(path: str | Path) -> Run:
         raise ZooError(f"there is no run folder {str(path)!r}")
     record = path / RECORD
     if not record.is_file():
-        raise ZooError(f"{str(path)!r} is not a run folder: it has no {RECORD}")
+        inside = sorted(str(each.parent) for each in path.glob(f"**/{RECORD}"))
+        hint = f". It holds runs, such as {inside[-1]!r}" if inside else ""
+        raise ZooError(f"{str(path)!r} is not a run folder: it has no {RECORD}{hint}")
     try:
         info = json.loads(record.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -125,12 +127,18 @@ def find_run(name: str | Path, *, root: str | Path = "runs") -> Run:
     Raises:
         ZooError: nothing is called that; the message says what there is.
     """
-    if Path(name).exists():
+    if (Path(name) / RECORD).is_file():
         return open_run(name)
     known = list(list_runs(root))
     matching = known if name == "latest" else [run for run in known if run.info["recipe"] == str(name)]
-    if matching:
+    if matching:  # before a folder that is called so: a recipe `photos` may well learn from one
         return matching[-1]
+    if Path(name).is_dir():
+        return open_run(name)
+    if Path(name).is_file():
+        raise ZooError(
+            f"{str(name)!r} is a file, not a run: name the run's folder, or {_by_recipe(name, known)}"
+        )
     if not known:
         raise ZooError(f"there is no run {str(name)!r}, and no run at all below {str(root)!r}")
     recipes = {run.info["recipe"] for run in known}
@@ -138,6 +146,12 @@ def find_run(name: str | Path, *, root: str | Path = "runs") -> Run:
         f"there is no run {str(name)!r}: it is no folder, and no recipe of that name ran below {str(root)!r}."
         f"{suggest(str(name), {'latest', *recipes})}"
     )
+
+
+def _by_recipe(file: str | Path, known: Collection[Run]) -> str:
+    name = Path(file).stem
+    ran = any(run.info["recipe"] == name for run in known)
+    return f"its recipe: {name!r}" if ran else "the name of a recipe that ran"
 
 
 def list_runs(root: str | Path) -> Iterator[Run]:

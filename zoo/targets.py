@@ -17,7 +17,7 @@ def resolve(path: str, spec: Spec) -> Any:
     """Import what a spec names.
 
     Raises:
-        ZooError: it cannot be imported, or is not there; the message says what to install, or whose mistake it is.
+        ZooError: it cannot be imported, or is not there; says what to install, or whose mistake it is.
     """
     module_name, _, attribute = path.partition(":")
     try:

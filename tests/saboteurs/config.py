@@ -49,3 +49,17 @@ class GrowingConfig(Config):
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "rounds", self.rounds + 1)
+
+
+@dataclass(kw_only=True)
+class ThawedConfig(Config):
+    """Not frozen: whoever holds it may change it."""
+
+    bias: bool = param(True, "biases of both maps")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlainConfig:
+    """A dataclass that checks nothing when it is made."""
+
+    bias: bool = param(True, "biases of both maps")

@@ -132,6 +132,11 @@ def _mixer(check: str, target: str, lie: str, also: str = "", **changes: Any) ->
     return _saboteur(check, _MEAN, name, lie, also, target=target, **changes)
 
 
+def _guest(target: str, lie: str) -> Saboteur:
+    name = "".join(f"_{c.lower()}" if c.isupper() else c for c in target).strip("_")
+    return _saboteur("guest", _MEAN, name, lie, target=f"{_HERE}.guests:{target}")
+
+
 #: Not streaming, and without the honest reference, which would tell on it.
 _ALONE: dict[str, Any] = {"streaming": False, "state": "none", "reference": None}
 
@@ -167,6 +172,20 @@ SABOTEURS: tuple[Saboteur, ...] = (
         "its parameters change each time they are read",
         config=f"{_HERE}.config:GrowingConfig",
     ),
+    _saboteur(
+        "config_frozen",
+        _MEAN,
+        "thawed",
+        "its parameters can be changed after they are checked",
+        config=f"{_HERE}.config:ThawedConfig",
+    ),
+    _saboteur(
+        "config_frozen",
+        _MEAN,
+        "plain_config",
+        "its parameters are a dataclass that checks nothing",
+        config=f"{_HERE}.config:PlainConfig",
+    ),
     # building
     _saboteur(
         "builds",
@@ -186,6 +205,10 @@ SABOTEURS: tuple[Saboteur, ...] = (
     _mixer("same_seed", "DrawsElsewhere", "draws weights from another source of chance than torch's"),
     _mixer("same_seed", "CountsItsCalls", "changes a buffer even when it is only evaluated"),
     _mixer("meta_device", "StaysOnCpu", "makes a buffer on the CPU, wherever it is built"),
+    _guest("Reseeds", "sets the seed of everybody's random numbers when it is built"),
+    _guest("ReseedsInTraining", "the same when it trains"),
+    _guest("SetsThreads", "changes how many threads torch has"),
+    _guest("Chatters", "prints"),
     # numbers
     _saboteur(
         "shapes",

@@ -42,7 +42,7 @@ def check(options: argparse.Namespace) -> int:
         for item, params in chosen(spec, found, only=options.only, slow=options.slow):
             results.append(run_check(item, spec, found, params))
             if not results[-1].ok and not options.json:
-                print(f"{_label(results[-1])}: {results[-1].detail}", file=sys.stderr, flush=True)
+                print(_told(results[-1], results[:-1]), file=sys.stderr, flush=True)
         if not options.slow and not options.only:
             left_out += sum(item.cost == "slow" for item, _ in chosen(spec, found))
     if options.only and not results:
@@ -93,6 +93,12 @@ def _list(options: argparse.Namespace) -> int:
             [[c.name, c.cost, ", ".join(c.kinds), c.summary] for c in wanted],
         )
     return 0
+
+
+def _told(result: Any, earlier: list[Any]) -> str:
+    """A failure; a reason that was told before, such as a module that cannot be imported, in two words."""
+    same = next((r for r in earlier if (r.subject, r.detail) == (result.subject, result.detail)), None)
+    return f"{_label(result)}: {f'as {same.check}' if same else result.detail}"
 
 
 def _label(result: Any) -> str:

@@ -45,7 +45,10 @@ def read_inputs(
     if hasattr(encode, "read"):
         if not path.exists():
             raise ZooError(f"{path}: there is no such file")
-        own: list[Tensor] = encode.read(path)
+        try:
+            own: list[Tensor] = encode.read(path)
+        except OSError as error:
+            raise ZooError(f"{path}: cannot be read: {error.strerror or error}") from None
         for number, x in enumerate(own, start=1):
             _check(x, inputs, f"{path}: example {number}")
         return own

@@ -23,9 +23,11 @@ _HOMES = {
 __all__ = ["Exported", "Pushed", "export_run", "fetch_weights", "push_run"]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'zoo.sharing' has no attribute {name!r}")
-    import importlib
+if not TYPE_CHECKING:  # a checker of types would take any name for granted
 
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    def __getattr__(name: str) -> Any:
+        if name not in _HOMES:
+            raise AttributeError(f"module 'zoo.sharing' has no attribute {name!r}")
+        import importlib
+
+        return getattr(importlib.import_module(_HOMES[name]), name)

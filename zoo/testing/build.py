@@ -17,7 +17,7 @@ import yaml
 from torch import nn
 
 from zoo.catalogue import HEAVY, Plugin
-from zoo.config import build
+from zoo.config import Config, build
 from zoo.errors import ZooError
 from zoo.specs import FamilyMemberSpec
 from zoo.testing.check import NotApplicable, spelled
@@ -90,11 +90,29 @@ def check_claims_agree(subject: Subject) -> None:
 
 def check_torch_free(subject: Subject) -> None:
     plugin = _plugin_of(subject)
-    modules = {plugin.value, *(spec.config.partition(":")[0] for spec in plugin.specs if spec.config)}
-    heavy, error = _heavy_imports(plugin.value, tuple(sorted(modules)))
+    modules = _modules_of(plugin)
+    heavy, _, error = _fresh_import(plugin.value, modules)
     require(not error, f"importing {plugin.value} in a fresh Python fails: {error}")
+    require(not heavy, f"importing {', '.join(modules)} and calling its hooks loads {', '.join(heavy)}")
+
+
+def check_imports_in_silence(subject: Subject) -> None:
+    plugin = _plugin_of(subject)
+    _, said, error = _fresh_import(plugin.value, _modules_of(plugin))
+    require(not error, f"importing {plugin.value} in a fresh Python fails: {error}")
+    require(not said, f"importing {plugin.value} prints {said[:80]!r}, before every answer of the zoo")
+
+
+def check_config_frozen(subject: Subject) -> None:
+    config = subject.spec.config_class()
+    name = subject.spec.config
     require(
-        not heavy, f"importing {', '.join(sorted(modules))} and calling its hooks loads {', '.join(heavy)}"
+        config is not None and issubclass(config, Config),
+        f"{name} is no zoo.plugin.Config: its bounds are checked in recipes alone, not in Python",
+    )
+    frozen = config is not None and config.__dataclass_params__.frozen
+    require(
+        frozen, f"{name} can be changed after it was checked: write @dataclass(frozen=True, kw_only=True)"
     )
 
 
@@ -219,21 +237,29 @@ def _plugin_of(subject: Subject) -> Plugin:
     return next(p for p in subject.catalogue.plugins if p.id == subject.spec.plugin and p.status == "ok")
 
 
+def _modules_of(plugin: Plugin) -> tuple[str, ...]:
+    """What is imported of a plugin before anything is built: its hooks, its components' parameters."""
+    return tuple(
+        sorted({plugin.value, *(spec.config.partition(":")[0] for spec in plugin.specs if spec.config)})
+    )
+
+
 @functools.cache
-def _heavy_imports(plugin: str, modules: tuple[str, ...]) -> tuple[tuple[str, ...], str]:
-    """What a fresh Python has loaded after importing these and calling the hook, and its error."""
+def _fresh_import(plugin: str, modules: tuple[str, ...]) -> tuple[tuple[str, ...], str, str]:
+    """What a fresh Python has loaded after importing these and calling the hook, what it printed, errors."""
     code = (
         "import importlib, json, sys\n"
         f"for name in {modules!r}: importlib.import_module(name)\n"
         f"hook = getattr(importlib.import_module({plugin!r}), 'zoo_components', None)\n"
         "_ = hook and list(hook())\n"
-        f"print(json.dumps([name for name in {HEAVY!r} if name in sys.modules]))"
+        f"print('\\n' + json.dumps([name for name in {HEAVY!r} if name in sys.modules]))"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     if done.returncode:
-        return (), (done.stderr.strip().splitlines() or ["no message"])[-1]
-    return tuple(json.loads(done.stdout.splitlines()[-1])), ""
+        return (), "", (done.stderr.strip().splitlines() or ["no message"])[-1]
+    said, _, heavy = done.stdout.rstrip().rpartition("\n")
+    return tuple(json.loads(heavy)), said.strip(), ""
 
 
 def _require_round_trip(config: Any, what: str) -> None:

@@ -124,6 +124,7 @@ CHECKS: tuple[Check, ...] = (
             "described": "the spec has a summary, every parameter a help text",
             "known_limits": "each known limit names a check that applies and why, and excuses no causality",
             "torch_free": "importing the plugin and calling its hook loads no torch, timm, omegaconf, ...",
+            "imports_in_silence": "importing the plugin and calling its hook prints nothing",
             "builds": "it builds (or loads) from its defaults",
         },
     ),
@@ -133,7 +134,15 @@ CHECKS: tuple[Check, ...] = (
         {"card": "the plugin's package has a README.md that names the component"},
         where=_in_plugin,
     ),
-    *_checks("build", ALL, {"config_round_trip": "the default parameters survive YAML"}, where=_has_config),
+    *_checks(
+        "build",
+        ALL,
+        {
+            "config_frozen": "its parameters are a zoo.plugin.Config, frozen once it is checked",
+            "config_round_trip": "the default parameters survive YAML",
+        },
+        where=_has_config,
+    ),
     *_checks(
         "build",
         ALL,
@@ -167,6 +176,11 @@ CHECKS: tuple[Check, ...] = (
             "same_seed": "the same seed gives the same weights and outputs; evaluation repeats itself",
             "meta_device": "it builds on the meta device, with the same parameters and buffers",
         },
+    ),
+    *_checks(
+        "guest",
+        MODULES,
+        {"guest": "it prints nothing, and leaves torch's settings and the seed of its random numbers alone"},
     ),
     *_checks(
         "numerics",

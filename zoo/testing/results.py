@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from zoo.catalogue import Catalogue, filter_specs
@@ -65,7 +67,8 @@ def run_check(
         outcome, detail = "skipped", str(reason)
     except (Exception, SystemExit) as error:
         outcome = "failed" if limit is None else "expected_failure"
-        detail = f"{_explain(error)}{f' (known limit: {limit})' if limit is not None else ''}"
+        told = _explain(error, _folder_of(spec, catalogue))
+        detail = f"{told}{f' (known limit: {limit})' if limit is not None else ''}"
     seconds = time.perf_counter() - started
     return Result(check.name, spec.kind, spec.id, outcome, detail, seconds, spelled(params or {}))
 
@@ -153,11 +156,23 @@ def _require_extras(spec: Spec) -> None:
                 raise NotApplicable(str(error)) from error
 
 
-def _explain(error: BaseException) -> str:
-    """A finding as it is; any other error with its type and place."""
+def _folder_of(spec: Spec, catalogue: Catalogue) -> str:
+    """Where the plugin's own code lies."""
+    plugin = next((p for p in catalogue.plugins if p.id == spec.plugin and p.file), None)
+    return str(Path(plugin.file).parent) if plugin is not None else ""
+
+
+def _explain(error: BaseException, folder: str) -> str:
+    """A finding as it is; any other error with its type, and the place in the plugin where it came from."""
     text = " ".join(str(error).split())
     if isinstance(error, ConformanceError):
         return text
-    frames = traceback.extract_tb(error.__traceback__)
-    place = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {text[:500]}{place}"
+    chain = [error]
+    while chain[-1].__cause__ is not None:
+        chain.append(chain[-1].__cause__)
+    frames = [frame for each in chain for frame in traceback.extract_tb(each.__traceback__)]
+    inside = [frame for frame in frames if folder and frame.filename.startswith(folder + os.sep)]
+    # A mistake that the zoo itself tells in words has no place worth knowing outside of the plugin.
+    place = inside or ([] if isinstance(error, ZooError) else frames)
+    where = f" ({place[-1].filename}:{place[-1].lineno})" if place else ""
+    return f"{type(error).__name__}: {text[:500]}{where}"

@@ -1,0 +1,1 @@
+"""A plugin whose module imports torch."""
