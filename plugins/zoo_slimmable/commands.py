@@ -49,7 +49,8 @@ def export(run: SavedRun, config: ExportConfig) -> Answer:
     except ValueError as error:
         raise ZooError(f"--widths: {error}") from error
     tasks = tuple(filter(None, (task.strip() for task in config.tasks.split(","))))
-    name = config.name or re.sub(r"[^\w.-]+", "_", str(config.widths).replace("=", "")).strip("_")
+    typed = ",".join([str(config.widths).replace("=", ""), *tasks])
+    name = config.name or re.sub(r"[^\w.-]+", "_", typed).strip("_")
     path = run.folder / f"slim_{name}.pt2"
     done = write_program(model, first_inputs(run), path, tasks=tasks)
     text = (

@@ -170,7 +170,9 @@ class ExportConfig(Config):
         "1.0", "one number, or by part as encoder=0.5,digit=0.25; patterns of modules too"
     )
     tasks: str = param("", "decoders to keep, as digit,loops; none: all")
-    name: str = param("", "of the file, slim_NAME.pt2 in the run's folder; none: made of the widths")
+    name: str = param(
+        "", "of the file, slim_NAME.pt2 in the run's folder; none: made of the widths and tasks"
+    )
 
     def check(self) -> Iterator[tuple[str, str]]:
         if set(self.name) & set('/\\:*?"<>|'):

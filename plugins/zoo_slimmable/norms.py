@@ -107,7 +107,8 @@ class SlimmableBatchNorm2d(_Norm, nn.BatchNorm2d):  # type: ignore[misc]
     """Batch norm with shared scale and shift, and statistics for each configuration (US-Nets).
 
     In training a batch's own statistics count. At full width running ones are kept, as in torch. At other
-    widths there are none until `calibrate` takes them; they are kept in memory, not in the state dict.
+    widths there are none until `calibrate` takes them; they are kept in memory, not in the state dict, until
+    the next pass in training or until other weights are loaded.
 
     Args:
         channels: what is normalised.
@@ -158,6 +159,8 @@ class SlimmableBatchNorm2d(_Norm, nn.BatchNorm2d):  # type: ignore[misc]
             self.collecting = (mean, variance, seen + 1)
             # A cumulative average, as torch keeps it with momentum=None.
             return F.batch_norm(x, mean, variance, *self.used(), True, 1 / (seen + 1), self.eps)
+        if self.training and self.statistics:  # they are those of the weights so far
+            self.statistics.clear()
         if self.at_full_width:
             return nn.BatchNorm2d.forward(self, x)
         if self.training:
@@ -176,6 +179,10 @@ class SlimmableBatchNorm2d(_Norm, nn.BatchNorm2d):  # type: ignore[misc]
                 "batches) once they are set, or use a norm without statistics"
             )
         return found
+
+    def _load_from_state_dict(self, *given: Any) -> None:
+        self.statistics.clear()
+        super()._load_from_state_dict(*given)
 
     def plain(self) -> nn.BatchNorm2d:
         """An ordinary batch norm of the present width, with the statistics of this configuration.

@@ -244,6 +244,14 @@ def test_statistics_of_batch_norms_are_those_of_the_network_cut_out() -> None:
     before = model.norm1.running_mean.clone()
     model.train()(batch())
     assert torch.equal(before, model.norm1.running_mean)  # only full width keeps running statistics
+    for change in (
+        lambda: model.train()(batch()),
+        lambda: model.load_state_dict(Branches("batch").state_dict()),
+    ):
+        assert calibrate(model.eval(), [batch(4)]) == 2 and model(batch()).isfinite().all()
+        change()  # statistics are those of other weights then
+        with pytest.raises(ValueError, match="no statistics for these widths"):
+            model.eval()(batch())
     set_width(model, 1.0)
     assert calibrate(model, []) == 0
     set_width(model, {"up": 0.5})

@@ -300,7 +300,11 @@ def test_search_and_export_of_a_run(run: Any) -> None:
     assert one.data["same"] and one.data["outputs"] == [3]
     layers = export(run, ExportConfig(widths="*=0.5, backbone.stages.1*=0.25,digit=1,loops=1"))
     names = [Path(done.data["path"]).name for done in (cut, one, layers)]
-    assert names == ["slim_small.pt2", "slim_0.5.pt2", "slim_0.5_backbone.stages.1_0.25_digit1_loops1.pt2"]
+    assert names == [
+        "slim_small.pt2",
+        "slim_0.5_loops.pt2",
+        "slim_0.5_backbone.stages.1_0.25_digit1_loops1.pt2",
+    ]
     for config, message in (
         (ExportConfig(widths="encoder=2"), "--widths: a width must be above 0 and at most 1, got 2"),
         (
