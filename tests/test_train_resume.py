@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 
+import zoo
 import zoo.plugin as zp
 from zoo.catalogue import Catalogue
 from zoo.errors import ZooError
@@ -168,7 +169,7 @@ def test_another_thread_asks_a_run_to_stop(uninterrupted, tmp_path):
     stop = StopRequest()
     with ThreadPoolExecutor(max_workers=1) as thread:
         loaded = load_recipe(recipe(tmp_path), catalogue=with_callback(Ask(stop, batch=10)))
-        result = thread.submit(train, loaded, quiet=True, stop=stop).result()
+        result = thread.submit(zoo.train, loaded, quiet=True, stop=stop).result()
     assert (result.status, result.step) == ("interrupted", 6)
     assert traces(resume(result.run, quiet=True).run) == traces(uninterrupted)
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from zoo.layers import Model
     from zoo.recipe import LoadedRecipe
     from zoo.runs import Run
-    from zoo.training import EvalResult, RunResult
+    from zoo.training import EvalResult, RunResult, StopRequest
 
 
 def list_models(
@@ -202,8 +202,12 @@ def train(
     overrides: Sequence[str] = (),
     *,
     quiet: bool = False,
+    stop: StopRequest | None = None,
 ) -> RunResult:
     """Train a recipe; the result holds the run folder and its metrics.
+
+    Args:
+        stop: a `zoo.training.StopRequest`; `stop.made = True`, in another thread, ends the run like Ctrl-C.
 
     Raises:
         RecipeError: mistakes in the recipe. ZooError: what goes wrong on the way, in a sentence.
@@ -214,24 +218,29 @@ def train(
     if isinstance(recipe, LoadedRecipe):
         if overrides:
             raise ZooError("overrides go to load_recipe(); this recipe is loaded already")
-        return fit(recipe, quiet=quiet)
-    return fit(load_recipe(recipe, overrides), quiet=quiet)
+        return fit(recipe, quiet=quiet, stop=stop)
+    return fit(load_recipe(recipe, overrides), quiet=quiet, stop=stop)
 
 
 def resume(
-    run: str | PathLike[str] | Run, overrides: Sequence[str] = (), *, quiet: bool = False
+    run: str | PathLike[str] | Run,
+    overrides: Sequence[str] = (),
+    *,
+    quiet: bool = False,
+    stop: StopRequest | None = None,
 ) -> RunResult:
     """Go on with a run (its folder, its recipe's name or "latest"), as if it had not been interrupted.
 
     Args:
         overrides: `trainer.max_epochs=...` or `trainer.max_steps=...` alone, to go on for longer.
+        stop: as of `train`.
 
     Raises:
         ZooError: it is finished, or another process has it, or it is no longer what it was.
     """
     from zoo.training import resume as go_on
 
-    return go_on(find_run(run), overrides, quiet=quiet)
+    return go_on(find_run(run), overrides, quiet=quiet, stop=stop)
 
 
 def evaluate(
