@@ -80,6 +80,9 @@ class Convolution(Slimmable, _ConvNd):
             weight = first(weight, 1, self.sides[1])
         return weight.contiguous(), None if self.bias is None else first(self.bias, 0, self.outputs)
 
+    def check_width(self) -> None:
+        kept_groups(self.groups, self.inputs, self.outputs)
+
     def active_parameters(self) -> int:
         taps = self.weight[0, 0].numel()
         inputs = active(self.inputs) // self.active_groups

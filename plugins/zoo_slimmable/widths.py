@@ -120,6 +120,9 @@ class Slimmable:
         """How many numbers of its weights are used at the present width."""
         raise NotImplementedError
 
+    def check_width(self) -> None:
+        """Raises ValueError where the present widths of its sides do not fit each other."""
+
 
 def first(tensor: Tensor, dim: int, parts: tuple[Channels, ...]) -> Tensor:
     """The used entries along a dimension in which `parts` lie side by side."""
@@ -166,13 +169,24 @@ def set_width(model: nn.Module, width: Width, *, strict: bool = True) -> None:
 
     Raises:
         ValueError: a width that cannot be, a name that fits nothing, layers that share channels but are given
-            different widths, or a model without slimmable layers.
+            different widths, groups of which the two sides keep different numbers, or a model without
+            slimmable layers.
     """
     ratios = _ratios(model, width)
-    for channels, ratio in ratios.items():
-        channels.count(ratio, strict=strict)
-    for channels, ratio in ratios.items():
-        channels.set(ratio, strict=strict)
+    before = {channels: (channels.width, channels.active) for channels in ratios}
+    try:
+        for channels, ratio in ratios.items():
+            channels.set(ratio, strict=strict)
+        for layer in slimmable_layers(model).values():
+            layer.check_width()
+    except ValueError:
+        _restore(before)
+        raise
+
+
+def _restore(before: Mapping[Channels, tuple[float, int]]) -> None:
+    for channels, (width, count) in before.items():
+        channels.width, channels.active = width, count
 
 
 def current_width(model: nn.Module) -> float | dict[str, float]:
@@ -200,8 +214,7 @@ def width_scope(model: nn.Module, width: Width, *, strict: bool = True) -> Itera
     try:
         yield
     finally:
-        for channels, (ratio, count) in before.items():
-            channels.width, channels.active = ratio, count
+        _restore(before)
 
 
 def matches(name: str, pattern: str) -> bool:

@@ -351,7 +351,10 @@ def test_heads_and_groups_are_not_torn_apart() -> None:
     set_width(model, 2 / 3)
     assert model["g"](torch.randn(1, 8, 3, 3)).shape == (1, 16, 1, 1)
     assert torch.equal(export_slim(model)["g"](torch.ones(1, 8, 3, 3)), model["g"](torch.ones(1, 8, 3, 3)))
-    set_width(model, {"g": 1.0})
+    with pytest.raises(ValueError, match="inputs of 2 and outputs of 3 groups at these widths: give both"):
+        set_width(model, {"g": 1.0})
+    assert current_width(model) == pytest.approx(2 / 3) and b.active == 16
+    b.set(1.0)  # without the model
     with pytest.raises(ValueError, match="inputs of 2 and outputs of 3 groups"):
         model["g"](torch.randn(1, 8, 3, 3))
 

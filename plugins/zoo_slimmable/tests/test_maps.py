@@ -122,9 +122,8 @@ def test_groups_of_a_transposed_convolution_are_whole() -> None:
         layer(x[:, :8]), F.conv_transpose2d(x, layer.weight, layer.bias, groups=3)[:, :16]
     )
     assert layer.active_parameters() == sum(p.numel() for p in small.parameters())
-    set_width(parts, {"g": 1.0})
     with pytest.raises(ValueError, match="inputs of 2 and outputs of 3 groups"):
-        layer(x[:, :8])
+        set_width(parts, {"g": 1.0})
     with pytest.raises(ValueError, match=r"must be units of whole groups: Channels\(8, unit=4\)"):
         SlimmableConvTranspose2d(Channels(8), Channels(16), 1, groups=2)
     with pytest.raises(ValueError, match=r"reads 8 of 12 channels .* but is given 12"):
