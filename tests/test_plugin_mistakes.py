@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 
+import zoo.core
 import zoo.plugin as zp
 from zoo.catalogue import Catalogue
 from zoo.cli.main import main
 from zoo.loader import Plugin
+from zoo.recipe import load_recipe
 from zoo.testing import check_component
 
 HERE = __name__
@@ -104,3 +106,29 @@ def test_one_reason_is_told_once(
     assert main(["check", "toy/mix"]) == 1
     told = capsys.readouterr().err
     assert told.count("is no dataclass") == 1 and "mixer toy/mix, builds: as described" in told
+
+
+def test_a_task_or_dataset_that_breaks_when_it_is_built_is_named(fresh_catalogue: Catalogue) -> None:
+    from zoo.training.setup import build_task, load_splits
+
+    fresh_catalogue.add(zoo.core, id="core")
+    task = zp.TaskSpec(name="bad", target=f"{HERE}:Broken", summary="x", answers="classes")
+    data = zp.DatasetSpec(
+        name="bad",
+        target=f"{HERE}:Broken",
+        summary="x",
+        inputs=zp.Vector(features=3),
+        targets=zp.Classes(count=2),
+    )
+    added(fresh_catalogue, lambda: (task, data))
+    recipe = {
+        "schema": 1,
+        "model": {"name": "mlp_net"},
+        "data": {"name": "toy/bad"},
+        "task": {"name": "toy/bad"},
+    }
+    loaded = load_recipe(recipe, catalogue=fresh_catalogue)
+    with pytest.raises(zp.ZooError, match=r"^task 'toy/bad' cannot be built: RuntimeError: no such thing$"):
+        build_task(loaded)
+    with pytest.raises(zp.ZooError, match=r"^dataset 'toy/bad' cannot be loaded: "):
+        load_splits(loaded)

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import zoo.runs
+from zoo.comparison.collect import find_runs
 from zoo.errors import ZooError
 from zoo.runs import (
     check_resumable,
@@ -179,3 +180,14 @@ def test_a_folder_that_is_called_like_a_recipe_is_not_in_its_way(
         find_run("photos.yaml")
     with pytest.raises(ZooError, match=r"'runs' is not a run folder.*It holds runs, such as 'runs/photos/"):
         find_run("runs")
+
+
+def test_what_is_compared_is_named_as_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ZooError, match=r"there is no run 'latest'"):
+        find_runs(["latest"])
+    Path("photos").mkdir()
+    first, second = create_run("runs", "photos"), create_run("runs", "other")
+    assert [run.path.name for run in find_runs(["photos", "latest"])] == [first.path.name, second.path.name]
+    with pytest.raises(ZooError, match=r"Did you mean 'photos'"):
+        find_runs(["photo"])

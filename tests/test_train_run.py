@@ -498,7 +498,11 @@ def test_an_override_scores_the_same_weights_on_other_data(recalling):
             "changes nothing in an evaluation: overrides begin with data., model. or task.",
         ),
         ("data.params.lenght=40", "length"),
-        ("model.width=32", "does not fit the model of its run"),
+        (
+            "model.width=32",
+            r"does not fit the model of its run: \d+ of \d+ weights have another shape, such as \S+, \(.*\) "
+            r"there, \(.*\) here\. Overrides of an evaluation must leave the weights as they are$",
+        ),
         ("data.params.vocab=20", "does not fit the model of its run"),
     ],
 )

@@ -47,7 +47,7 @@ class Collection:
 
 
 def find_runs(names: Sequence[str], *, root: str = "runs") -> list[Run]:
-    """The runs that are meant: a run folder, a sweep's folder, or a recipe: all of its runs below `root`.
+    """The runs that are meant: of a run's or a sweep's folder, "latest", or all of a recipe's below `root`.
 
     Raises:
         ZooError: a name means nothing; says what there is.
@@ -58,15 +58,17 @@ def find_runs(names: Sequence[str], *, root: str = "runs") -> list[Run]:
         path = Path(name)
         if (path / RECORD).is_file():
             runs = _of_sweep(path)
-        elif path.is_dir():
-            runs = [open_run(path)]
-        else:
+        elif name == "latest":
+            runs = known[-1:]
+        else:  # before a folder that is called so: a recipe `photos` may well learn from one
             runs = [run for run in known if run.info["recipe"] == name]
+        if not runs and path.is_dir():
+            runs = [open_run(path)]
         if not runs:
-            recipes = {run.info["recipe"] for run in known}
+            names_known = {"latest", *(run.info["recipe"] for run in known)} if known else set()
             raise ZooError(
                 f"there is no run {name!r}: it is the folder of no run or sweep, and no recipe of that name "
-                f"ran below {root!r}.{suggest(name, recipes)}"
+                f"ran below {root!r}.{suggest(name, names_known)}"
             )
         found |= {run.path.resolve(): run for run in runs}
     return list(found.values())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -161,10 +161,29 @@ def fill(model: Model, checkpoint: dict[str, Any], path: Path) -> None:
     Raises:
         ZooError: they are another model's.
     """
+    weights = model_weights(checkpoint)
     try:
-        model.load_state_dict(model_weights(checkpoint))
+        model.load_state_dict(weights)
     except RuntimeError as error:
-        raise ZooError(f"checkpoint {str(path)!r} does not fit the model of its run: {error}") from None
+        reason = _misfit(weights, model.state_dict()) or str(error)
+        raise ZooError(f"checkpoint {str(path)!r} does not fit the model of its run: {reason}") from None
+
+
+def _misfit(saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """Which weights keep a checkpoint from a model, in a sentence; empty where none does."""
+    reshaped = [name for name in wanted if name in saved and saved[name].shape != wanted[name].shape]
+    found = []
+    if reshaped:
+        name = reshaped[0]
+        found.append(
+            f"{len(reshaped)} of {len(wanted)} weights have another shape, such as {name}, "
+            f"{tuple(saved[name].shape)} there, {tuple(wanted[name].shape)} here"
+        )
+    for names, what in ((set(wanted) - set(saved), "lacks"), (set(saved) - set(wanted), "has besides")):
+        if names:
+            found.append(f"it {what} {len(names)} weights, such as {min(names)}")
+    hint = ". Overrides of an evaluation must leave the weights as they are"
+    return f"{'; '.join(found)}{hint}" if found else ""
 
 
 def recipe_of(run: Run, overrides: Sequence[str] = ()) -> LoadedRecipe:

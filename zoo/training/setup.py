@@ -11,6 +11,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from zoo.callbacks import Callback
+from zoo.catalogue import blaming
 from zoo.data.split import Splits
 from zoo.errors import ZooError, suggest
 from zoo.layers.model import Model, build_model
@@ -240,7 +241,10 @@ def load_splits(loaded: LoadedRecipe) -> Splits:
     part = loaded.plan.dataset
     if part is None:
         raise ZooError("this recipe names no dataset")
-    return loaded.catalogue.get("dataset", part.id).load()(part.config)
+    load = loaded.catalogue.get("dataset", part.id).load()
+    with blaming(f"dataset {part.id!r} cannot be loaded"):
+        splits: Splits = load(part.config)
+    return splits
 
 
 def build_task(loaded: LoadedRecipe) -> Task[Any, Any]:
@@ -248,4 +252,7 @@ def build_task(loaded: LoadedRecipe) -> Task[Any, Any]:
     part = loaded.plan.task
     if part is None:
         raise ZooError("this recipe names no task")
-    return loaded.catalogue.get("task", part.id).load()(part.config, targets=loaded.plan.targets)
+    make = loaded.catalogue.get("task", part.id).load()
+    with blaming(f"task {part.id!r} cannot be built"):
+        task: Task[Any, Any] = make(part.config, targets=loaded.plan.targets)
+    return task
