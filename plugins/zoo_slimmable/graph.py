@@ -86,6 +86,8 @@ class Graph:
             self._walk(graph)
         for node in (node for graph in graphs for node in graph.nodes):
             owner = str(node.target).rpartition(".")[0]
+            if node.op == "get_attr" and isinstance(self.modules[owner], (nn.Conv2d, nn.Linear)):
+                self.unknown.add(type(self.modules[owner]).__name__)
             if node.op == "get_attr" and owner in self.sides:
                 for each in (*self.sides[owner][0], *self.sides[owner][1]):
                     each.root().why = f"the weights of {owner} are used outside it"

@@ -130,6 +130,11 @@ def test_excluded_layers_keep_their_width() -> None:
             "nothing is known of its PReLU",
         ),
         (
+            nn.Sequential(timm.layers.StdConv2d(3, 8, 1), timm.layers.StdConv2d(8, 8, 1)),
+            SlimmableConfig(input_size=(3, 4, 4)),
+            "nothing is known of its StdConv2d",
+        ),
+        (
             nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Conv2d(8, 8, 1)),
             SlimmableConfig(input_size=(1, 4, 4)),
             "traced",
