@@ -4,8 +4,7 @@ the width of everything before them, and are kept by configuration. B batch, C c
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from itertools import product
 from typing import Any
 
@@ -13,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zoo.layers import evaluating
 from zoo_slimmable.layers import check_inputs, filled, like
 from zoo_slimmable.widths import Channels, Slimmable
 
@@ -82,6 +82,8 @@ class SlimmableGroupNorm(_Norm, nn.GroupNorm):  # type: ignore[misc]
     def __init__(self, channels: int | Channels, *, group: int = 8, eps: float = 1e-5) -> None:
         channels = _channels(channels)
         step = channels.unit or channels.divisor
+        if group < 1:
+            raise ValueError(f"a group has at least one channel, got {group}")
         if channels.full % group or (not channels.fixed and step % group):
             raise ValueError(
                 f"groups of {group} channels do not divide {channels.full} channels that are used in "
@@ -296,7 +298,7 @@ def calibrate(model: nn.Module, batches: Iterable[Tensor]) -> int:
     norms = [m for m in model.modules() if isinstance(m, SlimmableBatchNorm2d) and not m.at_full_width]
     if not norms:
         return 0
-    with _evaluating(model):
+    with evaluating(model):
         for norm in norms:
             at = norm.weight if norm.weight is not None else norm.running_mean
             assert at is not None
@@ -316,17 +318,6 @@ def calibrate(model: nn.Module, batches: Iterable[Tensor]) -> int:
             for norm in norms:
                 norm.collecting = None
     return len(norms)
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
 
 
 def _as(norm: nn.Module) -> dict[str, Any]:

@@ -370,6 +370,8 @@ def test_layers_that_cannot_be_are_refused() -> None:
         ValueError, match="groups of 5 channels do not divide 20 channels that are used in steps of 8"
     ):
         SlimmableGroupNorm(Channels(20), group=5)
+    with pytest.raises(ValueError, match="a group has at least one channel, got 0"):
+        SlimmableGroupNorm(Channels(20), group=0)
     for sizes, message in (
         ({"full": 0}, "channels must be at least 1, and a whole number, got 0"),
         ({"full": 2.5}, "channels must be at least 1, and a whole number, got 2.5"),
