@@ -170,6 +170,7 @@ def test_ctrl_c_keeps_what_was_measured(
         (["--device", "cpux"], "--device must be cpu, cuda"),
         (["--device", "cuda:99"], "there is no device 'cuda:99' here"),
         (["no/such"], "unknown model 'no/such'"),
+        (["core/softmx"], "no model and no mixer is called 'core/softmx'. Did you mean 'core/softmax'"),
         (["core/mlp_net"], "takes a vector, no tokens"),
         (["--heads", "3", "--width", "16", "--lengths", "8"], "heads"),
     ],

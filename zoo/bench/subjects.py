@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from zoo.catalogue import Catalogue, Part
 from zoo.contract import Plan, resolve
-from zoo.errors import UnknownName, ZooError
+from zoo.errors import UnknownName, ZooError, suggest_id
 from zoo.kinds import Classes, Ids, NextId
 from zoo.specs import ModelSpec, Spec
 
@@ -83,7 +83,11 @@ def _model_or_mixer(catalogue: Catalogue, name: str) -> Spec:
     except UnknownName as unknown:
         with suppress(UnknownName):
             return catalogue.get("mixer", name)
-        raise unknown
+        mixers = [spec.id for spec in catalogue.specs("mixer")]
+        hint = suggest_id(name, [*mixers, *(spec.id for spec in catalogue.specs("model"))])
+        if not hint or catalogue.family(name) or catalogue.lost(name):
+            raise  # what is said of models says more
+        raise UnknownName(f"no model and no mixer is called {name!r}.{hint}") from unknown
 
 
 def _mixer(catalogue: Catalogue, name: str, *, depth: int, heads: int) -> Subject:

@@ -201,7 +201,8 @@ def _train(swept: Sweep, settings: Settings, *, retry: bool) -> int:
     from zoo.sweep import ending_in_order
 
     states = Counter(swept.states().values())
-    _say(f"{len(swept.points)} points, {_counted(states)}; {swept.folder}")
+    many = len(swept.points)
+    _say(f"{many} point{'s' * (many > 1)}, {_counted(states)}; {swept.folder}")
     began, done = time.monotonic(), states["finished"]
     try:
         outcomes = swept.train(workers=settings.jobs, retry=retry, on=settings.on)
@@ -263,7 +264,7 @@ def _show(swept: Sweep, *, as_json: bool) -> None:
 
 def _called(point: Point, swept: Sweep) -> str:
     several = len({each.recipe for each in swept.points}) > 1
-    return str(point) if several else " ".join(point.overrides)
+    return str(point) if several else " ".join(point.overrides) or point.recipe
 
 
 def _counted(states: Mapping[Any, int]) -> str:
