@@ -349,6 +349,8 @@ def test_a_finished_run_is_not_resumed_but_may_go_on_for_longer(tmp_path):
         resume(run, quiet=True)
     with pytest.raises(ZooError, match="nothing else"):
         resume(run, ["optim.lr=1"], quiet=True)
+    with pytest.raises(ZooError, match="finished, after 9 updates; only a larger"):
+        resume(run, ["trainer.max_steps=5"], quiet=True)
     longer = resume(run, ["trainer.max_steps=13"], quiet=True)
     assert longer.status == "finished" and longer.step == 13
     steps = [int(line.split(",")[0]) for line in run.metrics.read_text().splitlines()[1:]]

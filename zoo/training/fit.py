@@ -113,6 +113,11 @@ def resume(
         found = newest_checkpoint(run, notes)
         loaded.catalogue.call("zoo_recipe_ready", recipe=loaded.recipe)
         setup = prepare(loaded)
+        if run.status == "finished" and found is not None and setup.batches <= found[1]["zoo"]["batches"]:
+            raise ZooError(
+                f"run {str(run.path)!r} is finished, after {found[1]['global_step']} updates; only a larger "
+                "trainer.max_epochs or trainer.max_steps would continue it"
+            )
         record = _record(setup)
         check_versions(run, loaded, record, notes)
         if found is not None:
