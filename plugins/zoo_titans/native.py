@@ -69,10 +69,11 @@ class _Chunks(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, g_after: Tensor) -> tuple[Tensor | None, ...]:
+        saved = ctx.saved_tensors  # read once: recomputed layers hand them out once
         *found, g_stacks, g_anchor = torch.ops.zoo_titans.memory_backward.default(
-            *ctx.saved_tensors, *ctx.how, grad, g_after
+            *saved, *ctx.how, grad, g_after
         )
-        elsewhere = None if ctx.saved_tensors[-1] is None else g_anchor
+        elsewhere = None if saved[-1] is None else g_anchor
         return *[None] * 5, *found, None, g_stacks, elsewhere
 
 

@@ -46,9 +46,9 @@ class _Tell(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        found = torch.ops.zoo_titans.tell_backward.default(*ctx.saved_tensors, *ctx.how, *grads)
-        g_projected, g_tail, g_kernel = found
-        return g_projected, g_tail, None if ctx.saved_tensors[2] is None else g_kernel.sum(0), None, None
+        saved = ctx.saved_tensors  # read once: recomputed layers hand them out once
+        g_projected, g_tail, g_kernel = torch.ops.zoo_titans.tell_backward.default(*saved, *ctx.how, *grads)
+        return g_projected, g_tail, None if saved[2] is None else g_kernel.sum(0), None, None
 
 
 _LIBRARY = torch.library.Library("zoo_titans", "FRAGMENT")
