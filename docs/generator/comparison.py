@@ -30,13 +30,13 @@ CONDITIONS = f"""\
 from what `zoo compare SWEEP --by-data --json` keeps.
 
 On the text all are beyond letter pairs (bigrams). Titans (a memory beside attention in a window) comes
-out 0.10 bits per character below the transformer, at 1.4 times the operations and 6 times the time of a
-step; TransNormer, Combiner and Aaren stay above it. On the digits no difference is beyond noise: three
+out 0.10 bits per character below the transformer, at 1.4 times the operations and 3.5 times the time of
+a step; TransNormer, Combiner and Aaren stay above it. On the digits no difference is beyond noise: three
 seeds, and fewer than 400 images in the test split.
 
 These are small models, with settings that suit the transformer and are the same for all: they show how a
-comparison is made and read, not which architecture is best. A text model trains for half a minute, Titans'
-for two and a half; all thirty took 9 minutes, two at a time, on two cores. Larger and
+comparison is made and read, not which architecture is best. A text model trains for 15 to 30 seconds, Titans'
+for 70; all thirty took 6 minutes, two at a time, on two cores. Larger and
 trained longer, the transformer reaches 1.76 bits per character on the same text (recipe `core/sotu_small`); a
 baseline in the notes may do better than a model here.
 """
