@@ -5,26 +5,19 @@
    rows of a block are sorted, for one input after the other, by the interval of its grid that they lie in. In one
    interval the same k + 1 splines count for all rows: their weights are registers while these rows pass. */
 
-#include <stdint.h>
+#include "vectors.h"
+
 #include <stdlib.h>
 #include <string.h>
 
 #if defined(__AVX512F__)
-#define WIDTH 64
 #define VECTORS 4
 #else
-#define WIDTH 32
 #define VECTORS 2
 #endif
-#define LANES (WIDTH / (int64_t)sizeof(REAL))
 #define ROWS 128  /* of a block: their outputs, and what belongs to one input, stay in the first cache, */
 #define INPUTS 64 /* and what belongs to the inputs of a block in the second. */
 #define MOST 8    /* the highest order */
-#define INLINE static inline __attribute__((always_inline))
-
-typedef REAL vec __attribute__((vector_size(WIDTH), aligned(sizeof(REAL)), may_alias));
-typedef __typeof__(__builtin_choose_expr(sizeof(REAL) == 4, (int32_t)0, (int64_t)0)) whole;
-typedef whole wholes __attribute__((vector_size(WIDTH)));
 
 enum { ZERO, CLAMP, LINEAR }; /* what splines are outside the core of the grid, see `splines.py` */
 enum { NONE, SILU, IDENTITY }; /* b */
@@ -62,10 +55,8 @@ typedef struct {
     REAL *partial, *halves; /* (ROWS, LANES), see `totals` */
 } work;
 
-INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 INLINE vec load(const REAL *at) { return *(const vec *)at; }
 INLINE void store(REAL *at, vec x) { *(vec *)at = x; }
-INLINE vec pick(wholes which, vec a, vec b) { return (vec)((which & (wholes)a) | (~which & (wholes)b)); }
 
 /* Memory for n numbers, zeros. */
 static REAL *room(int64_t n) {
@@ -166,20 +157,6 @@ static void sort(work *w, const REAL *knots, int64_t rows, const REAL *x) {
         s->row[at] = n;
         s->x[at] = x[n];
     }
-}
-
-/* e^x, cut to what has a finite inverse: 2^n e^r with |r| <= ln 2 / 2, and a Taylor series. */
-INLINE vec power(vec x) {
-    int single = sizeof(REAL) == 4;
-    REAL most = single ? 88 : 708, rounding = single ? 0x1.8p23 : 0x1.8p52;
-    x = pick(x > most, (vec){0} + most, pick(x < -most, (vec){0} - most, x));
-    vec shifted = x * (REAL)0x1.71547652b82fep0 + rounding, n = shifted - rounding, sum = {0};
-    vec r = x - n * (REAL)(single ? 0x1.62e4p-1 : 0x1.62e42fefa38p-1);
-    r -= n * (REAL)(single ? 0x1.7f7d1cf79abcap-20 : 0x1.ef35793c7673p-45);
-    REAL factorials[] = {1, 1, 2, 6, 24, 120, 720, 5040, 40320, 362880, 3628800, 39916800, 479001600, 6227020800};
-    for (int j = single ? 7 : 13; j >= 0; j--) sum = sum * r + 1 / factorials[j];
-    wholes exponent = (wholes)shifted - (wholes)((vec){0} + rounding) + (single ? 127 : 1023);
-    return sum * (vec)(exponent << (single ? 23 : 52));
 }
 
 /* b(x) and its slope. */

@@ -2,8 +2,8 @@
 
 A scan over tokens, or many small products with little work between them, spends its time on what tensor
 operations write to memory and read again; in a loop in C it stays in the caches of a CPU. Such a source is
-plain C, without headers of Python or torch (`native.h` has products that stay in the cache, for those that
-want them), and never the only way to an answer: where there is no compiler, or `ZOO_KERNELS=0` is set, tensor
+plain C, without headers of Python or torch (those beside this file have vectors, and products that stay in
+the cache), and never the only way to an answer: where there is no compiler, or `ZOO_KERNELS=0` is set, tensor
 operations compute the same.
 """
 
@@ -33,8 +33,8 @@ INSTRUCTIONS = {
 }
 #: `omp simd` alone needs no library; a NaN or an infinity must stay one, hence no -ffast-math.
 OPTIONS = ("-O3", "-std=gnu11", "-ffp-contract=fast", "-fno-math-errno", "-fopenmp-simd", "-fPIC", "-shared")
-#: What a source may include, besides headers that lie beside it.
-HEADER = Path(__file__).with_suffix(".h")
+#: Where headers are that a source may include, besides those that lie beside it.
+HEADERS = Path(__file__).parent
 #: Numbers that a thread reads or writes at least: waking one takes as long as that.
 PER_THREAD = 2**19
 #: The C name of the numbers, `REAL` in a source.
@@ -123,12 +123,12 @@ def _compiled(source: Path, real: str) -> Kernels | None:
         return None
     options = (*OPTIONS, *INSTRUCTIONS.get(torch.backends.cpu.get_cpu_capability(), ()), f"-DREAL={real}")
     told = " ".join((compiler, *options, sys.platform)).encode()
-    headers = (HEADER, *sorted(source.parent.glob("*.h")))
+    headers = (*sorted(HEADERS.glob("*.h")), *sorted(source.parent.glob("*.h")))
     key = hashlib.sha256(b"".join(file.read_bytes() for file in (source, *headers)) + told)
     library = cache_folder() / "kernels" / f"{source.stem}-{real}-{key.hexdigest()[:16]}.so"
     try:
         if not library.exists():
-            _compile([compiler, *options, f"-I{HEADER.parent}"], source, library)
+            _compile([compiler, *options, f"-I{HEADERS}"], source, library)
         return Kernels(ctypes.CDLL(str(library)))
     except (OSError, subprocess.CalledProcessError) as error:
         said = error.stderr if isinstance(error, subprocess.CalledProcessError) else str(error)
